@@ -1,0 +1,24 @@
+//! What both ends trust: names, orders, signatures, reports and frames, with one encoded form each.
+//!
+//! ```text
+//!   ids  time  digest  keys  codec          words and bytes
+//!        |                                   
+//!   release -> unit -> wave -> acceptance    what to run, as a signed order, and whether to take it
+//!   trust                                    whose signatures count
+//!   record                                   what an agent did: a signed hash chain
+//!   frame                                    how all of it travels
+//! ```
+//! It refuses tokio, files, clocks and randomness: everything here is a function of its arguments.
+
+pub mod acceptance;
+pub mod codec;
+pub mod digest;
+pub mod frame;
+pub mod ids;
+pub mod keys;
+pub mod record;
+pub mod release;
+pub mod time;
+pub mod trust;
+pub mod unit;
+pub mod wave;
