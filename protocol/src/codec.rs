@@ -56,8 +56,9 @@ pub enum EncodeError {
     Unencodable { kind: &'static str, detail: String },
 }
 
-/// Bytes of a format above which bincode itself stops reading. Above every [`Format::BYTES_MAX`].
-const DECODE_LIMIT: usize = 64 * 1024 * 1024;
+/// Bytes that decoding a message may claim; snapshots, which are read from one's own disk, may claim more.
+const MESSAGE_LIMIT: usize = 16 * 1024 * 1024;
+const SNAPSHOT_LIMIT: usize = 4 * 1024 * 1024 * 1024;
 
 /// Encodes a value with its version byte.
 pub fn encode<T: Format>(value: &T) -> Result<Vec<u8>, EncodeError> {
@@ -98,12 +99,15 @@ pub fn decode<T: Format>(bytes: &[u8]) -> Result<T, DecodeError> {
             expected: T::VERSION,
         });
     }
-    let config = bincode::config::standard().with_limit::<DECODE_LIMIT>();
-    let (value, consumed) = bincode::serde::decode_from_slice(body, config).map_err(|error| {
-        DecodeError::Malformed {
-            kind: T::KIND,
-            detail: error.to_string(),
-        }
+    let standard = bincode::config::standard();
+    let decoded = if T::BYTES_MAX <= MESSAGE_LIMIT {
+        bincode::serde::decode_from_slice(body, standard.with_limit::<MESSAGE_LIMIT>())
+    } else {
+        bincode::serde::decode_from_slice(body, standard.with_limit::<SNAPSHOT_LIMIT>())
+    };
+    let (value, consumed): (T, usize) = decoded.map_err(|error| DecodeError::Malformed {
+        kind: T::KIND,
+        detail: error.to_string(),
     })?;
     match body.len() - consumed {
         0 => Ok(value),

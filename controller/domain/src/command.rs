@@ -1,0 +1,259 @@
+//! Everything that can be asked of the State. Version 1: variants are only ever added, at the end.
+
+use std::collections::BTreeMap;
+
+use dotmac_protocol::{
+    codec::Format,
+    digest::Digest,
+    ids::{
+        AgentId, ClusterId, DeploymentId, IncarnationId, NodeId, RegionId, ReleaseName,
+        ReleaseVersion, TenantId, TokenId, UnitId,
+    },
+    keys::PublicKey,
+    record::SignedRecord,
+    time::Timestamp,
+    trust::SignedTrustRoot,
+    unit::{Resources, SealedCredential},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{access::Role, envelope::Envelope, fleet::Presence};
+
+/// One change of the State, in the imperative.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    /// Makes the cluster what its genesis file says. Only the first entry may be one.
+    Found(Box<Genesis>),
+    /// Adds an access token; its secret stays with whoever made it.
+    CreateToken(CreateToken),
+    /// Adds an immutable release; the bytes are its manifest.
+    AddRelease {
+        /// JSON of the manifest.
+        manifest: Vec<u8>,
+    },
+    /// Takes a release out of the choice for new deployments.
+    RetireRelease {
+        /// Its name.
+        name: ReleaseName,
+        /// Its version.
+        version: ReleaseVersion,
+    },
+    /// Makes a deployment, and its tenant unless it names one.
+    CreateDeployment(Box<CreateDeployment>),
+    /// Starts the grace time after which a deployment is removed.
+    DeleteDeployment {
+        /// Which one.
+        deployment: DeploymentId,
+    },
+    /// Takes a deletion back within its grace time.
+    UndeleteDeployment {
+        /// Which one.
+        deployment: DeploymentId,
+    },
+    /// The grace time is over: order the tombstone. Asked by a planner, checked against the State's clock.
+    RemoveDeployment {
+        /// Which one.
+        deployment: DeploymentId,
+    },
+    /// Forgets a deployment 30 days after it was destroyed. Asked by a planner.
+    ForgetDeployment {
+        /// Which one.
+        deployment: DeploymentId,
+    },
+    /// Seals the newest orders of these units into one wave. Asked by a planner.
+    SealWave {
+        /// Agent and unit of each order.
+        orders: Vec<(AgentId, UnitId)>,
+    },
+    /// Makes a single-use token with which an agent joins.
+    CreateJoinToken(CreateJoinToken),
+    /// Admits an agent that showed a join token.
+    EnrolAgent(EnrolAgent),
+    /// Notes the key of an agent's new certificate.
+    RenewCertificate {
+        /// Digest of the new certificate's public key.
+        key: Digest,
+        /// When the certificate ends.
+        not_after: Timestamp,
+    },
+    /// Notes which agents came and went. Asked by the leader, from what gateways hear.
+    NotePresence {
+        /// The transitions.
+        changes: Vec<(AgentId, Presence)>,
+    },
+    /// Takes over an agent's records.
+    AcceptReport {
+        /// Of which life of the agent.
+        incarnation: IncarnationId,
+        /// In order and without gaps; those known already are skipped.
+        records: Vec<SignedRecord>,
+    },
+    /// Notes that somebody looked at something that is not kept in the State, such as an instance's output.
+    NoteAccess {
+        /// Dotted name in the past tense.
+        action: String,
+        /// Whose it is.
+        tenant: Option<TenantId>,
+        /// For people.
+        detail: String,
+    },
+}
+
+impl Format for Command {
+    const KIND: &'static str = "command";
+    const VERSION: u8 = 1;
+    const BYTES_MAX: usize = Envelope::BYTES_MAX;
+}
+
+/// How a cluster begins. Every controller has it as a file and refuses a log that begins otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Genesis {
+    /// The cluster's name.
+    pub cluster: ClusterId,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// Version 1 of the trust root.
+    pub trust_root: SignedTrustRoot,
+    /// The first controllers.
+    pub nodes: Vec<NodeCard>,
+    /// The first access token, a `platform_admin`'s.
+    pub admin: CreateToken,
+    /// Where workloads may run.
+    pub regions: Vec<RegionId>,
+    /// The region of a request that names none.
+    pub default_region: RegionId,
+    /// The release of a request that names no `image_tag` comes from this channel.
+    pub default_channel: String,
+    /// Milliseconds between a deletion and its tombstone.
+    pub grace_ms: u64,
+    /// Milliseconds in which a sealed intent may be accepted.
+    pub window_ms: u64,
+    /// Tombstones an hour at most, in the whole cluster.
+    pub removals_per_hour: u32,
+    /// Tombstones an hour at most for one tenant.
+    pub removals_per_tenant_hour: u32,
+}
+
+/// One controller's public side.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeCard {
+    /// Its number.
+    pub node: NodeId,
+    /// One life of its disk: a wiped node cannot come back as itself.
+    pub incarnation: IncarnationId,
+    /// `host:port` (UDP) for peers and agents.
+    pub link_address: String,
+    /// `host:port` of its API.
+    pub api_address: String,
+    /// The key it signs waves with.
+    pub signing_key: PublicKey,
+    /// DER of the certificate it issues others with.
+    pub issuer: Vec<u8>,
+}
+
+/// An access token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreateToken {
+    /// Its public name.
+    pub id: TokenId,
+    /// Digest of the whole secret text.
+    pub secret_digest: Digest,
+    /// For people.
+    pub name: String,
+    /// What it may do.
+    pub role: Role,
+    /// The only tenant it may touch, if any.
+    pub tenant: Option<TenantId>,
+}
+
+/// What is asked for with a new deployment; see the contract for the fields' meaning.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreateDeployment {
+    /// The tenant's name; 1 to 255 characters.
+    pub tenant_name: String,
+    /// An existing tenant, for a further environment.
+    pub tenant: Option<TenantId>,
+    /// `development`, `staging` or `production`.
+    pub environment: String,
+    /// Where; the default when absent.
+    pub region: Option<RegionId>,
+    /// Host name.
+    pub domain_name: Option<String>,
+    /// `micro` to `xlarge`, or `custom`.
+    pub resource_tier: String,
+    /// The numbers of tier `custom`.
+    pub resources: Option<CustomResources>,
+    /// `free` to `enterprise`, `professional` for `premium`.
+    pub license_tier: String,
+    /// `VERSION` or `NAME:VERSION`; the channel's default when absent.
+    pub image_tag: Option<String>,
+    /// A label for people.
+    pub cluster_name: Option<String>,
+    /// Subscribers at most.
+    pub max_customers: u32,
+    /// Services at most.
+    pub max_services: u32,
+    /// API calls a minute at most.
+    pub api_rate_limit: u32,
+    /// Switches handed to the instance.
+    pub features: BTreeMap<String, bool>,
+    /// Further configuration as JSON, without secrets.
+    pub custom_config: String,
+    /// Credentials sealed to the agent `sealed_for`.
+    pub credentials: Vec<SealedCredential>,
+    /// The agent that the credentials are sealed to.
+    pub sealed_for: Option<AgentId>,
+    /// The partner who sold it.
+    pub reseller: Option<String>,
+}
+
+/// The numbers of tier `custom`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CustomResources {
+    /// Requests, limits and storage.
+    pub resources: Resources,
+    /// Replicas at most, 1 to 50.
+    pub max_replicas: u16,
+}
+
+/// A single-use token for an agent of one region.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreateJoinToken {
+    /// Its public name.
+    pub id: TokenId,
+    /// Digest of the 32 secret bytes.
+    pub secret_digest: Digest,
+    /// The region it is bound to.
+    pub region: RegionId,
+    /// First moment at which it no longer counts.
+    pub expires_at: Timestamp,
+}
+
+/// An agent's admission.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnrolAgent {
+    /// The token it showed.
+    pub token: TokenId,
+    /// Digest of the secret it showed.
+    pub secret_digest: Digest,
+    /// Its region.
+    pub region: RegionId,
+    /// Its present life.
+    pub incarnation: IncarnationId,
+    /// Signs its records and recovery requests.
+    pub identity: PublicKey,
+    /// X25519 key that credentials are sealed to.
+    pub seal_key: [u8; 32],
+    /// Digest of its certificate's public key.
+    pub key: Digest,
+    /// When the certificate ends.
+    pub not_after: Timestamp,
+}
+
+impl Genesis {
+    /// The card of one controller.
+    #[must_use]
+    pub fn card(&self, node: NodeId) -> Option<&NodeCard> {
+        self.nodes.iter().find(|card| card.node == node)
+    }
+}

@@ -1,0 +1,140 @@
+//! The envelope of every log entry: when, who, with what proof, and what. Version 1, frozen by a golden file.
+
+use dotmac_protocol::{
+    codec::{self, Format},
+    digest::Digest,
+    ids::{AgentId, RequestId, TokenId},
+    keys::Signature,
+    record::Hop,
+    time::Timestamp,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::command::Command;
+
+/// One entry of the log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Envelope {
+    /// The proposer's clock; apply makes it monotonic.
+    pub at: Timestamp,
+    /// The rules version under which it was made.
+    pub rules: u16,
+    /// What the request is called; a second envelope with this id gets the first one's answer.
+    pub request: RequestId,
+    /// Digest of what was asked (method, path and body for a person's request), to tell a retry from a mix-up.
+    pub asked: Digest,
+    /// Who asks.
+    pub actor: Actor,
+    /// The proof that he asked.
+    pub evidence: Evidence,
+    /// Stations passed so far, for the story only.
+    pub hops: Vec<Hop>,
+    /// What is asked.
+    pub command: Command,
+}
+
+impl Format for Envelope {
+    const KIND: &'static str = "envelope";
+    const VERSION: u8 = 1;
+    const BYTES_MAX: usize = 1024 * 1024;
+}
+
+/// Who asks for a change.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Actor {
+    /// A holder of an access token.
+    Person(TokenId),
+    /// An agent, over its own session.
+    Agent(AgentId),
+    /// A planner of the leader, carrying on what somebody asked for.
+    Planner,
+    /// Whoever created the cluster.
+    Founder,
+}
+
+/// The proof that an actor asked. Signers check it; a controller alone cannot make one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Evidence {
+    /// None: planners cite the request that authorised them, and agents' records carry their own signatures.
+    None,
+    /// Controllers that each checked the bearer token themselves.
+    Attested {
+        /// First moment at which the attestations no longer count.
+        expires_at: Timestamp,
+        /// Their signatures over [`Attestation`] under [`ATTESTATION_DOMAIN`].
+        signatures: Vec<Signature>,
+    },
+    /// The person's own request signature (RFC 9421) with a key registered for him.
+    RequestSigned {
+        /// The covered components, as signed.
+        signature_base: Vec<u8>,
+        /// The signature over them.
+        signature: Signature,
+    },
+}
+
+/// The domain under which controllers attest requests.
+pub const ATTESTATION_DOMAIN: &str = "dotmac/attestation/v1";
+
+/// What an attesting controller signs: that this actor, whose token it checked, asked for this command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attestation {
+    /// The request.
+    pub request: RequestId,
+    /// [`command_digest`] of the command.
+    pub command: Digest,
+    /// Whose token was checked.
+    pub actor: Actor,
+    /// When the attestation ends.
+    pub expires_at: Timestamp,
+}
+
+impl Format for Attestation {
+    const KIND: &'static str = "attestation";
+    const VERSION: u8 = 1;
+    const BYTES_MAX: usize = 512;
+}
+
+impl Attestation {
+    /// Encoded form; what is signed.
+    #[must_use]
+    pub fn bytes(&self) -> Vec<u8> {
+        codec::encode(self).expect("an attestation of valid ids stays within its limit")
+    }
+}
+
+/// Digest of a command, as attestations name it.
+#[must_use]
+pub fn command_digest(command: &Command) -> Digest {
+    let bytes = codec::encode(command).expect("a command inside an envelope is within its limit");
+    Digest::tagged("dotmac/command/v1", &bytes)
+}
+
+/// What authorises an order: kept with everything that signers have to vouch for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Warrant {
+    /// The request.
+    pub request: RequestId,
+    /// Digest of the command that was asked for.
+    pub command: Digest,
+    /// Who asked.
+    pub actor: Actor,
+    /// The proof.
+    pub evidence: Evidence,
+    /// When it was applied.
+    pub at: Timestamp,
+}
+
+impl Warrant {
+    /// The warrant that an envelope gives to what it makes.
+    #[must_use]
+    pub fn of(envelope: &Envelope, at: Timestamp) -> Self {
+        Self {
+            request: envelope.request.clone(),
+            command: command_digest(&envelope.command),
+            actor: envelope.actor.clone(),
+            evidence: envelope.evidence.clone(),
+            at,
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! Agents: how they join, which keys are theirs, whether they are connected, what they are good for.
+
+use dotmac_protocol::{
+    digest::Digest,
+    ids::{AgentId, IncarnationId, NodeId, RegionId, TokenId},
+    keys::PublicKey,
+    time::Timestamp,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    access::Permission,
+    command::{CreateJoinToken, EnrolAgent},
+    envelope::{Actor, Envelope, Warrant},
+    reply::{Accepted, Code, Rejection, Reply},
+    state::State,
+};
+
+/// Milliseconds that a join token may live at most: 7 days.
+pub const JOIN_TOKEN_LIFETIME_MAX_MS: u64 = 7 * 24 * 3_600_000;
+/// Join tokens kept at most.
+pub const JOIN_TOKENS_MAX: usize = 10_000;
+
+/// A join token as the State keeps it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinToken {
+    /// Digest of the secret.
+    pub secret_digest: Digest,
+    /// The region it is bound to.
+    pub region: RegionId,
+    /// First moment at which it no longer counts.
+    pub expires_at: Timestamp,
+    /// The agent that used it.
+    pub used_by: Option<AgentId>,
+    /// Who vouches for it.
+    pub warrant: Warrant,
+}
+
+/// An agent as the State keeps it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Agent {
+    /// Where it works.
+    pub region: RegionId,
+    /// Its present life.
+    pub incarnation: IncarnationId,
+    /// Signs its records and recovery requests.
+    pub identity: PublicKey,
+    /// X25519 key that credentials are sealed to.
+    pub seal_key: [u8; 32],
+    /// Digest of the key of its newest certificate; only this and the one before are admitted.
+    pub key: Digest,
+    /// The key before, while its certificate may still be in use.
+    pub key_before: Option<Digest>,
+    /// When the newest certificate ends.
+    pub not_after: Timestamp,
+    /// When it joined.
+    pub enrolled_at: Timestamp,
+    /// Whether it is connected, as far as is known.
+    pub presence: Presence,
+    /// Who vouches for it: the request that made its join token.
+    pub warrant: Warrant,
+}
+
+/// Whether an agent is connected. A new leader starts at what the State says, never at "down".
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Presence {
+    /// Nothing was heard yet.
+    Unknown,
+    /// It is.
+    Connected {
+        /// To which controller.
+        node: NodeId,
+        /// Version of its program.
+        software: String,
+        /// Since when.
+        since: Timestamp,
+    },
+    /// It is not. Cut off is not down (law 5): nothing follows from it.
+    Disconnected {
+        /// Since when.
+        since: Timestamp,
+    },
+}
+
+impl State {
+    pub(crate) fn create_join_token(
+        &mut self,
+        envelope: &Envelope,
+        token: &CreateJoinToken,
+        now: Timestamp,
+    ) -> Reply {
+        self.require(&envelope.actor, Permission::AgentWrite, None)?;
+        self.check_region(&token.region)?;
+        let lifetime = token.expires_at.millis_since(now);
+        if lifetime == 0 || lifetime > JOIN_TOKEN_LIFETIME_MAX_MS {
+            let allowed = format!("1 to {JOIN_TOKEN_LIFETIME_MAX_MS} ms from now");
+            return Err(Rejection::field("ttl_ms", lifetime, allowed));
+        }
+        if self.join_tokens.contains_key(&token.id) {
+            let detail = format!("join token {} exists already", token.id);
+            return Err(Rejection::new(Code::AlreadyExists, detail));
+        }
+        self.forget_join_tokens(now);
+        if self.join_tokens.size() >= JOIN_TOKENS_MAX {
+            let detail =
+                format!("{JOIN_TOKENS_MAX} join tokens are waiting to be used or to expire");
+            return Err(Rejection::new(Code::BudgetExhausted, detail));
+        }
+        let entry = JoinToken {
+            secret_digest: token.secret_digest,
+            region: token.region.clone(),
+            expires_at: token.expires_at,
+            used_by: None,
+            warrant: Warrant::of(envelope, now),
+        };
+        self.join_tokens.insert_mut(token.id.clone(), entry);
+        Ok(Accepted::Done)
+    }
+
+    fn forget_join_tokens(&mut self, now: Timestamp) {
+        let expired: Vec<TokenId> = self
+            .join_tokens
+            .iter()
+            .filter(|(_, token)| token.expires_at <= now)
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in expired {
+            self.join_tokens.remove_mut(&id);
+        }
+    }
+
+    /// A region that exists, or a rejection that lists them.
+    pub(crate) fn check_region(&self, region: &RegionId) -> Result<(), Rejection> {
+        let regions = self
+            .genesis
+            .as_ref()
+            .map_or(&[][..], |genesis| &genesis.regions);
+        if regions.contains(region) {
+            return Ok(());
+        }
+        let names: Vec<&str> = regions.iter().map(RegionId::as_str).collect();
+        Err(Rejection::field(
+            "region",
+            region,
+            format!("one of {}", names.join(", ")),
+        ))
+    }
+
+    pub(crate) fn enrol_agent(
+        &mut self,
+        envelope: &Envelope,
+        enrol: &EnrolAgent,
+        now: Timestamp,
+    ) -> Reply {
+        let refuse = |why: &str| Err(Rejection::new(Code::JoinTokenRefused, why));
+        let Some(token) = self.join_tokens.get(&enrol.token).cloned() else {
+            return refuse("the join token is unknown");
+        };
+        if token.secret_digest != enrol.secret_digest {
+            return refuse("the join token is unknown");
+        }
+        if token.region != enrol.region {
+            return refuse("the join token is bound to another region");
+        }
+        let agent = agent_name(&enrol.region, &enrol.identity);
+        if token
+            .used_by
+            .as_ref()
+            .is_some_and(|used_by| *used_by != agent)
+        {
+            return refuse("the join token was used already");
+        }
+        if token.used_by.is_none() && token.expires_at <= now {
+            return refuse("the join token has expired");
+        }
+        let before = self.agents.get(&agent);
+        let entry = Agent {
+            region: enrol.region.clone(),
+            incarnation: enrol.incarnation.clone(),
+            identity: enrol.identity,
+            seal_key: enrol.seal_key,
+            key: enrol.key,
+            key_before: before.map(|agent| agent.key),
+            not_after: enrol.not_after,
+            enrolled_at: before.map_or(now, |agent| agent.enrolled_at),
+            presence: before.map_or(Presence::Unknown, |agent| agent.presence.clone()),
+            warrant: token.warrant.clone(),
+        };
+        self.agents.insert_mut(agent.clone(), entry);
+        let used = JoinToken {
+            used_by: Some(agent.clone()),
+            ..token
+        };
+        self.join_tokens.insert_mut(enrol.token.clone(), used);
+        self.place_waiting(&enrol.region, envelope, now);
+        Ok(Accepted::Agent(agent))
+    }
+
+    pub(crate) fn renew_certificate(
+        &mut self,
+        envelope: &Envelope,
+        key: Digest,
+        not_after: Timestamp,
+        _now: Timestamp,
+    ) -> Reply {
+        let agent = self.agent_of(envelope)?;
+        let entry = self.agents.get(&agent).expect("agent_of found it").clone();
+        if entry.key != key {
+            let key_before = Some(entry.key);
+            self.agents.insert_mut(
+                agent.clone(),
+                Agent {
+                    key,
+                    key_before,
+                    not_after,
+                    ..entry
+                },
+            );
+        }
+        Ok(Accepted::Agent(agent))
+    }
+
+    /// The agent that speaks; one agent is worth one agent (law 4).
+    pub(crate) fn agent_of(&self, envelope: &Envelope) -> Result<AgentId, Rejection> {
+        match &envelope.actor {
+            Actor::Agent(agent) if self.agents.contains_key(agent) => Ok(agent.clone()),
+            Actor::Agent(agent) => Err(Rejection::not_found("agent", agent)),
+            Actor::Person(_) | Actor::Planner | Actor::Founder => Err(Rejection::new(
+                Code::Forbidden,
+                "only an agent reports for itself",
+            )),
+        }
+    }
+
+    pub(crate) fn note_presence(
+        &mut self,
+        envelope: &Envelope,
+        changes: &[(AgentId, Presence)],
+        now: Timestamp,
+    ) -> Reply {
+        self.require_planner(envelope)?;
+        for (id, presence) in changes {
+            if let Some(agent) = self.agents.get(id) {
+                let entry = Agent {
+                    presence: presence.clone(),
+                    ..agent.clone()
+                };
+                self.agents.insert_mut(id.clone(), entry);
+                self.refresh_waiting(id, now);
+            }
+        }
+        Ok(Accepted::Done)
+    }
+
+    pub(crate) fn require_planner(&self, envelope: &Envelope) -> Result<(), Rejection> {
+        match envelope.actor {
+            Actor::Planner => Ok(()),
+            Actor::Person(_) | Actor::Agent(_) | Actor::Founder => Err(Rejection::new(
+                Code::Forbidden,
+                "only the leader's planner asks for this",
+            )),
+        }
+    }
+
+    /// The agent of a region for a new deployment: the one with the fewest units, then the first by name.
+    #[must_use]
+    pub fn place(&self, region: &RegionId) -> Option<AgentId> {
+        let load = |id: &AgentId| self.units.keys().filter(|(agent, _)| agent == id).count();
+        self.agents
+            .iter()
+            .filter(|(_, agent)| agent.region == *region)
+            .min_by_key(|(id, _)| (load(id), (*id).clone()))
+            .map(|(id, _)| id.clone())
+    }
+
+    /// Whether a certificate with this key is an agent's (only those in the State are admitted).
+    #[must_use]
+    pub fn admits(&self, agent: &AgentId, key: Digest) -> bool {
+        self.agents
+            .get(agent)
+            .is_some_and(|agent| agent.key == key || agent.key_before == Some(key))
+    }
+}
+
+/// An agent's name: its region and the first 8 digits of its identity key's name, so that a retried enrolment gives the same one.
+#[must_use]
+pub fn agent_name(region: &RegionId, identity: &PublicKey) -> AgentId {
+    let digits = identity.id().0.hex();
+    format!("{region}-{}", &digits[..8])
+        .parse()
+        .expect("a region of 40 and 8 digits fit")
+}

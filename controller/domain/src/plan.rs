@@ -1,0 +1,76 @@
+//! The planners: what has to be asked next so that everything under way gets done. Pure and idempotent, so that a
+//! new leader just carries on.
+
+use dotmac_protocol::{
+    ids::{AgentId, UnitId},
+    time::Timestamp,
+    wave::WAVE_LEAVES_MAX,
+};
+
+use crate::{
+    command::Command,
+    state::State,
+    tenancy::{DESTROYED_KEPT_MS, Status},
+};
+
+/// Commands that one planning round asks for at most; the next round goes on.
+pub const PLAN_COMMANDS_MAX: usize = 256;
+
+/// The next commands. `now` is the leader's clock.
+#[must_use]
+pub fn plan(state: &State, now: Timestamp) -> Vec<Command> {
+    if state.genesis.is_none() {
+        return Vec::new();
+    }
+    let now = now.max(state.now);
+    let mut commands = Vec::new();
+    commands.extend(orders_to_seal(state, now));
+    for (id, deployment) in &state.deployments {
+        if commands.len() >= PLAN_COMMANDS_MAX {
+            break;
+        }
+        let command = match deployment.status {
+            Status::Destroying if deployment.delete_after.is_some_and(|due| due <= now) => {
+                let has_budget = state.exhausted_budget(&deployment.tenant).is_none();
+                has_budget.then(|| Command::RemoveDeployment {
+                    deployment: id.clone(),
+                })
+            }
+            Status::Destroyed if now.millis_since(deployment.updated_at) >= DESTROYED_KEPT_MS => {
+                Some(Command::ForgetDeployment {
+                    deployment: id.clone(),
+                })
+            }
+            _ => None,
+        };
+        commands.extend(command);
+    }
+    commands
+}
+
+fn orders_to_seal(state: &State, now: Timestamp) -> Option<Command> {
+    let orders: Vec<(AgentId, UnitId)> = state
+        .units
+        .iter()
+        .filter(|(_, unit)| unit.needs_order(state, now))
+        .take(WAVE_LEAVES_MAX)
+        .map(|(key, _)| key.clone())
+        .collect();
+    (!orders.is_empty()).then_some(Command::SealWave { orders })
+}
+
+/// When the planners have to look again even if nothing is proposed: the earliest time at which something gets due.
+#[must_use]
+pub fn next_due(state: &State) -> Option<Timestamp> {
+    let removals = state
+        .deployments
+        .values()
+        .filter_map(|one| one.delete_after);
+    let windows = state
+        .units
+        .values()
+        .filter(|unit| unit.acknowledged_generation < unit.generation)
+        .filter_map(|unit| unit.wave.and_then(|number| state.waves.get(&number)))
+        .map(|wave| wave.window.not_after);
+    removals.chain(windows).min()
+}

@@ -1,0 +1,235 @@
+//! Takes over agents' records: once each, in order, for the reporting agent's own units only (laws 4 and 8).
+
+use dotmac_protocol::{
+    ids::{AgentId, DeploymentId, IncarnationId, UnitId},
+    record::{ChainHead, Event, Health, HealthStatus, Hop, Outcome, Receipt, Record, SignedRecord},
+    time::Timestamp,
+    wave::Verb,
+};
+
+use crate::{
+    audit::{Entry, Facts, Link, Stream},
+    desired::Unit,
+    envelope::{Actor, Envelope},
+    reply::{Accepted, Code, Rejection, Reply},
+    state::State,
+    tenancy::Status,
+};
+
+impl State {
+    pub(crate) fn accept_report(
+        &mut self,
+        envelope: &Envelope,
+        incarnation: &IncarnationId,
+        records: &[SignedRecord],
+        now: Timestamp,
+        facts: &mut Facts,
+    ) -> Reply {
+        let agent = self.agent_of(envelope)?;
+        let identity = self.agents.get(&agent).expect("agent_of found it").identity;
+        let stream = Stream::Agent(agent.clone(), incarnation.clone());
+        for signed in records {
+            let head = self
+                .streams
+                .get(&stream)
+                .copied()
+                .unwrap_or(ChainHead::START);
+            if sequence_of(signed).is_some_and(|sequence| sequence <= head.sequence) {
+                continue;
+            }
+            let (record, head) = signed
+                .verify(&identity, head)
+                .map_err(|error| Rejection::new(Code::OutOfOrder, error.to_string()))?;
+            if record.agent != agent || record.incarnation != *incarnation {
+                let detail = "the record names another agent or another life of it";
+                return Err(Rejection::new(Code::Forbidden, detail));
+            }
+            self.append_link(
+                stream.clone(),
+                head.sequence,
+                Link::Record(signed.clone()),
+                facts,
+            );
+            self.take(&agent, &record, now, facts);
+        }
+        let through = self.streams.get(&stream).map_or(0, |head| head.sequence);
+        Ok(Accepted::Through(through))
+    }
+
+    /// Lets one record count.
+    fn take(&mut self, agent: &AgentId, record: &Record, now: Timestamp, facts: &mut Facts) {
+        let Some(unit_id) = &record.unit else {
+            return;
+        };
+        // The tenant is who the unit belongs to, never what the record claims.
+        let key = (agent.clone(), unit_id.clone());
+        let Some(unit) = self.units.get(&key).cloned() else {
+            return;
+        };
+        match &record.event {
+            Event::Receipt(receipt) => self.take_receipt(agent, unit_id, &unit, receipt, now),
+            Event::Health(health) => self.take_health(agent, &unit, health, now),
+            Event::Audit { .. } => {}
+        }
+        let (action, detail) = describe(&record.event);
+        let entry = Entry {
+            actor: Actor::Agent(agent.clone()),
+            action,
+            tenant: Some(unit.tenant.clone()),
+            unit: Some(unit_id.clone()),
+            request: record
+                .request
+                .clone()
+                .unwrap_or_else(|| unit.request.clone()),
+            detail: format!(
+                "record {} of {}: {detail}",
+                record.sequence, record.incarnation
+            ),
+            warrant: None,
+        };
+        self.append_entry(entry, now, facts);
+    }
+
+    fn take_receipt(
+        &mut self,
+        agent: &AgentId,
+        unit_id: &UnitId,
+        unit: &Unit,
+        receipt: &Receipt,
+        now: Timestamp,
+    ) {
+        let id = &unit.deployment;
+        let is_current = receipt.generation == unit.generation;
+        match &receipt.outcome {
+            Outcome::Accepted => {
+                if receipt.sequence <= unit.sequence && receipt.sequence > unit.acknowledged {
+                    let entry = Unit {
+                        acknowledged: receipt.sequence,
+                        acknowledged_generation: receipt
+                            .generation
+                            .max(unit.acknowledged_generation),
+                        wave: if is_current { None } else { unit.wave },
+                        refused: None,
+                        ..unit.clone()
+                    };
+                    self.units
+                        .insert_mut((agent.clone(), unit_id.clone()), entry);
+                    self.forget_waves();
+                }
+                self.note_hops(id, &receipt.hops);
+            }
+            Outcome::Refused { reason } if is_current => {
+                let entry = Unit {
+                    refused: Some(reason.clone()),
+                    ..unit.clone()
+                };
+                self.units
+                    .insert_mut((agent.clone(), unit_id.clone()), entry);
+            }
+            Outcome::Applied { limits } if is_current => {
+                self.note_hops(id, &receipt.hops);
+                let limits = limits.clone();
+                self.change_deployment(id, now, |deployment| deployment.limits = Some(limits));
+            }
+            Outcome::Failing { reason } if is_current => {
+                let reason = reason.clone();
+                self.change_deployment(id, now, |deployment| deployment.health_reason = reason);
+            }
+            Outcome::Removed if is_current && unit.verb == Verb::Remove => {
+                self.finish_removal(id, now);
+            }
+            Outcome::Refused { .. }
+            | Outcome::Applied { .. }
+            | Outcome::Failing { .. }
+            | Outcome::Removed => {}
+        }
+        self.refresh_waiting(agent, now);
+    }
+
+    fn take_health(&mut self, agent: &AgentId, unit: &Unit, health: &Health, now: Timestamp) {
+        if health.generation != unit.generation || unit.verb == Verb::Remove {
+            return;
+        }
+        let id = &unit.deployment;
+        self.note_hops(id, &health.hops);
+        let status = health.status;
+        self.change_deployment(id, now, |deployment| {
+            deployment.health = status;
+            deployment.health_reason = health.reason.clone();
+            deployment.components = health.components.clone();
+            let running = matches!(
+                deployment.status,
+                Status::Provisioning
+                    | Status::Active
+                    | Status::Degraded
+                    | Status::Failed
+                    | Status::Upgrading
+                    | Status::RollingBack
+            );
+            let next = match status {
+                HealthStatus::Healthy => Some(Status::Active),
+                HealthStatus::Degraded if deployment.deployed_at.is_some() => {
+                    Some(Status::Degraded)
+                }
+                HealthStatus::Failed => Some(Status::Failed),
+                HealthStatus::Degraded
+                | HealthStatus::Unknown
+                | HealthStatus::Starting
+                | HealthStatus::Stopped => None,
+            };
+            match (running, next) {
+                (true, Some(next)) => deployment.status = next,
+                (false, Some(next)) if deployment.status == Status::Destroying => {
+                    deployment.status_before = Some(next);
+                }
+                _ => {}
+            }
+            if deployment.status == Status::Active {
+                deployment.health_reason.clear();
+                deployment.deployed_at.get_or_insert(now);
+            }
+        });
+        self.refresh_waiting(agent, now);
+    }
+
+    /// Adds stations of the agent to the way of the first order.
+    fn note_hops(&mut self, id: &DeploymentId, hops: &[Hop]) {
+        for hop in hops.iter().take(16) {
+            self.note_hop(id, &hop.station, hop.at);
+        }
+    }
+}
+
+fn sequence_of(signed: &SignedRecord) -> Option<u64> {
+    dotmac_protocol::codec::decode::<Record>(&signed.body)
+        .ok()
+        .map(|record| record.sequence)
+}
+
+/// A record in the words of the tenant's story.
+fn describe(event: &Event) -> (String, String) {
+    match event {
+        Event::Receipt(receipt) => {
+            let (word, detail) = match &receipt.outcome {
+                Outcome::Accepted => ("accepted", String::new()),
+                Outcome::Refused { reason } => ("refused", reason.clone()),
+                Outcome::Applied { limits } => ("applied", format!("{limits:?}")),
+                Outcome::Failing { reason } => ("failing", reason.clone()),
+                Outcome::Removed => ("removed", String::new()),
+            };
+            let numbers = format!(
+                "generation {} sequence {}",
+                receipt.generation, receipt.sequence
+            );
+            (
+                format!("intent.{word}"),
+                format!("{numbers} {detail}").trim().to_owned(),
+            )
+        }
+        Event::Health(health) => {
+            let status = format!("{:?}", health.status).to_lowercase();
+            (format!("health.{status}"), health.reason.clone())
+        }
+        Event::Audit { action, detail } => (action.chars().take(64).collect(), detail.clone()),
+    }
+}

@@ -1,0 +1,532 @@
+//! Tenants and their deployments: made, deleted with a grace time, taken back, removed, forgotten.
+
+use std::collections::BTreeMap;
+
+use dotmac_protocol::{
+    ids::{AgentId, DeploymentId, Generation, RegionId, RequestId, TenantId, UnitId},
+    record::{ComponentHealth, HealthStatus, Hop, Limits},
+    time::Timestamp,
+    unit::{License, LicenseStanding, Resources, SealedCredential},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    access::Permission,
+    command::CreateDeployment,
+    envelope::{Envelope, Warrant},
+    release::ReleaseKey,
+    reply::{Accepted, Code, Rejection, Reply},
+    state::State,
+};
+
+mod validate;
+
+pub use validate::tenant_slug;
+
+/// Milliseconds for which a destroyed deployment is still shown: 30 days.
+pub const DESTROYED_KEPT_MS: u64 = 30 * 24 * 3_600_000;
+/// One hour in milliseconds.
+const HOUR_MS: u64 = 3_600_000;
+
+/// An ISP that is a customer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tenant {
+    /// The name as people write it.
+    pub name: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// The partner who brought it.
+    pub reseller: Option<String>,
+}
+
+/// Where a deployment is in its life; see the contract. Only guarded transitions exist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// No agent has taken it yet.
+    Pending,
+    /// Its agent makes it true.
+    Provisioning,
+    /// It runs and its probes are well.
+    Active,
+    /// It runs, not all of it is well.
+    Degraded,
+    /// A new version is coming.
+    Upgrading,
+    /// The version before is coming back.
+    RollingBack,
+    /// It is stopped by order.
+    Suspended,
+    /// It keeps failing.
+    Failed,
+    /// It will be removed when its grace time is over.
+    Destroying,
+    /// It is gone. Final.
+    Destroyed,
+}
+
+impl Status {
+    /// The status as the contract writes it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Provisioning => "provisioning",
+            Self::Active => "active",
+            Self::Degraded => "degraded",
+            Self::Upgrading => "upgrading",
+            Self::RollingBack => "rolling_back",
+            Self::Suspended => "suspended",
+            Self::Failed => "failed",
+            Self::Destroying => "destroying",
+            Self::Destroyed => "destroyed",
+        }
+    }
+}
+
+/// Why something is not done yet (law 10).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// What it waits for.
+    pub reason: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// Who can change it.
+    pub who: String,
+}
+
+/// One instance of the ISP Framework, as the State keeps it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deployment {
+    /// Whose.
+    pub tenant: TenantId,
+    /// The tenant's name.
+    pub tenant_name: String,
+    /// `development`, `staging` or `production`.
+    pub environment: String,
+    /// Where.
+    pub region: RegionId,
+    /// Which agent keeps it true; `None` until one of the region is there.
+    pub agent: Option<AgentId>,
+    /// Where it is in its life.
+    pub status: Status,
+    /// Where it was when it was deleted, for `undelete`.
+    pub status_before: Option<Status>,
+    /// Name of the resource tier.
+    pub resource_tier: String,
+    /// What the tier grants.
+    pub resources: Resources,
+    /// Replicas at most.
+    pub max_replicas: u16,
+    /// Replicas that should run.
+    pub replicas: u16,
+    /// Name of the license tier as it was asked for.
+    pub license_tier: String,
+    /// What the license grants.
+    pub license: License,
+    /// Host name.
+    pub domain_name: Option<String>,
+    /// A label for people.
+    pub cluster_name: Option<String>,
+    /// What it consists of.
+    pub release: ReleaseKey,
+    /// Switches handed to the instance.
+    pub features: BTreeMap<String, bool>,
+    /// Further configuration as JSON.
+    pub custom_config: String,
+    /// Credentials sealed to the agent.
+    pub credentials: Vec<SealedCredential>,
+    /// The partner who sold it.
+    pub reseller: Option<String>,
+    /// Counts changes of what it should be.
+    pub generation: Generation,
+    /// What authorises the newest generation.
+    pub warrant: Warrant,
+    /// When it was asked for.
+    pub created_at: Timestamp,
+    /// When it was first active.
+    pub deployed_at: Option<Timestamp>,
+    /// When anything changed.
+    pub updated_at: Timestamp,
+    /// When its grace time ends, while it is `destroying`.
+    pub delete_after: Option<Timestamp>,
+    /// What its agent's probes say.
+    pub health: HealthStatus,
+    /// Why it is not healthy.
+    pub health_reason: String,
+    /// The parts.
+    pub components: Vec<ComponentHealth>,
+    /// Whether the tier's limits hold.
+    pub limits: Option<Limits>,
+    /// The way of the order that made it, station by station.
+    pub journey: Vec<Hop>,
+    /// What it waits for.
+    pub waiting: Option<Waiting>,
+}
+
+impl State {
+    /// A deployment that an actor may see; a stranger's is the same as none (law 7).
+    #[must_use]
+    pub fn visible_deployment(
+        &self,
+        actor: &crate::envelope::Actor,
+        id: &DeploymentId,
+    ) -> Option<&Deployment> {
+        self.deployments
+            .get(id)
+            .filter(|one| self.may(actor, Permission::DeploymentRead, Some(&one.tenant)))
+    }
+
+    pub(crate) fn create_deployment(
+        &mut self,
+        envelope: &Envelope,
+        create: &CreateDeployment,
+        now: Timestamp,
+    ) -> Reply {
+        let plan = self.check_create(envelope, create)?;
+        let tenant = plan.tenant.clone();
+        let id = plan.id.clone();
+        if !self.tenants.contains_key(&tenant) {
+            let entry = Tenant {
+                name: create.tenant_name.trim().to_owned(),
+                created_at: now,
+                reseller: create.reseller.clone(),
+            };
+            self.tenants.insert_mut(tenant.clone(), entry);
+        }
+        if let Some(domain) = &create.domain_name {
+            self.domains
+                .insert_mut(domain.to_ascii_lowercase(), id.clone());
+        }
+        let mut journey = envelope.hops.clone();
+        journey.push(Hop {
+            station: "controller.committed".into(),
+            at: now,
+        });
+        let deployment = Deployment {
+            tenant: tenant.clone(),
+            tenant_name: plan.tenant_name,
+            environment: create.environment.clone(),
+            region: plan.region.clone(),
+            agent: None,
+            status: Status::Pending,
+            status_before: None,
+            resource_tier: create.resource_tier.clone(),
+            resources: plan.resources,
+            max_replicas: plan.max_replicas,
+            replicas: plan.replicas,
+            license_tier: create.license_tier.clone(),
+            license: License {
+                tier: plan.license_tier.to_owned(),
+                max_subscribers: create.max_customers,
+                max_services: create.max_services,
+                api_rate_limit: create.api_rate_limit,
+                expires_at: None,
+                standing: LicenseStanding::Valid,
+            },
+            domain_name: create
+                .domain_name
+                .as_ref()
+                .map(|name| name.to_ascii_lowercase()),
+            cluster_name: create.cluster_name.clone(),
+            release: plan.release,
+            features: create.features.clone(),
+            custom_config: create.custom_config.clone(),
+            credentials: create.credentials.clone(),
+            reseller: create.reseller.clone(),
+            generation: Generation(1),
+            warrant: Warrant::of(envelope, now),
+            created_at: now,
+            deployed_at: None,
+            updated_at: now,
+            delete_after: None,
+            health: HealthStatus::Unknown,
+            health_reason: String::new(),
+            components: Vec::new(),
+            limits: None,
+            journey,
+            waiting: None,
+        };
+        self.deployments.insert_mut(id.clone(), deployment);
+        match create
+            .sealed_for
+            .clone()
+            .or_else(|| self.place(&plan.region))
+        {
+            Some(agent) => self.assign(&id, &agent, now),
+            None => self.wait_for_agent(&id, now),
+        }
+        Ok(Accepted::Deployment {
+            tenant,
+            deployment: id,
+        })
+    }
+
+    fn wait_for_agent(&mut self, id: &DeploymentId, now: Timestamp) {
+        self.change_deployment(id, now, |deployment| {
+            deployment.waiting = Some(Waiting {
+                reason: format!("no agent has joined region {} yet", deployment.region),
+                since: now,
+                who: format!(
+                    "an operator: `dotmac agents token --region {}` and start an agent with it",
+                    deployment.region
+                ),
+            });
+        });
+    }
+
+    /// Gives the deployments of a region that wait for an agent to the one that joined.
+    pub(crate) fn place_waiting(&mut self, region: &RegionId, _: &Envelope, now: Timestamp) {
+        let waiting: Vec<DeploymentId> = self
+            .deployments
+            .iter()
+            .filter(|(_, one)| {
+                one.agent.is_none() && one.region == *region && one.status == Status::Pending
+            })
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in waiting {
+            if let Some(agent) = self.place(region) {
+                self.assign(&id, &agent, now);
+            }
+        }
+    }
+
+    pub(crate) fn delete_deployment(
+        &mut self,
+        envelope: &Envelope,
+        id: &DeploymentId,
+        now: Timestamp,
+    ) -> Reply {
+        let deployment = self.owned(envelope, id, Permission::DeploymentDelete)?;
+        let tenant = deployment.tenant.clone();
+        let accepted = Accepted::Deployment {
+            tenant,
+            deployment: id.clone(),
+        };
+        match deployment.status {
+            Status::Destroying => return Ok(accepted),
+            Status::Destroyed => {
+                return Err(Rejection::new(
+                    Code::WrongState,
+                    format!("{id} is destroyed already"),
+                ));
+            }
+            _ => {}
+        }
+        let grace_ms = self.genesis.as_ref().map_or(0, |genesis| genesis.grace_ms);
+        let warrant = Warrant::of(envelope, now);
+        self.change_deployment(id, now, |deployment| {
+            deployment.status_before = Some(deployment.status);
+            deployment.status = Status::Destroying;
+            deployment.delete_after = Some(now.plus_millis(grace_ms));
+            deployment.warrant = warrant;
+            deployment.waiting = Some(Waiting {
+                reason: format!("its grace time of {grace_ms} ms is not over"),
+                since: now,
+                who: format!("anybody who may delete it: `dotmac deployments undelete {id}`"),
+            });
+        });
+        Ok(accepted)
+    }
+
+    pub(crate) fn undelete_deployment(
+        &mut self,
+        envelope: &Envelope,
+        id: &DeploymentId,
+        now: Timestamp,
+    ) -> Reply {
+        let deployment = self.owned(envelope, id, Permission::DeploymentDelete)?;
+        let tenant = deployment.tenant.clone();
+        let in_grace = deployment.status == Status::Destroying && deployment.delete_after.is_some();
+        if !in_grace {
+            let detail = match deployment.status {
+                Status::Destroying => {
+                    format!("the removal of {id} has begun: its grace time is over")
+                }
+                status => format!("{id} is {}, not destroying", status.as_str()),
+            };
+            return Err(Rejection::new(Code::WrongState, detail));
+        }
+        let warrant = Warrant::of(envelope, now);
+        self.change_deployment(id, now, |deployment| {
+            deployment.status = deployment
+                .status_before
+                .take()
+                .unwrap_or(Status::Provisioning);
+            deployment.delete_after = None;
+            deployment.warrant = warrant;
+            deployment.waiting = None;
+        });
+        Ok(Accepted::Deployment {
+            tenant,
+            deployment: id.clone(),
+        })
+    }
+
+    pub(crate) fn remove_deployment(
+        &mut self,
+        envelope: &Envelope,
+        id: &DeploymentId,
+        now: Timestamp,
+    ) -> Reply {
+        self.require_planner(envelope)?;
+        let Some(deployment) = self.deployments.get(id).cloned() else {
+            return Err(Rejection::not_found("deployment", id));
+        };
+        let is_due = deployment.delete_after.is_some_and(|due| due <= now);
+        if deployment.status != Status::Destroying || !is_due {
+            return Err(Rejection::new(
+                Code::WrongState,
+                format!("{id} is not due for removal"),
+            ));
+        }
+        self.spend_removal(&deployment.tenant, id, now)?;
+        match &deployment.agent {
+            Some(agent) => {
+                self.change_deployment(id, now, |deployment| {
+                    deployment.delete_after = None;
+                    deployment.generation = deployment.generation.next();
+                    deployment.waiting = Some(Waiting {
+                        reason: "its agent has not confirmed the removal".into(),
+                        since: now,
+                        who: "the agent, as soon as it is connected".into(),
+                    });
+                });
+                self.order_removal(agent, &UnitId::instance(id), now);
+            }
+            None => self.finish_removal(id, now),
+        }
+        Ok(Accepted::Deployment {
+            tenant: deployment.tenant,
+            deployment: id.clone(),
+        })
+    }
+
+    /// Takes one tombstone from the budgets (law 2), or says when there will be one again.
+    fn spend_removal(
+        &mut self,
+        tenant: &TenantId,
+        id: &DeploymentId,
+        now: Timestamp,
+    ) -> Result<(), Rejection> {
+        let old: Vec<_> = self
+            .removals
+            .keys()
+            .filter(|(at, _)| now.millis_since(*at) >= HOUR_MS)
+            .cloned()
+            .collect();
+        for key in old {
+            self.removals.remove_mut(&key);
+        }
+        if let Some((budget, name)) = self.exhausted_budget(tenant) {
+            let detail = format!("the removal budget of {budget} an hour for {name} is used up");
+            return Err(Rejection::new(Code::BudgetExhausted, detail));
+        }
+        self.removals.insert_mut((now, id.clone()), tenant.clone());
+        Ok(())
+    }
+
+    /// The budget that allows no further tombstone now, if one.
+    pub(crate) fn exhausted_budget(&self, tenant: &TenantId) -> Option<(u32, &'static str)> {
+        let genesis = self.genesis.as_ref()?;
+        let recent = |whose: &dyn Fn(&TenantId) -> bool| {
+            let in_hour = |at: &Timestamp| self.now.millis_since(*at) < HOUR_MS;
+            let count = self
+                .removals
+                .iter()
+                .filter(|((at, _), one)| in_hour(at) && whose(one))
+                .count();
+            u32::try_from(count).unwrap_or(u32::MAX)
+        };
+        if recent(&|_| true) >= genesis.removals_per_hour {
+            return Some((genesis.removals_per_hour, "the cluster"));
+        }
+        if recent(&|one| one == tenant) >= genesis.removals_per_tenant_hour {
+            return Some((genesis.removals_per_tenant_hour, "this tenant"));
+        }
+        None
+    }
+
+    /// The agent confirmed that it is gone (or no agent ever had it).
+    pub(crate) fn finish_removal(&mut self, id: &DeploymentId, now: Timestamp) {
+        let Some(deployment) = self.deployments.get(id) else {
+            return;
+        };
+        if let Some(domain) = deployment.domain_name.clone() {
+            self.domains.remove_mut(&domain);
+        }
+        self.change_deployment(id, now, |deployment| {
+            deployment.status = Status::Destroyed;
+            deployment.delete_after = None;
+            deployment.health = HealthStatus::Stopped;
+            deployment.components.clear();
+            deployment.credentials.clear();
+            deployment.waiting = None;
+        });
+    }
+
+    pub(crate) fn forget_deployment(
+        &mut self,
+        envelope: &Envelope,
+        id: &DeploymentId,
+        now: Timestamp,
+    ) -> Reply {
+        self.require_planner(envelope)?;
+        let Some(deployment) = self.deployments.get(id) else {
+            return Err(Rejection::not_found("deployment", id));
+        };
+        let is_old = now.millis_since(deployment.updated_at) >= DESTROYED_KEPT_MS;
+        if deployment.status != Status::Destroyed || !is_old {
+            return Err(Rejection::new(
+                Code::WrongState,
+                format!("{id} is still to be shown"),
+            ));
+        }
+        if let Some(agent) = deployment.agent.clone() {
+            self.units.remove_mut(&(agent, UnitId::instance(id)));
+        }
+        self.deployments.remove_mut(id);
+        Ok(Accepted::Done)
+    }
+
+    /// A deployment that the actor may change; otherwise as if it did not exist.
+    fn owned(
+        &self,
+        envelope: &Envelope,
+        id: &DeploymentId,
+        permission: Permission,
+    ) -> Result<&Deployment, Rejection> {
+        let unknown = || Rejection::not_found("deployment", id);
+        let deployment = self
+            .visible_deployment(&envelope.actor, id)
+            .ok_or_else(unknown)?;
+        self.require(&envelope.actor, permission, Some(&deployment.tenant))?;
+        Ok(deployment)
+    }
+
+    pub(crate) fn change_deployment(
+        &mut self,
+        id: &DeploymentId,
+        now: Timestamp,
+        change: impl FnOnce(&mut Deployment),
+    ) {
+        if let Some(deployment) = self.deployments.get(id) {
+            let mut changed = deployment.clone();
+            change(&mut changed);
+            changed.updated_at = now;
+            self.deployments.insert_mut(id.clone(), changed);
+        }
+    }
+}
+
+/// The tenant id that a request makes: the slug of its name and 8 digits that follow from the request's own id, so
+/// that a retry through another controller asks for the same tenant.
+#[must_use]
+pub fn tenant_id(name: &str, request: &RequestId) -> TenantId {
+    let digest =
+        dotmac_protocol::digest::Digest::tagged("dotmac/tenant-id", request.as_str().as_bytes());
+    format!("{}-{}", tenant_slug(name), &digest.hex()[..8])
+        .parse()
+        .expect("a slug of at most 28 characters and 8 digits make a tenant id")
+}

@@ -1,0 +1,329 @@
+//! What a request for a deployment must look like, and what follows from it.
+
+use dotmac_protocol::{
+    ids::{DeploymentId, RegionId, TenantId},
+    unit::Resources,
+};
+
+use crate::{
+    access::Permission,
+    command::CreateDeployment,
+    envelope::Envelope,
+    release::ReleaseKey,
+    reply::{Code, Rejection},
+    state::State,
+    tenancy::{Status, tenant_id},
+    tier,
+};
+
+/// Bytes of `custom_config` at most.
+const CUSTOM_CONFIG_BYTES_MAX: usize = 64 * 1024;
+/// Features at most.
+const FEATURES_MAX: usize = 200;
+
+/// Everything that a valid request settles.
+pub(super) struct CreatePlan {
+    pub(super) tenant: TenantId,
+    pub(super) tenant_name: String,
+    pub(super) id: DeploymentId,
+    pub(super) region: RegionId,
+    pub(super) resources: Resources,
+    pub(super) max_replicas: u16,
+    pub(super) replicas: u16,
+    pub(super) license_tier: &'static str,
+    pub(super) release: ReleaseKey,
+}
+
+impl State {
+    /// Checks a request for a deployment without changing anything.
+    pub(super) fn check_create(
+        &self,
+        envelope: &Envelope,
+        create: &CreateDeployment,
+    ) -> Result<CreatePlan, Rejection> {
+        self.require(
+            &envelope.actor,
+            Permission::DeploymentCreate,
+            create.tenant.as_ref(),
+        )?;
+        check_fields(create)?;
+        let environment = create.environment.as_str();
+        let (tenant, tenant_name, id) = match &create.tenant {
+            Some(tenant) => self.further(envelope, tenant, environment)?,
+            None => {
+                self.require(&envelope.actor, Permission::TenantCreate, None)?;
+                let tenant = tenant_id(&create.tenant_name, &envelope.request);
+                let id = DeploymentId::first_of(&tenant);
+                (tenant, create.tenant_name.trim().to_owned(), id)
+            }
+        };
+        if self.deployments.contains_key(&id) {
+            let detail = format!("deployment {id} exists already");
+            return Err(Rejection::new(Code::AlreadyExists, detail));
+        }
+        let genesis = self
+            .genesis
+            .as_ref()
+            .expect("apply checks that the cluster is founded");
+        let region = create
+            .region
+            .clone()
+            .unwrap_or_else(|| genesis.default_region.clone());
+        self.check_region(&region)?;
+        if let Some(agent) = &create.sealed_for {
+            let fits = self
+                .agents
+                .get(agent)
+                .is_some_and(|one| one.region == region);
+            if !fits {
+                return Err(Rejection::new(
+                    Code::WrongState,
+                    format!("agent {agent} left {region}"),
+                ));
+            }
+        }
+        self.check_domain(envelope, create.domain_name.as_deref())?;
+        let (resources, max_replicas, replicas) = check_tier(create)?;
+        let license_tier = tier::license_tier(&create.license_tier).ok_or_else(|| {
+            Rejection::field("license_tier", &create.license_tier, tier::LICENSE_TIERS)
+        })?;
+        let release = self.choose_release(create.image_tag.as_deref())?;
+        Ok(CreatePlan {
+            tenant,
+            tenant_name,
+            id,
+            region,
+            resources,
+            max_replicas,
+            replicas,
+            license_tier,
+            release,
+        })
+    }
+
+    /// A further environment of a tenant that the actor may see.
+    fn further(
+        &self,
+        envelope: &Envelope,
+        tenant: &TenantId,
+        environment: &str,
+    ) -> Result<(TenantId, String, DeploymentId), Rejection> {
+        let known = self.tenants.get(tenant);
+        let may_see = self.may(&envelope.actor, Permission::DeploymentRead, Some(tenant));
+        let Some(entry) = known.filter(|_| may_see) else {
+            return Err(Rejection::not_found("tenant", tenant));
+        };
+        let taken = self.deployments.iter().find(|(_, one)| {
+            one.tenant == *tenant
+                && one.environment == environment
+                && one.status != Status::Destroyed
+        });
+        if let Some((id, _)) = taken {
+            let detail = format!("tenant {tenant} has {id} for environment {environment} already");
+            return Err(Rejection::new(Code::AlreadyExists, detail));
+        }
+        let id = DeploymentId::further_of(tenant, environment)
+            .map_err(|error| Rejection::field("environment", environment, error.allowed))?;
+        Ok((tenant.clone(), entry.name.clone(), id))
+    }
+
+    fn check_domain(&self, envelope: &Envelope, domain: Option<&str>) -> Result<(), Rejection> {
+        let Some(domain) = domain else { return Ok(()) };
+        if !is_host_name(domain) {
+            let allowed = "a host name of RFC 1123: labels of letters, digits and inner hyphens";
+            return Err(Rejection::field("domain_name", domain, allowed));
+        }
+        let Some(holder) = self.domains.get(&domain.to_ascii_lowercase()) else {
+            return Ok(());
+        };
+        let detail = match self.visible_deployment(&envelope.actor, holder) {
+            Some(_) => format!("the domain {domain} is in use by deployment {holder}"),
+            None => format!("the domain {domain} is in use"),
+        };
+        Err(Rejection::new(Code::DomainInUse, detail))
+    }
+}
+
+fn check_fields(create: &CreateDeployment) -> Result<(), Rejection> {
+    let name = create.tenant_name.trim();
+    let length = name.chars().count();
+    let is_needed = create.tenant.is_none();
+    if (is_needed && length == 0) || length > 255 || name.chars().any(char::is_control) {
+        let allowed = "1 to 255 characters, no control characters";
+        return Err(Rejection::field("tenant_name", name, allowed));
+    }
+    if !matches!(
+        create.environment.as_str(),
+        "development" | "staging" | "production"
+    ) {
+        return Err(Rejection::field(
+            "environment",
+            &create.environment,
+            tier::ENVIRONMENTS,
+        ));
+    }
+    let numbers = [
+        ("max_customers", create.max_customers, 1, 1_000_000),
+        ("max_services", create.max_services, 1, 100_000),
+        ("api_rate_limit", create.api_rate_limit, 100, 1_000_000),
+    ];
+    for (field, value, least, most) in numbers {
+        if value < least || value > most {
+            return Err(Rejection::field(field, value, format!("{least} to {most}")));
+        }
+    }
+    for (field, text) in [
+        ("cluster_name", &create.cluster_name),
+        ("reseller_id", &create.reseller),
+    ] {
+        if let Some(text) = text
+            && (text.is_empty() || text.len() > 100 || text.chars().any(char::is_control))
+        {
+            return Err(Rejection::field(
+                field,
+                text,
+                "1 to 100 bytes, no control characters",
+            ));
+        }
+    }
+    if create.features.len() > FEATURES_MAX || create.features.keys().any(|key| key.len() > 100) {
+        let allowed = format!("at most {FEATURES_MAX} names of at most 100 bytes");
+        return Err(Rejection::field("features", create.features.len(), allowed));
+    }
+    let config = &create.custom_config;
+    let is_object =
+        serde_json::from_str::<serde_json::Value>(config).is_ok_and(|value| value.is_object());
+    if config.len() > CUSTOM_CONFIG_BYTES_MAX || !is_object {
+        let allowed = format!("a JSON object of at most {CUSTOM_CONFIG_BYTES_MAX} bytes");
+        return Err(Rejection::field("custom_config", config.len(), allowed));
+    }
+    let has_agent = create.sealed_for.is_some();
+    if create.credentials.len() > 64 || (has_agent && create.credentials.is_empty()) {
+        let allowed = "at most 64, sealed to the target agent";
+        return Err(Rejection::field(
+            "credentials",
+            create.credentials.len(),
+            allowed,
+        ));
+    }
+    Ok(())
+}
+
+/// Resources, replicas at most and replicas at the start.
+fn check_tier(create: &CreateDeployment) -> Result<(Resources, u16, u16), Rejection> {
+    let name = create.resource_tier.as_str();
+    match (tier::resource_tier(name), &create.resources) {
+        (Some(tier), None) => {
+            let is_production = create.environment == "production";
+            let replicas = if is_production {
+                tier.production_replicas
+            } else {
+                1
+            };
+            Ok((tier.resources, tier.max_replicas, replicas))
+        }
+        (Some(_), Some(_)) => Err(Rejection::field(
+            "resources",
+            "given",
+            "no resources with this tier, only with custom",
+        )),
+        (None, Some(custom)) if name == "custom" => {
+            let r = custom.resources;
+            let sound = r.cpu_request_millis > 0
+                && r.cpu_request_millis <= r.cpu_limit_millis
+                && r.memory_request_bytes > 0
+                && r.memory_request_bytes <= r.memory_limit_bytes
+                && r.storage_bytes > 0
+                && (1..=50).contains(&custom.max_replicas);
+            if !sound {
+                let allowed = "positive numbers, requests within limits, max_replicas 1 to 50";
+                return Err(Rejection::field("resources", format!("{r:?}"), allowed));
+            }
+            Ok((r, custom.max_replicas, 1))
+        }
+        (None, None) if name == "custom" => Err(Rejection::field(
+            "resources",
+            "none",
+            "every number, with tier custom",
+        )),
+        (None, _) => Err(Rejection::field(
+            "resource_tier",
+            name,
+            tier::RESOURCE_TIERS,
+        )),
+    }
+}
+
+/// A host name of RFC 1123 with at least two labels.
+fn is_host_name(text: &str) -> bool {
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.len() <= 63
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    };
+    text.len() <= 253 && text.contains('.') && text.split('.').all(label)
+}
+
+/// The slug of a name: ASCII by transliteration, at most 28 characters, `isp` if nothing is left.
+#[must_use]
+pub fn tenant_slug(name: &str) -> String {
+    let mut slug = String::new();
+    for one in deunicode::deunicode(name).chars() {
+        if one.is_ascii_alphanumeric() {
+            slug.push(one.to_ascii_lowercase());
+        } else if !slug.is_empty() && !slug.ends_with('-') {
+            slug.push('-');
+        }
+    }
+    slug.truncate(28);
+    let slug = slug.trim_matches('-');
+    if slug.is_empty() {
+        "isp".to_owned()
+    } else {
+        slug.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{is_host_name, tenant_slug};
+
+    #[test]
+    fn slugs_follow_the_contract() {
+        let cases = [
+            ("Demo ISP", "demo-isp"),
+            ("Ünïcödé Nétwörks", "unicode-networks"),
+            ("  --  ", "isp"),
+            ("北京", "bei-jing"),
+            (
+                "a very long name of an internet provider",
+                "a-very-long-name-of-an-inter",
+            ),
+        ];
+        for (name, slug) in cases {
+            assert_eq!(tenant_slug(name), slug, "{name}");
+        }
+    }
+
+    #[test]
+    fn host_names_follow_rfc_1123() {
+        for right in ["demo-isp.dotmac.app", "1.example"] {
+            assert!(is_host_name(right), "{right}");
+        }
+        for wrong in [
+            "",
+            "localhost",
+            "-a.example",
+            "a..example",
+            "a_b.example",
+            "a.example.",
+            "a b.c",
+        ] {
+            assert!(!is_host_name(wrong), "{wrong}");
+        }
+    }
+}
