@@ -1,2 +1,81 @@
-//! Skeleton.
-fn main() {}
+//! The controller's program: parses, starts, waits.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use dotmac_controller::{
+    app,
+    bootstrap::{self, CardFile},
+    config::Config,
+};
+use dotmac_runtime::{clock::Clock, entropy::Entropy, logging};
+
+/// One controller of a DotMac cluster.
+#[derive(Debug, Parser)]
+#[command(name = "dotmac-controller", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make this controller's keys (once) and print its card for `dotmac cluster create`.
+    Init {
+        /// The configuration file.
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Run until SIGTERM or SIGINT.
+    Run {
+        /// The configuration file.
+        #[arg(long)]
+        config: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    match try_main(Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "the controller stops");
+            report(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn try_main(arguments: Arguments) -> anyhow::Result<()> {
+    match arguments.command {
+        Command::Init { config } => {
+            let config = Config::load(&config)?;
+            let card = bootstrap::init(&config, &Clock::system(), &Entropy::system())?;
+            print_card(&CardFile::from(card))
+        }
+        Command::Run { config } => {
+            let config = Config::load(&config)?;
+            logging::init("dotmac-controller", config.log_file())?;
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .enable_all()
+                .build()
+                .context("the runtime cannot start")?;
+            runtime.block_on(async {
+                let running = app::start(config, app::Ports::system()).await?;
+                running.until_told().await;
+                Ok(())
+            })
+        }
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the card is this command's output")]
+fn print_card(card: &CardFile) -> anyhow::Result<()> {
+    println!("{}", serde_json::to_string_pretty(card)?);
+    Ok(())
+}
+
+#[expect(clippy::print_stderr, reason = "a program that does not start says why on standard error")]
+fn report(error: &anyhow::Error) {
+    eprintln!("dotmac-controller: {error:#}");
+}

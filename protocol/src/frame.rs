@@ -112,6 +112,11 @@ pub enum ControllerFrame {
         /// The agent's certificate, then its issuer's.
         chain: Vec<Vec<u8>>,
     },
+    /// Answer to every beat: alive, and what time it is here.
+    Beat {
+        /// The controller's clock.
+        now: Timestamp,
+    },
     /// Something is refused for good, such as a renewal; for the log.
     Refused {
         /// What, and why.
@@ -341,6 +346,12 @@ impl JoinToken {
             "{JOIN_TOKEN_PREFIX}{}",
             Base64UrlUnpadded::encode_string(&bytes)
         )
+    }
+
+    /// The digest under which controllers know the secret half.
+    #[must_use]
+    pub fn secret_digest(secret: &[u8; 32]) -> Digest {
+        Digest::tagged("dotmac/join-token", secret)
     }
 
     /// Reads a token back; `None` when it is none.

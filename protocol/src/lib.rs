@@ -5,7 +5,7 @@
 //!        |                                   
 //!   release -> unit -> wave -> acceptance    what to run, as a signed order, and whether to take it
 //!   trust                                    whose signatures count
-//!   record                                   what an agent did: a signed hash chain
+//!   record -> line                           what an agent did: a signed hash chain, on the wire and on disk
 //!   frame                                    how all of it travels
 //! ```
 //! It refuses tokio, files, clocks and randomness: everything here is a function of its arguments.
@@ -16,6 +16,7 @@ pub mod digest;
 pub mod frame;
 pub mod ids;
 pub mod keys;
+pub mod line;
 pub mod record;
 pub mod release;
 pub mod time;

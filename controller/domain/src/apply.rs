@@ -1,18 +1,17 @@
 //! The only door through which the State changes.
 
-use dotmac_protocol::{
-    ids::{DeploymentId, TenantId},
-    time::Timestamp,
-};
+use dotmac_protocol::{ids::TenantId, time::Timestamp};
 
 use crate::{
-    audit::{Entry, Fact, Facts},
+    access::Permission,
+    audit::{Fact, Facts},
     command::{Command, Genesis},
-    desired,
-    envelope::{Actor, Envelope, Warrant},
+    envelope::{Actor, Envelope},
     reply::{Accepted, Code, Rejection, Reply},
     state::{RULES_VERSION, State},
 };
+
+mod story;
 
 /// What applying one envelope led to, besides the new State.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,7 +32,8 @@ impl State {
         if let Some(answer) = self.answers.get(&envelope.request)
             && is_retriable(envelope)
         {
-            let reply = if answer.asked == envelope.asked {
+            let is_same = answer.asked == envelope.asked && answer.actor == envelope.actor;
+            let reply = if is_same {
                 answer.reply.clone()
             } else {
                 let detail = "the idempotency key was used for another request";
@@ -45,14 +45,17 @@ impl State {
             };
         }
         let before = self.clone();
-        let reply = self.dispatch(envelope, now, &mut facts);
+        let reply = match envelope.evidence.check_size() {
+            Ok(()) => self.dispatch(envelope, now, &mut facts),
+            Err(rejection) => Err(rejection),
+        };
         if reply.is_err() {
             *self = before;
             facts = Facts::default();
         }
         self.note(envelope, &reply, now, &mut facts);
         if is_retriable(envelope) && self.genesis.is_some() {
-            self.remember(&envelope.request, envelope.asked, &reply);
+            self.remember(envelope, &reply);
         }
         Applied {
             reply,
@@ -103,7 +106,7 @@ impl State {
                 records,
             } => self.accept_report(envelope, incarnation, records, now, facts),
             Command::NoteAccess { tenant, .. } => {
-                self.require_known(tenant.as_ref())?;
+                self.require_visible(&envelope.actor, tenant.as_ref())?;
                 Ok(Accepted::Done)
             }
         }
@@ -133,147 +136,21 @@ impl State {
         Ok(Accepted::Done)
     }
 
-    fn require_known(&self, tenant: Option<&TenantId>) -> Result<(), Rejection> {
-        match tenant {
-            Some(tenant) if !self.tenants.contains_key(tenant) => {
-                Err(Rejection::not_found("tenant", tenant))
-            }
-            Some(_) | None => Ok(()),
+    /// A stranger's tenant is the same as none (law 7).
+    pub(crate) fn require_visible(
+        &self,
+        actor: &Actor,
+        tenant: Option<&TenantId>,
+    ) -> Result<(), Rejection> {
+        let Some(id) = tenant else { return Ok(()) };
+        let may_see = match actor {
+            Actor::Person(_) => self.may(actor, Permission::DeploymentRead, tenant),
+            Actor::Agent(_) | Actor::Planner | Actor::Founder => true,
+        };
+        if may_see && self.tenants.contains_key(id) {
+            return Ok(());
         }
-    }
-
-    /// Writes the audit entry of the envelope itself: every change, and every refusal of a person's request.
-    fn note(&mut self, envelope: &Envelope, reply: &Reply, now: Timestamp, facts: &mut Facts) {
-        let is_person = matches!(envelope.actor, Actor::Person(_));
-        let worth = match (&envelope.command, reply) {
-            (Command::AcceptReport { .. } | Command::NotePresence { .. }, _) => false,
-            (Command::SealWave { .. }, _) => return self.note_wave(envelope, reply, now, facts),
-            (_, Err(_)) => is_person,
-            (_, Ok(_)) => true,
-        };
-        if !worth {
-            return;
-        }
-        let (action, tenant, detail) = self.story_of(&envelope.command, reply);
-        let entry = Entry {
-            actor: envelope.actor.clone(),
-            action,
-            tenant,
-            unit: None,
-            request: envelope.request.clone(),
-            detail,
-            warrant: is_person.then(|| Warrant::of(envelope, now)),
-        };
-        self.append_entry(entry, now, facts);
-    }
-
-    /// A sealed wave belongs into the story of every tenant whose order is in it.
-    fn note_wave(&mut self, envelope: &Envelope, reply: &Reply, now: Timestamp, facts: &mut Facts) {
-        let Ok(Accepted::Wave(number)) = reply else {
-            return;
-        };
-        let Some(wave) = self.waves.get(number).cloned() else {
-            return;
-        };
-        for leaf in desired::decode_leaves(&wave) {
-            let entry = Entry {
-                actor: envelope.actor.clone(),
-                action: "wave.sealed".into(),
-                tenant: Some(leaf.tenant.clone()),
-                unit: Some(leaf.unit.clone()),
-                request: leaf.request.clone(),
-                detail: format!(
-                    "wave {number}: {:?} generation {} sequence {} for agent {}",
-                    leaf.verb, leaf.generation, leaf.sequence, leaf.agent
-                ),
-                warrant: None,
-            };
-            self.append_entry(entry, now, facts);
-        }
-    }
-
-    fn story_of(&self, command: &Command, reply: &Reply) -> (String, Option<TenantId>, String) {
-        let tenant_of = |id: &DeploymentId| self.deployments.get(id).map(|one| one.tenant.clone());
-        let (action, tenant, detail) = match command {
-            Command::Found(genesis) => ("cluster.founded", None, genesis.cluster.to_string()),
-            Command::CreateToken(token) => (
-                "token.created",
-                token.tenant.clone(),
-                format!("{} ({})", token.id, token.name),
-            ),
-            Command::AddRelease { .. } => ("release.added", None, String::new()),
-            Command::RetireRelease { name, version } => {
-                ("release.retired", None, format!("{name}:{version}"))
-            }
-            Command::CreateDeployment(create) => match reply {
-                Ok(Accepted::Deployment { tenant, deployment }) => (
-                    "deployment.created",
-                    Some(tenant.clone()),
-                    deployment.to_string(),
-                ),
-                _ => (
-                    "deployment.created",
-                    create.tenant.clone(),
-                    create.tenant_name.clone(),
-                ),
-            },
-            Command::DeleteDeployment { deployment } => (
-                "deployment.deleted",
-                tenant_of(deployment),
-                deployment.to_string(),
-            ),
-            Command::UndeleteDeployment { deployment } => (
-                "deployment.undeleted",
-                tenant_of(deployment),
-                deployment.to_string(),
-            ),
-            Command::RemoveDeployment { deployment } => (
-                "deployment.removal-ordered",
-                tenant_of(deployment),
-                deployment.to_string(),
-            ),
-            Command::ForgetDeployment { deployment } => (
-                "deployment.forgotten",
-                tenant_of(deployment),
-                deployment.to_string(),
-            ),
-            Command::CreateJoinToken(token) => (
-                "join-token.created",
-                None,
-                format!("{} for region {}", token.id, token.region),
-            ),
-            Command::EnrolAgent(enrol) => match reply {
-                Ok(Accepted::Agent(agent)) => ("agent.enrolled", None, agent.to_string()),
-                _ => ("agent.enrolled", None, enrol.region.to_string()),
-            },
-            Command::RenewCertificate { key, .. } => {
-                ("agent.certificate-renewed", None, format!("key {key}"))
-            }
-            Command::NoteAccess {
-                action,
-                tenant,
-                detail,
-            } => {
-                let action = action.chars().take(64).collect::<String>();
-                return (action, tenant.clone(), cut(detail));
-            }
-            Command::SealWave { .. }
-            | Command::NotePresence { .. }
-            | Command::AcceptReport { .. } => ("platform.noted", None, String::new()),
-        };
-        match reply {
-            Ok(_) => (action.into(), tenant, cut(&detail)),
-            Err(rejection) => {
-                // A tenant that does not exist, or is somebody else's, gets no entry of its own.
-                let tenant = tenant.filter(|id| self.tenants.contains_key(id));
-                let text = format!(
-                    "{detail}: {} ({})",
-                    rejection.detail,
-                    rejection.code.as_str()
-                );
-                (format!("{action}.refused"), tenant, cut(&text))
-            }
-        }
+        Err(Rejection::not_found("tenant", id))
     }
 }
 
@@ -288,11 +165,4 @@ fn unreachable_found() -> Reply {
 /// Planners and agents have dedup rules of their own.
 fn is_retriable(envelope: &Envelope) -> bool {
     matches!(envelope.actor, Actor::Person(_))
-}
-
-fn cut(text: &str) -> String {
-    text.chars()
-        .filter(|one| !one.is_control())
-        .take(500)
-        .collect()
 }

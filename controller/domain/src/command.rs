@@ -134,6 +134,12 @@ pub struct Genesis {
     pub removals_per_tenant_hour: u32,
 }
 
+impl Format for Genesis {
+    const KIND: &'static str = "genesis";
+    const VERSION: u8 = 1;
+    const BYTES_MAX: usize = 256 * 1024;
+}
+
 /// One controller's public side.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeCard {

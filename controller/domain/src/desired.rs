@@ -1,5 +1,7 @@
 //! What each agent has to keep true, and the waves that order it. Orders wait here until their agent has them on disk.
 
+use std::collections::BTreeMap;
+
 use dotmac_protocol::{
     codec,
     digest::Digest,
@@ -13,11 +15,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     envelope::Envelope,
-    fleet::Presence,
     reply::{Accepted, Code, Rejection, Reply},
     state::State,
-    tenancy::{Deployment, Status, Waiting},
+    tenancy::Status,
 };
+
+mod waiting;
+
+/// Stations of a journey at most; later ones are left out.
+pub const JOURNEY_MAX: usize = 64;
+/// Bytes of a station's name at most; a longer one is left out.
+pub const STATION_BYTES_MAX: usize = 64;
+/// The smallest unit id there is.
+const FIRST_UNIT: &str = "0------------------0/0";
 
 /// One thing that one agent has to keep true.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +50,8 @@ pub struct Unit {
     pub acknowledged_generation: Generation,
     /// The wave that the last order is in, while it is not acknowledged.
     pub wave: Option<u64>,
+    /// The wave of the last order, acknowledged or not; 0 for none.
+    pub sealed_in: u64,
     /// Why the agent did not take the last order.
     pub refused: Option<String>,
     /// The request that authorises it.
@@ -57,6 +69,14 @@ pub struct Wave {
     pub sealed_at: Timestamp,
     /// Its window.
     pub window: Window,
+}
+
+/// What is written into the outbox.
+struct Order {
+    verb: Verb,
+    generation: Generation,
+    payload: Vec<u8>,
+    request: RequestId,
 }
 
 impl Unit {
@@ -94,6 +114,15 @@ pub fn decode_leaves(wave: &Wave) -> Vec<Leaf> {
 }
 
 impl State {
+    /// The units of one agent.
+    pub fn units_of(&self, agent: &AgentId) -> impl Iterator<Item = (&UnitId, &Unit)> {
+        let first: UnitId = FIRST_UNIT.parse().expect("a unit id");
+        self.units
+            .range((agent.clone(), first)..)
+            .take_while(move |((owner, _), _)| owner == agent)
+            .map(|((_, id), unit)| (id, unit))
+    }
+
     /// Gives a deployment to an agent and orders its instance.
     pub(crate) fn assign(&mut self, id: &DeploymentId, agent: &AgentId, now: Timestamp) {
         self.change_deployment(id, now, |deployment| {
@@ -101,93 +130,119 @@ impl State {
             deployment.status = Status::Provisioning;
         });
         self.order_instance(id, now);
+        self.refresh_waiting_of(id, now);
     }
 
     /// Writes what a deployment should be into the outbox of its agent.
-    pub(crate) fn order_instance(&mut self, id: &DeploymentId, now: Timestamp) {
-        let Some(deployment) = self.deployments.get(id) else {
+    fn order_instance(&mut self, id: &DeploymentId, now: Timestamp) {
+        let Some(deployment) = self.deployments.get(id).cloned() else {
             return;
         };
-        let (Some(agent), Some(instance)) = (&deployment.agent, self.instance_of(id)) else {
+        let (Some(agent), Some(instance)) = (deployment.agent, self.instance_of(id)) else {
             return;
         };
         let Ok(payload) = codec::encode(&Payload::Instance(Box::new(instance))) else {
             // Field limits keep a payload below its bound; a request that did not would wait here, visibly.
             return;
         };
-        let (agent, unit) = (agent.clone(), UnitId::instance(id));
-        let generation = deployment.generation;
-        let request = deployment.warrant.request.clone();
-        let tenant = deployment.tenant.clone();
-        self.write_unit(
-            &agent,
-            unit,
-            tenant,
-            id,
-            Verb::Apply,
-            generation,
+        let order = Order {
+            verb: Verb::Apply,
+            generation: deployment.generation,
             payload,
-            request,
-        );
-        self.refresh_waiting(&agent, now);
+            request: deployment.warrant.request,
+        };
+        self.write_unit(&agent, id, deployment.tenant, order);
+        self.refresh_waiting_of(id, now);
     }
 
     /// Writes a tombstone into the outbox.
-    pub(crate) fn order_removal(&mut self, agent: &AgentId, unit: &UnitId, now: Timestamp) {
-        let Some(known) = self.units.get(&(agent.clone(), unit.clone())).cloned() else {
+    pub(crate) fn order_removal(&mut self, agent: &AgentId, id: &DeploymentId, now: Timestamp) {
+        let Some(deployment) = self.deployments.get(id).cloned() else {
             return;
         };
-        let Some(deployment) = self.deployments.get(&known.deployment) else {
+        let Some(removal) = deployment.removal else {
             return;
         };
-        let payload = codec::encode(&Payload::Nothing).expect("an empty payload is small");
-        let (generation, request) = (deployment.generation, deployment.warrant.request.clone());
-        let (tenant, id) = (known.tenant, known.deployment);
-        self.write_unit(
-            agent,
-            unit.clone(),
-            tenant,
-            &id,
-            Verb::Remove,
-            generation,
-            payload,
-            request,
-        );
-        self.refresh_waiting(agent, now);
+        let order = Order {
+            verb: Verb::Remove,
+            generation: deployment.generation,
+            payload: codec::encode(&Payload::Nothing).expect("an empty payload is small"),
+            request: removal.request,
+        };
+        self.write_unit(agent, id, deployment.tenant, order);
+        self.refresh_waiting_of(id, now);
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "one argument for each field of the order"
-    )]
     fn write_unit(
         &mut self,
         agent: &AgentId,
-        unit: UnitId,
-        tenant: TenantId,
         deployment: &DeploymentId,
-        verb: Verb,
-        generation: Generation,
-        payload: Vec<u8>,
-        request: RequestId,
+        tenant: TenantId,
+        order: Order,
     ) {
-        let key = (agent.clone(), unit);
-        let before = self.units.get(&key);
+        let key = (agent.clone(), UnitId::instance(deployment));
+        let before = self.units.get(&key).cloned();
+        if let Some(before) = &before {
+            // Signers vouch for a wave as a whole: what else was in it is sealed again.
+            self.break_wave(before.sealed_in);
+        }
         let entry = Unit {
             tenant,
             deployment: deployment.clone(),
-            verb,
-            generation,
-            payload,
-            sequence: before.map_or(Sequence(0), |unit| unit.sequence),
-            acknowledged: before.map_or(Sequence(0), |unit| unit.acknowledged),
+            verb: order.verb,
+            generation: order.generation,
+            payload: order.payload,
+            sequence: before.as_ref().map_or(Sequence(0), |unit| unit.sequence),
+            acknowledged: before
+                .as_ref()
+                .map_or(Sequence(0), |unit| unit.acknowledged),
             acknowledged_generation: before
+                .as_ref()
                 .map_or(Generation(0), |unit| unit.acknowledged_generation),
             wave: None,
+            sealed_in: 0,
             refused: None,
-            request,
+            request: order.request,
         };
-        self.units.insert_mut(key, entry);
+        self.put_unit(key, entry);
+    }
+
+    /// Writes a unit and counts the open orders of the wave that it leaves.
+    pub(crate) fn put_unit(&mut self, key: (AgentId, UnitId), unit: Unit) {
+        let left = self.units.get(&key).and_then(|before| before.wave);
+        if let Some(number) = left.filter(|_| left != unit.wave) {
+            let open = self.open_orders.get(&number).copied().unwrap_or(0);
+            self.open_orders.insert_mut(number, open.saturating_sub(1));
+            if open <= 1 {
+                self.forget_wave(number);
+            }
+        }
+        self.units.insert_mut(key, unit);
+    }
+
+    fn forget_wave(&mut self, number: u64) {
+        self.waves.remove_mut(&number);
+        self.open_orders.remove_mut(&number);
+    }
+
+    /// Takes a wave back because one of its orders was replaced: the open ones are to be sealed again.
+    fn break_wave(&mut self, number: u64) {
+        let Some(wave) = self.waves.get(&number).cloned() else {
+            return;
+        };
+        self.forget_wave(number);
+        for leaf in decode_leaves(&wave) {
+            let key = (leaf.agent, leaf.unit);
+            if let Some(unit) = self.units.get(&key)
+                && unit.wave == Some(number)
+            {
+                let open = Unit {
+                    wave: None,
+                    ..unit.clone()
+                };
+                self.units.insert_mut(key, open);
+            }
+        }
     }
 
     /// What an agent is told of a deployment.
@@ -245,13 +300,13 @@ impl State {
             ..window
         };
         let (epoch, trust_version) = (trust.epoch, trust.version);
-        let mut sealed = Vec::new();
+        let mut sealed = BTreeMap::new();
         let mut leaves = Vec::new();
         for key in orders {
             let Some(unit) = self.units.get(key) else {
                 continue;
             };
-            if !unit.needs_order(self, now) {
+            if !unit.needs_order(self, now) || sealed.contains_key(key) {
                 continue;
             }
             let leaf = Leaf {
@@ -269,7 +324,7 @@ impl State {
                 request: unit.request.clone(),
             };
             leaves.push(leaf.bytes());
-            sealed.push((key.clone(), leaf));
+            sealed.insert(key.clone(), (unit.sealed_in, leaf.sequence));
         }
         if leaves.is_empty() {
             return Ok(Accepted::Wave(0));
@@ -286,30 +341,42 @@ impl State {
             window,
         };
         let header = codec::encode(&header).expect("a wave header is of fixed size");
-        self.waves.insert_mut(
-            number,
-            Wave {
-                header,
-                leaves,
-                sealed_at: now,
-                window,
-            },
-        );
-        for (key, leaf) in sealed {
-            let unit = self.units.get(&key).expect("it was found above").clone();
+        let wave = Wave {
+            header,
+            leaves,
+            sealed_at: now,
+            window,
+        };
+        self.adopt_wave(number, wave, sealed, now);
+        Ok(Accepted::Wave(number))
+    }
+
+    /// Puts a wave in place of those that its orders were in before.
+    fn adopt_wave(
+        &mut self,
+        number: u64,
+        wave: Wave,
+        sealed: BTreeMap<(AgentId, UnitId), (u64, Sequence)>,
+        now: Timestamp,
+    ) {
+        self.waves.insert_mut(number, wave);
+        let open = u32::try_from(sealed.len()).unwrap_or(u32::MAX);
+        self.open_orders.insert_mut(number, open);
+        for (key, (before, sequence)) in sealed {
+            self.break_wave(before);
+            let unit = self.units.get(&key).expect("its order was sealed").clone();
             let deployment = unit.deployment.clone();
             let entry = Unit {
-                sequence: leaf.sequence,
+                sequence,
                 wave: Some(number),
+                sealed_in: number,
                 refused: None,
                 ..unit
             };
-            self.units.insert_mut(key.clone(), entry);
+            self.put_unit(key, entry);
             self.note_hop(&deployment, "controller.sealed", now);
-            self.refresh_waiting(&key.0, now);
+            self.refresh_waiting_of(&deployment, now);
         }
-        self.forget_waves();
-        Ok(Accepted::Wave(number))
     }
 
     /// Notes a station once, while the first order is under way.
@@ -318,7 +385,8 @@ impl State {
             return;
         };
         let is_known = deployment.journey.iter().any(|hop| hop.station == station);
-        if is_known || deployment.deployed_at.is_some() {
+        let is_full = deployment.journey.len() >= JOURNEY_MAX || station.len() > STATION_BYTES_MAX;
+        if is_known || is_full || deployment.deployed_at.is_some() {
             return;
         }
         let hop = Hop {
@@ -327,101 +395,5 @@ impl State {
         };
         let updated = deployment.updated_at;
         self.change_deployment(id, updated, |deployment| deployment.journey.push(hop));
-    }
-
-    /// Drops waves that no unacknowledged order belongs to.
-    pub(crate) fn forget_waves(&mut self) {
-        let used: std::collections::BTreeSet<u64> =
-            self.units.values().filter_map(|unit| unit.wave).collect();
-        let unused: Vec<u64> = self
-            .waves
-            .keys()
-            .copied()
-            .filter(|number| !used.contains(number))
-            .collect();
-        for number in unused {
-            self.waves.remove_mut(&number);
-        }
-    }
-
-    /// Says again what the orders of an agent wait for (law 10).
-    pub(crate) fn refresh_waiting(&mut self, agent: &AgentId, now: Timestamp) {
-        let Some(entry) = self.agents.get(agent) else {
-            return;
-        };
-        let presence = entry.presence.clone();
-        let ids: Vec<DeploymentId> = self
-            .units
-            .iter()
-            .filter(|((owner, _), _)| owner == agent)
-            .map(|(_, unit)| unit.deployment.clone())
-            .collect();
-        for id in ids {
-            let Some(deployment) = self.deployments.get(&id) else {
-                continue;
-            };
-            let waiting = self.waiting_of(&id, deployment, agent, &presence, now);
-            let same = |one: &Option<Waiting>, other: &Option<Waiting>| {
-                one.as_ref().map(|w| &w.reason) == other.as_ref().map(|w| &w.reason)
-            };
-            if !same(&waiting, &deployment.waiting) {
-                let updated = deployment.updated_at;
-                self.change_deployment(&id, updated, |deployment| deployment.waiting = waiting);
-            }
-        }
-    }
-
-    fn waiting_of(
-        &self,
-        id: &DeploymentId,
-        deployment: &Deployment,
-        agent: &AgentId,
-        presence: &Presence,
-        now: Timestamp,
-    ) -> Option<Waiting> {
-        let settled = matches!(deployment.status, Status::Active | Status::Destroyed);
-        let in_grace = deployment.delete_after.is_some();
-        if settled || in_grace {
-            return if settled {
-                None
-            } else {
-                deployment.waiting.clone()
-            };
-        }
-        let unit = self.units.get(&(agent.clone(), UnitId::instance(id)))?;
-        let is_held = unit.acknowledged_generation >= unit.generation;
-        let (reason, who) = match (is_held, presence, &unit.refused, unit.wave) {
-            (false, Presence::Disconnected { .. }, ..) => (
-                format!("agent {agent} is not connected"),
-                "whoever runs that agent".to_owned(),
-            ),
-            (false, _, Some(refusal), _) => (
-                format!("agent {agent} refused the order: {refusal}"),
-                "an operator: see `dotmac audit`".to_owned(),
-            ),
-            (false, _, None, None) => (
-                "its order is not sealed yet".to_owned(),
-                "the leading controller".to_owned(),
-            ),
-            (false, _, None, Some(number)) => (
-                format!(
-                    "wave {number} is on its way: to be signed by a majority of the controllers and delivered"
-                ),
-                "the controllers: `dotmac cluster status` shows who signs".to_owned(),
-            ),
-            (true, ..) if !deployment.health_reason.is_empty() => (
-                deployment.health_reason.clone(),
-                format!("agent {agent} keeps trying"),
-            ),
-            (true, ..) => (
-                "its agent has the order and its probes are not healthy yet".to_owned(),
-                format!("agent {agent}"),
-            ),
-        };
-        Some(Waiting {
-            reason,
-            since: now,
-            who,
-        })
     }
 }

@@ -7,10 +7,11 @@ use dotmac_protocol::{
     keys::Signature,
     record::Hop,
     time::Timestamp,
+    trust::ROLE_KEYS_MAX,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::command::Command;
+use crate::{command::Command, reply::Rejection};
 
 /// One entry of the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,6 +72,27 @@ pub enum Evidence {
         /// The signature over them.
         signature: Signature,
     },
+}
+
+/// Bytes of a request's signature base at most.
+pub const SIGNATURE_BASE_BYTES_MAX: usize = 8 * 1024;
+
+impl Evidence {
+    /// Refuses evidence that is too large to be kept with what it vouches for.
+    pub(crate) fn check_size(&self) -> Result<(), Rejection> {
+        let (found, allowed, unit) = match self {
+            Self::None => return Ok(()),
+            Self::Attested { signatures, .. } => (signatures.len(), ROLE_KEYS_MAX, "attestations"),
+            Self::RequestSigned { signature_base, .. } => {
+                (signature_base.len(), SIGNATURE_BASE_BYTES_MAX, "bytes")
+            }
+        };
+        if found <= allowed {
+            return Ok(());
+        }
+        let allowed = format!("at most {allowed} {unit}");
+        Err(Rejection::field("evidence", found, allowed))
+    }
 }
 
 /// The domain under which controllers attest requests.

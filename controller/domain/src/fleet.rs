@@ -5,6 +5,7 @@ use dotmac_protocol::{
     ids::{AgentId, IncarnationId, NodeId, RegionId, TokenId},
     keys::PublicKey,
     time::Timestamp,
+    wave::Verb,
 };
 use serde::{Deserialize, Serialize};
 
@@ -163,6 +164,9 @@ impl State {
             return refuse("the join token is bound to another region");
         }
         let agent = agent_name(&enrol.region, &enrol.identity);
+        if envelope.actor != Actor::Agent(agent.clone()) {
+            return refuse("an agent joins for itself only");
+        }
         if token
             .used_by
             .as_ref()
@@ -174,13 +178,24 @@ impl State {
             return refuse("the join token has expired");
         }
         let before = self.agents.get(&agent);
+        // Whoever knows an agent's public identity must not get its name: only the very same keys may enrol again.
+        let is_retry = |known: &Agent| {
+            known.key == enrol.key
+                && known.seal_key == enrol.seal_key
+                && known.incarnation == enrol.incarnation
+        };
+        if before.is_some_and(|known| !is_retry(known)) {
+            return refuse(
+                "this agent has joined already; its identity key recovers a certificate",
+            );
+        }
         let entry = Agent {
             region: enrol.region.clone(),
             incarnation: enrol.incarnation.clone(),
             identity: enrol.identity,
             seal_key: enrol.seal_key,
             key: enrol.key,
-            key_before: before.map(|agent| agent.key),
+            key_before: before.and_then(|agent| agent.key_before),
             not_after: enrol.not_after,
             enrolled_at: before.map_or(now, |agent| agent.enrolled_at),
             presence: before.map_or(Presence::Unknown, |agent| agent.presence.clone()),
@@ -192,7 +207,7 @@ impl State {
             ..token
         };
         self.join_tokens.insert_mut(enrol.token.clone(), used);
-        self.place_waiting(&enrol.region, envelope, now);
+        self.place_waiting(&enrol.region, now);
         Ok(Accepted::Agent(agent))
     }
 
@@ -265,7 +280,11 @@ impl State {
     /// The agent of a region for a new deployment: the one with the fewest units, then the first by name.
     #[must_use]
     pub fn place(&self, region: &RegionId) -> Option<AgentId> {
-        let load = |id: &AgentId| self.units.keys().filter(|(agent, _)| agent == id).count();
+        let load = |id: &AgentId| {
+            self.units_of(id)
+                .filter(|(_, unit)| unit.verb == Verb::Apply)
+                .count()
+        };
         self.agents
             .iter()
             .filter(|(_, agent)| agent.region == *region)

@@ -9,8 +9,9 @@ use dotmac_protocol::{
 
 use crate::{
     command::Command,
+    signer,
     state::State,
-    tenancy::{DESTROYED_KEPT_MS, Status},
+    tenancy::{BUDGET_REASON, DESTROYED_KEPT_MS, Status},
 };
 
 /// Commands that one planning round asks for at most; the next round goes on.
@@ -31,8 +32,13 @@ pub fn plan(state: &State, now: Timestamp) -> Vec<Command> {
         }
         let command = match deployment.status {
             Status::Destroying if deployment.delete_after.is_some_and(|due| due <= now) => {
-                let has_budget = state.exhausted_budget(&deployment.tenant).is_none();
-                has_budget.then(|| Command::RemoveDeployment {
+                let has_budget = state.exhausted_budget(&deployment.tenant, now).is_none();
+                // Asked once without a budget, so that the State says what it waits for.
+                let says_so = deployment
+                    .waiting
+                    .as_ref()
+                    .is_some_and(|one| one.reason.starts_with(BUDGET_REASON));
+                (has_budget || !says_so).then(|| Command::RemoveDeployment {
                     deployment: id.clone(),
                 })
             }
@@ -53,6 +59,8 @@ fn orders_to_seal(state: &State, now: Timestamp) -> Option<Command> {
         .units
         .iter()
         .filter(|(_, unit)| unit.needs_order(state, now))
+        // One order without proof would keep its whole wave from being signed.
+        .filter(|((agent, _), unit)| signer::prove(state, agent, unit).is_ok())
         .take(WAVE_LEAVES_MAX)
         .map(|(key, _)| key.clone())
         .collect();
@@ -65,7 +73,7 @@ pub fn next_due(state: &State) -> Option<Timestamp> {
     let removals = state
         .deployments
         .values()
-        .filter_map(|one| one.delete_after);
+        .filter_map(|one| Some(one.delete_after?.max(state.budget_free_at(&one.tenant))));
     let windows = state
         .units
         .values()

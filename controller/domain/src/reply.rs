@@ -99,13 +99,19 @@ impl Code {
     }
 }
 
+/// Characters of a rejection's sentence at most; longer ones are cut.
+pub const DETAIL_CHARS_MAX: usize = 1_000;
+/// Characters of a field's name and of its value at most; longer ones are cut.
+pub const FIELD_CHARS_MAX: usize = 200;
+
 impl Rejection {
     /// A rejection without fields.
     #[must_use]
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
+        let detail: String = detail.into();
         Self {
             code,
-            detail: detail.into(),
+            detail: detail.chars().take(DETAIL_CHARS_MAX).collect(),
             errors: Vec::new(),
         }
     }
@@ -113,18 +119,19 @@ impl Rejection {
     /// A wrong field.
     #[must_use]
     pub fn field(field: &str, value: impl ToString, allowed: impl Into<String>) -> Self {
-        let value: String = value.to_string().chars().take(200).collect();
-        let allowed = allowed.into();
+        let cut = |text: &str, most: usize| text.chars().take(most).collect::<String>();
+        let field = cut(field, FIELD_CHARS_MAX);
+        let value = cut(&value.to_string(), FIELD_CHARS_MAX);
+        let allowed = cut(&allowed.into(), DETAIL_CHARS_MAX);
         let detail = format!("{field} {value:?} is not allowed: {allowed}");
         let errors = vec![FieldError {
-            field: field.to_owned(),
+            field,
             value,
             allowed,
         }];
         Self {
-            code: Code::Invalid,
-            detail,
             errors,
+            ..Self::new(Code::Invalid, detail)
         }
     }
 

@@ -2,7 +2,10 @@
 
 use dotmac_protocol::{
     ids::{AgentId, DeploymentId, IncarnationId, UnitId},
-    record::{ChainHead, Event, Health, HealthStatus, Hop, Outcome, Receipt, Record, SignedRecord},
+    record::{
+        ChainHead, Event, Health, HealthStatus, Hop, Limits, Outcome, Receipt, Record,
+        SignedRecord, cut_detail,
+    },
     time::Timestamp,
     wave::Verb,
 };
@@ -26,7 +29,12 @@ impl State {
         facts: &mut Facts,
     ) -> Reply {
         let agent = self.agent_of(envelope)?;
-        let identity = self.agents.get(&agent).expect("agent_of found it").identity;
+        let known = self.agents.get(&agent).expect("agent_of found it");
+        let identity = known.identity;
+        if known.incarnation != *incarnation {
+            let detail = "the report is of another life of the agent than the one that joined";
+            return Err(Rejection::new(Code::Forbidden, detail));
+        }
         let stream = Stream::Agent(agent.clone(), incarnation.clone());
         for signed in records {
             let head = self
@@ -66,12 +74,15 @@ impl State {
         let Some(unit) = self.units.get(&key).cloned() else {
             return;
         };
+        let deployment = self.deployments.get(&unit.deployment);
+        let is_its_agent = deployment.is_some_and(|one| one.agent.as_ref() == Some(agent));
         match &record.event {
-            Event::Receipt(receipt) => self.take_receipt(agent, unit_id, &unit, receipt, now),
-            Event::Health(health) => self.take_health(agent, &unit, health, now),
-            Event::Audit { .. } => {}
+            Event::Receipt(receipt) if is_its_agent => self.take_receipt(key, receipt, now),
+            Event::Health(health) if is_its_agent => self.take_health(&unit, health, now),
+            Event::Receipt(_) | Event::Health(_) | Event::Audit { .. } => {}
         }
         let (action, detail) = describe(&record.event);
+        let detail = cut_detail(&detail);
         let entry = Entry {
             actor: Actor::Agent(agent.clone()),
             action,
@@ -90,41 +101,24 @@ impl State {
         self.append_entry(entry, now, facts);
     }
 
-    fn take_receipt(
-        &mut self,
-        agent: &AgentId,
-        unit_id: &UnitId,
-        unit: &Unit,
-        receipt: &Receipt,
-        now: Timestamp,
-    ) {
+    fn take_receipt(&mut self, key: (AgentId, UnitId), receipt: &Receipt, now: Timestamp) {
+        self.acknowledge(&key, receipt);
+        let Some(unit) = self.units.get(&key).cloned() else {
+            return;
+        };
         let id = &unit.deployment;
         let is_current = receipt.generation == unit.generation;
         match &receipt.outcome {
-            Outcome::Accepted => {
-                if receipt.sequence <= unit.sequence && receipt.sequence > unit.acknowledged {
-                    let entry = Unit {
-                        acknowledged: receipt.sequence,
-                        acknowledged_generation: receipt
-                            .generation
-                            .max(unit.acknowledged_generation),
-                        wave: if is_current { None } else { unit.wave },
-                        refused: None,
+            Outcome::Accepted => self.note_hops(id, &receipt.hops),
+            Outcome::Refused { reason } if is_current && receipt.sequence == unit.sequence => {
+                let refused = Some(reason.clone());
+                self.put_unit(
+                    key,
+                    Unit {
+                        refused,
                         ..unit.clone()
-                    };
-                    self.units
-                        .insert_mut((agent.clone(), unit_id.clone()), entry);
-                    self.forget_waves();
-                }
-                self.note_hops(id, &receipt.hops);
-            }
-            Outcome::Refused { reason } if is_current => {
-                let entry = Unit {
-                    refused: Some(reason.clone()),
-                    ..unit.clone()
-                };
-                self.units
-                    .insert_mut((agent.clone(), unit_id.clone()), entry);
+                    },
+                );
             }
             Outcome::Applied { limits } if is_current => {
                 self.note_hops(id, &receipt.hops);
@@ -143,10 +137,32 @@ impl State {
             | Outcome::Failing { .. }
             | Outcome::Removed => {}
         }
-        self.refresh_waiting(agent, now);
+        self.refresh_waiting_of(&unit.deployment, now);
     }
 
-    fn take_health(&mut self, agent: &AgentId, unit: &Unit, health: &Health, now: Timestamp) {
+    /// Whatever an agent says of an order but that it refused it, it has the order on disk.
+    fn acknowledge(&mut self, key: &(AgentId, UnitId), receipt: &Receipt) {
+        let Some(unit) = self.units.get(key).cloned() else {
+            return;
+        };
+        let is_refusal = matches!(receipt.outcome, Outcome::Refused { .. });
+        let is_news = receipt.sequence <= unit.sequence && receipt.sequence > unit.acknowledged;
+        if is_refusal || !is_news {
+            return;
+        }
+        let held = receipt.generation.min(unit.generation);
+        let is_current = held == unit.generation;
+        let entry = Unit {
+            acknowledged: receipt.sequence,
+            acknowledged_generation: held.max(unit.acknowledged_generation),
+            wave: if is_current { None } else { unit.wave },
+            refused: None,
+            ..unit
+        };
+        self.put_unit(key.clone(), entry);
+    }
+
+    fn take_health(&mut self, unit: &Unit, health: &Health, now: Timestamp) {
         if health.generation != unit.generation || unit.verb == Verb::Remove {
             return;
         }
@@ -189,7 +205,7 @@ impl State {
                 deployment.deployed_at.get_or_insert(now);
             }
         });
-        self.refresh_waiting(agent, now);
+        self.refresh_waiting_of(id, now);
     }
 
     /// Adds stations of the agent to the way of the first order.
@@ -206,6 +222,13 @@ fn sequence_of(signed: &SignedRecord) -> Option<u64> {
         .map(|record| record.sequence)
 }
 
+fn describe_limits(limits: &Limits) -> String {
+    match limits {
+        Limits::Enforced { by } => format!("limits enforced by {by}"),
+        Limits::NotEnforced { reason } => format!("limits not enforced: {reason}"),
+    }
+}
+
 /// A record in the words of the tenant's story.
 fn describe(event: &Event) -> (String, String) {
     match event {
@@ -213,7 +236,7 @@ fn describe(event: &Event) -> (String, String) {
             let (word, detail) = match &receipt.outcome {
                 Outcome::Accepted => ("accepted", String::new()),
                 Outcome::Refused { reason } => ("refused", reason.clone()),
-                Outcome::Applied { limits } => ("applied", format!("{limits:?}")),
+                Outcome::Applied { limits } => ("applied", describe_limits(limits)),
                 Outcome::Failing { reason } => ("failing", reason.clone()),
                 Outcome::Removed => ("removed", String::new()),
             };

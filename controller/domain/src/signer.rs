@@ -3,7 +3,7 @@
 use dotmac_protocol::{
     codec,
     digest::Digest,
-    ids::{AgentId, RequestId, UnitId},
+    ids::{AgentId, RequestId, TenantId, UnitId},
     time::Timestamp,
     trust::{TrustError, TrustRoot},
     wave::{Leaf, Verb, WaveHeader, merkle_root},
@@ -12,7 +12,7 @@ use thiserror::Error;
 
 use crate::{
     access::Permission,
-    desired::Wave,
+    desired::{Unit, Wave},
     envelope::{ATTESTATION_DOMAIN, Actor, Attestation, Evidence, Warrant},
     state::State,
     tenancy::Status,
@@ -20,6 +20,8 @@ use crate::{
 
 /// Milliseconds by which a wave's sealing time may differ from the signer's clock.
 pub const CLOCK_TOLERANCE_MS: u64 = 30_000;
+/// Tokens from an actor's back to the founder's at most.
+pub const TOKEN_CHAIN_MAX: usize = 16;
 
 /// Why a controller does not sign a wave.
 #[derive(Debug, Error, Clone, PartialEq, Eq)]
@@ -73,19 +75,17 @@ pub enum EvidenceError {
     /// The actor may not do it.
     #[error("the actor may not do this")]
     Forbidden,
+    /// Too many tokens made one another.
+    #[error("its token is more than {TOKEN_CHAIN_MAX} tokens away from the founder's")]
+    Chain,
 }
 
 /// Checks a wave of this State. The bytes that may be signed come back: those of this controller's own replica.
-pub fn check(
-    state: &State,
-    number: u64,
-    now: Timestamp,
-) -> Result<&[u8], SignRefusal> {
+pub fn check(state: &State, number: u64, now: Timestamp) -> Result<&[u8], SignRefusal> {
     let wave = state
         .waves
         .get(&number)
         .ok_or(SignRefusal::Unknown(number))?;
-    let trust = state.trust.as_ref().ok_or(SignRefusal::Unknown(number))?;
     let header = check_shape(wave, number)?;
     if header.sealed_at.distance_millis(now) > CLOCK_TOLERANCE_MS {
         // A wave that waited for its signers is sealed again when its window ends; an old one may still be signed
@@ -100,7 +100,7 @@ pub fn check(
     }
     for bytes in &wave.leaves {
         let leaf: Leaf = codec::decode(bytes).map_err(|_| SignRefusal::Contradiction(number))?;
-        check_leaf(state, trust, number, &leaf)?;
+        check_leaf(state, number, &leaf)?;
     }
     Ok(&wave.header)
 }
@@ -114,68 +114,58 @@ fn check_shape(wave: &Wave, number: u64) -> Result<WaveHeader, SignRefusal> {
     if fits { Ok(header) } else { Err(wrong()) }
 }
 
-/// An order must be what this State says, and all it rests on must be proven. Orders that were replaced since do not
-/// stop the rest of their wave: their agents hold newer ones, or will.
-fn check_leaf(
-    state: &State,
-    trust: &TrustRoot,
-    number: u64,
-    leaf: &Leaf,
-) -> Result<(), SignRefusal> {
+/// An order must be what this State says, and all it rests on must be proven.
+fn check_leaf(state: &State, number: u64, leaf: &Leaf) -> Result<(), SignRefusal> {
     let wrong = || SignRefusal::Leaf {
         agent: leaf.agent.clone(),
         unit: leaf.unit.clone(),
     };
-    let unit = state
-        .units
-        .get(&(leaf.agent.clone(), leaf.unit.clone()))
-        .ok_or_else(wrong)?;
-    let is_replaced = unit.wave != Some(number) || unit.generation != leaf.generation;
-    if is_replaced && leaf.verb == Verb::Apply {
-        return Ok(());
-    }
-    let fits = unit.tenant == leaf.tenant
+    let key = (leaf.agent.clone(), leaf.unit.clone());
+    let unit = state.units.get(&key).ok_or_else(wrong)?;
+    let fits = unit.sealed_in == number
+        && unit.tenant == leaf.tenant
         && unit.verb == leaf.verb
         && unit.generation == leaf.generation
         && unit.sequence == leaf.sequence
         && Digest::of(&unit.payload) == leaf.payload
         && unit.request == leaf.request;
-    let deployment = state.deployments.get(&unit.deployment).ok_or_else(wrong)?;
-    let in_removal = deployment.status == Status::Destroying && deployment.delete_after.is_none();
-    if !fits || (leaf.verb == Verb::Remove) != in_removal {
+    if !fits {
         return Err(wrong());
     }
+    prove(state, &leaf.agent, unit)
+}
+
+/// Whether everything that an order rests on is proven: the request for it, its release, and its agent. What was
+/// asked last authorises the content, and only a proven deletion authorises a tombstone.
+pub fn prove(state: &State, agent_id: &AgentId, unit: &Unit) -> Result<(), SignRefusal> {
+    let wrong = || SignRefusal::Leaf {
+        agent: agent_id.clone(),
+        unit: UnitId::instance(&unit.deployment),
+    };
+    let deployment = state.deployments.get(&unit.deployment).ok_or_else(wrong)?;
     let release = state.releases.get(&deployment.release).ok_or_else(wrong)?;
-    let agent = state.agents.get(&leaf.agent).ok_or_else(wrong)?;
-    let action = match leaf.verb {
-        Verb::Apply => Permission::DeploymentCreate,
-        Verb::Remove => Permission::DeploymentDelete,
+    let agent = state.agents.get(agent_id).ok_or_else(wrong)?;
+    let trust = state.trust.as_ref().ok_or_else(wrong)?;
+    let grace_is_over = deployment.delete_after.is_none();
+    let in_removal = matches!(deployment.status, Status::Destroying | Status::Destroyed);
+    let (what, warrant, action) = match unit.verb {
+        Verb::Apply => (
+            "deployment",
+            &deployment.warrant,
+            Permission::DeploymentCreate,
+        ),
+        Verb::Remove if in_removal && grace_is_over => {
+            let removal = deployment.removal.as_ref().ok_or_else(wrong)?;
+            ("removal", removal, Permission::DeploymentDelete)
+        }
+        Verb::Remove => return Err(wrong()),
     };
     let tenant = Some(&unit.tenant);
-    check_warrant(
-        state,
-        trust,
-        "deployment",
-        &deployment.warrant,
-        action,
-        tenant,
-    )?;
-    check_warrant(
-        state,
-        trust,
-        "release",
-        &release.warrant,
-        Permission::ReleaseWrite,
-        None,
-    )?;
-    check_warrant(
-        state,
-        trust,
-        "agent",
-        &agent.warrant,
-        Permission::AgentWrite,
-        None,
-    )
+    check_warrant(state, trust, what, warrant, (action, tenant))?;
+    let action = (Permission::ReleaseWrite, None);
+    check_warrant(state, trust, "release", &release.warrant, action)?;
+    let action = (Permission::AgentWrite, None);
+    check_warrant(state, trust, "agent", &agent.warrant, action)
 }
 
 fn check_warrant(
@@ -183,11 +173,10 @@ fn check_warrant(
     trust: &TrustRoot,
     what: &'static str,
     warrant: &Warrant,
-    permission: Permission,
-    tenant: Option<&dotmac_protocol::ids::TenantId>,
+    action: (Permission, Option<&TenantId>),
 ) -> Result<(), SignRefusal> {
     check_evidence(trust, warrant)
-        .and_then(|()| check_token(state, trust, &warrant.actor, permission, tenant))
+        .and_then(|()| check_token(state, trust, &warrant.actor, action))
         .map_err(|source| SignRefusal::Evidence {
             what,
             request: warrant.request.clone(),
@@ -195,25 +184,30 @@ fn check_warrant(
         })
 }
 
-/// The actor's own token must be one whose making was proven, too; the founder's is in everybody's genesis file.
+/// The actor's own token must be one whose making was proven, too, and its maker's, up to the founder's, which is in
+/// everybody's genesis file.
 fn check_token(
     state: &State,
     trust: &TrustRoot,
     actor: &Actor,
-    permission: Permission,
-    tenant: Option<&dotmac_protocol::ids::TenantId>,
+    (permission, tenant): (Permission, Option<&TenantId>),
 ) -> Result<(), EvidenceError> {
-    let Actor::Person(id) = actor else {
-        return Err(EvidenceError::Actor);
-    };
-    if !state.may(actor, permission, tenant) {
-        return Err(EvidenceError::Forbidden);
+    let (mut actor, mut permission, mut tenant) = (actor, permission, tenant);
+    for _ in 0..TOKEN_CHAIN_MAX {
+        let Actor::Person(id) = actor else {
+            return Err(EvidenceError::Actor);
+        };
+        if !state.may(actor, permission, tenant) {
+            return Err(EvidenceError::Forbidden);
+        }
+        let token = state.tokens.get(id).ok_or(EvidenceError::Forbidden)?;
+        let Some(warrant) = &token.warrant else {
+            return Ok(());
+        };
+        check_evidence(trust, warrant)?;
+        (actor, permission, tenant) = (&warrant.actor, Permission::TokenWrite, None);
     }
-    let token = state.tokens.get(id).ok_or(EvidenceError::Forbidden)?;
-    match &token.warrant {
-        Some(warrant) => check_evidence(trust, warrant),
-        None => Ok(()),
-    }
+    Err(EvidenceError::Chain)
 }
 
 /// Whether enough controllers vouch that this person asked for exactly this command.

@@ -17,6 +17,7 @@ use crate::{
     audit::Stream,
     command::Genesis,
     desired::{Unit, Wave},
+    envelope::{Actor, Envelope},
     fleet::{Agent, JoinToken},
     release::{Release, ReleaseKey},
     reply::Reply,
@@ -66,6 +67,8 @@ pub struct State {
     pub units: Map<(AgentId, UnitId), Unit>,
     /// Waves that an unacknowledged order still belongs to.
     pub waves: Map<u64, Wave>,
+    /// How many orders of each wave are neither acknowledged nor replaced.
+    pub open_orders: Map<u64, u32>,
     /// Number of the last wave.
     pub wave_number: u64,
     /// The end of every audit stream.
@@ -83,6 +86,8 @@ pub struct State {
 pub struct Answer {
     /// When it was given.
     pub at: Timestamp,
+    /// Whose request it was; nobody else gets its answer.
+    pub actor: Actor,
     /// Digest of what was asked.
     pub asked: Digest,
     /// What was answered.
@@ -122,14 +127,15 @@ impl State {
     }
 
     /// Remembers an answer, and forgets those that are too old or too many.
-    pub(crate) fn remember(&mut self, request: &RequestId, asked: Digest, reply: &Reply) {
+    pub(crate) fn remember(&mut self, envelope: &Envelope, reply: &Reply) {
         let answer = Answer {
             at: self.now,
-            asked,
+            actor: envelope.actor.clone(),
+            asked: envelope.asked,
             reply: reply.clone(),
         };
-        self.answers.insert_mut(request.clone(), answer);
-        self.answer_order.enqueue_mut(request.clone());
+        self.answers.insert_mut(envelope.request.clone(), answer);
+        self.answer_order.enqueue_mut(envelope.request.clone());
         while let Some(oldest) = self.answer_order.peek() {
             let is_old = self
                 .answers

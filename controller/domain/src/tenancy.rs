@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use dotmac_protocol::{
-    ids::{AgentId, DeploymentId, Generation, RegionId, RequestId, TenantId, UnitId},
+    ids::{AgentId, DeploymentId, Generation, RegionId, RequestId, TenantId},
     record::{ComponentHealth, HealthStatus, Hop, Limits},
     time::Timestamp,
     unit::{License, LicenseStanding, Resources, SealedCredential},
@@ -15,18 +15,16 @@ use crate::{
     command::CreateDeployment,
     envelope::{Envelope, Warrant},
     release::ReleaseKey,
-    reply::{Accepted, Code, Rejection, Reply},
+    reply::{Accepted, Rejection, Reply},
     state::State,
 };
 
+mod removal;
 mod validate;
 
+pub(crate) use removal::BUDGET_REASON;
+pub use removal::DESTROYED_KEPT_MS;
 pub use validate::tenant_slug;
-
-/// Milliseconds for which a destroyed deployment is still shown: 30 days.
-pub const DESTROYED_KEPT_MS: u64 = 30 * 24 * 3_600_000;
-/// One hour in milliseconds.
-const HOUR_MS: u64 = 3_600_000;
 
 /// An ISP that is a customer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -140,8 +138,10 @@ pub struct Deployment {
     pub reseller: Option<String>,
     /// Counts changes of what it should be.
     pub generation: Generation,
-    /// What authorises the newest generation.
+    /// What authorises its content.
     pub warrant: Warrant,
+    /// What authorises its removal, while it is being deleted or after.
+    pub removal: Option<Warrant>,
     /// When it was asked for.
     pub created_at: Timestamp,
     /// When it was first active.
@@ -198,11 +198,6 @@ impl State {
             self.domains
                 .insert_mut(domain.to_ascii_lowercase(), id.clone());
         }
-        let mut journey = envelope.hops.clone();
-        journey.push(Hop {
-            station: "controller.committed".into(),
-            at: now,
-        });
         let deployment = Deployment {
             tenant: tenant.clone(),
             tenant_name: plan.tenant_name,
@@ -234,8 +229,9 @@ impl State {
             custom_config: create.custom_config.clone(),
             credentials: create.credentials.clone(),
             reseller: create.reseller.clone(),
-            generation: Generation(1),
+            generation: plan.generation,
             warrant: Warrant::of(envelope, now),
+            removal: None,
             created_at: now,
             deployed_at: None,
             updated_at: now,
@@ -244,39 +240,35 @@ impl State {
             health_reason: String::new(),
             components: Vec::new(),
             limits: None,
-            journey,
+            journey: Vec::new(),
             waiting: None,
         };
         self.deployments.insert_mut(id.clone(), deployment);
-        match create
-            .sealed_for
-            .clone()
-            .or_else(|| self.place(&plan.region))
-        {
-            Some(agent) => self.assign(&id, &agent, now),
-            None => self.wait_for_agent(&id, now),
+        for hop in &envelope.hops {
+            self.note_hop(&id, &hop.station, hop.at);
         }
+        self.note_hop(&id, "controller.committed", now);
+        self.settle(&id, create.sealed_for.clone(), now);
         Ok(Accepted::Deployment {
             tenant,
             deployment: id,
         })
     }
 
-    fn wait_for_agent(&mut self, id: &DeploymentId, now: Timestamp) {
-        self.change_deployment(id, now, |deployment| {
-            deployment.waiting = Some(Waiting {
-                reason: format!("no agent has joined region {} yet", deployment.region),
-                since: now,
-                who: format!(
-                    "an operator: `dotmac agents token --region {}` and start an agent with it",
-                    deployment.region
-                ),
-            });
-        });
+    /// Gives a deployment without an agent to one, or says that it waits for one.
+    fn settle(&mut self, id: &DeploymentId, agent: Option<AgentId>, now: Timestamp) {
+        let Some(deployment) = self.deployments.get(id) else {
+            return;
+        };
+        let agent = agent.or_else(|| self.place(&deployment.region));
+        match agent.filter(|_| deployment.agent.is_none()) {
+            Some(agent) => self.assign(id, &agent, now),
+            None => self.refresh_waiting_of(id, now),
+        }
     }
 
     /// Gives the deployments of a region that wait for an agent to the one that joined.
-    pub(crate) fn place_waiting(&mut self, region: &RegionId, _: &Envelope, now: Timestamp) {
+    pub(crate) fn place_waiting(&mut self, region: &RegionId, now: Timestamp) {
         let waiting: Vec<DeploymentId> = self
             .deployments
             .iter()
@@ -286,208 +278,8 @@ impl State {
             .map(|(id, _)| id.clone())
             .collect();
         for id in waiting {
-            if let Some(agent) = self.place(region) {
-                self.assign(&id, &agent, now);
-            }
+            self.settle(&id, None, now);
         }
-    }
-
-    pub(crate) fn delete_deployment(
-        &mut self,
-        envelope: &Envelope,
-        id: &DeploymentId,
-        now: Timestamp,
-    ) -> Reply {
-        let deployment = self.owned(envelope, id, Permission::DeploymentDelete)?;
-        let tenant = deployment.tenant.clone();
-        let accepted = Accepted::Deployment {
-            tenant,
-            deployment: id.clone(),
-        };
-        match deployment.status {
-            Status::Destroying => return Ok(accepted),
-            Status::Destroyed => {
-                return Err(Rejection::new(
-                    Code::WrongState,
-                    format!("{id} is destroyed already"),
-                ));
-            }
-            _ => {}
-        }
-        let grace_ms = self.genesis.as_ref().map_or(0, |genesis| genesis.grace_ms);
-        let warrant = Warrant::of(envelope, now);
-        self.change_deployment(id, now, |deployment| {
-            deployment.status_before = Some(deployment.status);
-            deployment.status = Status::Destroying;
-            deployment.delete_after = Some(now.plus_millis(grace_ms));
-            deployment.warrant = warrant;
-            deployment.waiting = Some(Waiting {
-                reason: format!("its grace time of {grace_ms} ms is not over"),
-                since: now,
-                who: format!("anybody who may delete it: `dotmac deployments undelete {id}`"),
-            });
-        });
-        Ok(accepted)
-    }
-
-    pub(crate) fn undelete_deployment(
-        &mut self,
-        envelope: &Envelope,
-        id: &DeploymentId,
-        now: Timestamp,
-    ) -> Reply {
-        let deployment = self.owned(envelope, id, Permission::DeploymentDelete)?;
-        let tenant = deployment.tenant.clone();
-        let in_grace = deployment.status == Status::Destroying && deployment.delete_after.is_some();
-        if !in_grace {
-            let detail = match deployment.status {
-                Status::Destroying => {
-                    format!("the removal of {id} has begun: its grace time is over")
-                }
-                status => format!("{id} is {}, not destroying", status.as_str()),
-            };
-            return Err(Rejection::new(Code::WrongState, detail));
-        }
-        let warrant = Warrant::of(envelope, now);
-        self.change_deployment(id, now, |deployment| {
-            deployment.status = deployment
-                .status_before
-                .take()
-                .unwrap_or(Status::Provisioning);
-            deployment.delete_after = None;
-            deployment.warrant = warrant;
-            deployment.waiting = None;
-        });
-        Ok(Accepted::Deployment {
-            tenant,
-            deployment: id.clone(),
-        })
-    }
-
-    pub(crate) fn remove_deployment(
-        &mut self,
-        envelope: &Envelope,
-        id: &DeploymentId,
-        now: Timestamp,
-    ) -> Reply {
-        self.require_planner(envelope)?;
-        let Some(deployment) = self.deployments.get(id).cloned() else {
-            return Err(Rejection::not_found("deployment", id));
-        };
-        let is_due = deployment.delete_after.is_some_and(|due| due <= now);
-        if deployment.status != Status::Destroying || !is_due {
-            return Err(Rejection::new(
-                Code::WrongState,
-                format!("{id} is not due for removal"),
-            ));
-        }
-        self.spend_removal(&deployment.tenant, id, now)?;
-        match &deployment.agent {
-            Some(agent) => {
-                self.change_deployment(id, now, |deployment| {
-                    deployment.delete_after = None;
-                    deployment.generation = deployment.generation.next();
-                    deployment.waiting = Some(Waiting {
-                        reason: "its agent has not confirmed the removal".into(),
-                        since: now,
-                        who: "the agent, as soon as it is connected".into(),
-                    });
-                });
-                self.order_removal(agent, &UnitId::instance(id), now);
-            }
-            None => self.finish_removal(id, now),
-        }
-        Ok(Accepted::Deployment {
-            tenant: deployment.tenant,
-            deployment: id.clone(),
-        })
-    }
-
-    /// Takes one tombstone from the budgets (law 2), or says when there will be one again.
-    fn spend_removal(
-        &mut self,
-        tenant: &TenantId,
-        id: &DeploymentId,
-        now: Timestamp,
-    ) -> Result<(), Rejection> {
-        let old: Vec<_> = self
-            .removals
-            .keys()
-            .filter(|(at, _)| now.millis_since(*at) >= HOUR_MS)
-            .cloned()
-            .collect();
-        for key in old {
-            self.removals.remove_mut(&key);
-        }
-        if let Some((budget, name)) = self.exhausted_budget(tenant) {
-            let detail = format!("the removal budget of {budget} an hour for {name} is used up");
-            return Err(Rejection::new(Code::BudgetExhausted, detail));
-        }
-        self.removals.insert_mut((now, id.clone()), tenant.clone());
-        Ok(())
-    }
-
-    /// The budget that allows no further tombstone now, if one.
-    pub(crate) fn exhausted_budget(&self, tenant: &TenantId) -> Option<(u32, &'static str)> {
-        let genesis = self.genesis.as_ref()?;
-        let recent = |whose: &dyn Fn(&TenantId) -> bool| {
-            let in_hour = |at: &Timestamp| self.now.millis_since(*at) < HOUR_MS;
-            let count = self
-                .removals
-                .iter()
-                .filter(|((at, _), one)| in_hour(at) && whose(one))
-                .count();
-            u32::try_from(count).unwrap_or(u32::MAX)
-        };
-        if recent(&|_| true) >= genesis.removals_per_hour {
-            return Some((genesis.removals_per_hour, "the cluster"));
-        }
-        if recent(&|one| one == tenant) >= genesis.removals_per_tenant_hour {
-            return Some((genesis.removals_per_tenant_hour, "this tenant"));
-        }
-        None
-    }
-
-    /// The agent confirmed that it is gone (or no agent ever had it).
-    pub(crate) fn finish_removal(&mut self, id: &DeploymentId, now: Timestamp) {
-        let Some(deployment) = self.deployments.get(id) else {
-            return;
-        };
-        if let Some(domain) = deployment.domain_name.clone() {
-            self.domains.remove_mut(&domain);
-        }
-        self.change_deployment(id, now, |deployment| {
-            deployment.status = Status::Destroyed;
-            deployment.delete_after = None;
-            deployment.health = HealthStatus::Stopped;
-            deployment.components.clear();
-            deployment.credentials.clear();
-            deployment.waiting = None;
-        });
-    }
-
-    pub(crate) fn forget_deployment(
-        &mut self,
-        envelope: &Envelope,
-        id: &DeploymentId,
-        now: Timestamp,
-    ) -> Reply {
-        self.require_planner(envelope)?;
-        let Some(deployment) = self.deployments.get(id) else {
-            return Err(Rejection::not_found("deployment", id));
-        };
-        let is_old = now.millis_since(deployment.updated_at) >= DESTROYED_KEPT_MS;
-        if deployment.status != Status::Destroyed || !is_old {
-            return Err(Rejection::new(
-                Code::WrongState,
-                format!("{id} is still to be shown"),
-            ));
-        }
-        if let Some(agent) = deployment.agent.clone() {
-            self.units.remove_mut(&(agent, UnitId::instance(id)));
-        }
-        self.deployments.remove_mut(id);
-        Ok(Accepted::Done)
     }
 
     /// A deployment that the actor may change; otherwise as if it did not exist.

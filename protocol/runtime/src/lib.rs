@@ -1,1 +1,24 @@
-//! Skeleton.
+//! The edge that controllers and agents share: clocks, randomness, files, processes, keys, TLS and QUIC.
+//!
+//! ```text
+//!   clock  entropy                     the only sources of time and randomness, passed as arguments
+//!   disk   keyfile  logging            files: atomic, private, bounded
+//!   process  supervise                 who runs: identities that survive pid reuse, named tasks
+//!   seal                               one message to one key (HPKE)
+//!   pki -> tls -> quic                 who may speak: issuers, pinned chains, limited connections and frames
+//! ```
+//! It refuses to decide anything about tenants, waves or units: what the bytes mean is `dotmac_protocol`'s business.
+
+pub mod clock;
+pub mod disk;
+pub mod entropy;
+pub mod keyfile;
+pub mod logging;
+#[cfg(test)]
+mod loopback;
+pub mod pki;
+pub mod process;
+pub mod quic;
+pub mod seal;
+pub mod supervise;
+pub mod tls;

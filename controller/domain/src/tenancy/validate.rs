@@ -1,7 +1,8 @@
 //! What a request for a deployment must look like, and what follows from it.
 
 use dotmac_protocol::{
-    ids::{DeploymentId, RegionId, TenantId},
+    digest::Digest,
+    ids::{DeploymentId, Generation, RegionId, TenantId},
     unit::Resources,
 };
 
@@ -12,12 +13,16 @@ use crate::{
     release::ReleaseKey,
     reply::{Code, Rejection},
     state::State,
-    tenancy::{Status, tenant_id},
+    tenancy::{Deployment, Status, tenant_id},
     tier,
 };
 
 /// Bytes of `custom_config` at most.
 const CUSTOM_CONFIG_BYTES_MAX: usize = 64 * 1024;
+/// Credentials at most.
+const CREDENTIALS_MAX: usize = 64;
+/// Bytes of all credentials' names and ciphertexts at most.
+const CREDENTIALS_BYTES_MAX: usize = 128 * 1024;
 /// Features at most.
 const FEATURES_MAX: usize = 200;
 
@@ -32,6 +37,7 @@ pub(super) struct CreatePlan {
     pub(super) replicas: u16,
     pub(super) license_tier: &'static str,
     pub(super) release: ReleaseKey,
+    pub(super) generation: Generation,
 }
 
 impl State {
@@ -53,11 +59,16 @@ impl State {
             None => {
                 self.require(&envelope.actor, Permission::TenantCreate, None)?;
                 let tenant = tenant_id(&create.tenant_name, &envelope.request);
+                if self.tenants.contains_key(&tenant) {
+                    let detail = format!("tenant {tenant} exists already: ask again");
+                    return Err(Rejection::new(Code::AlreadyExists, detail));
+                }
                 let id = DeploymentId::first_of(&tenant);
                 (tenant, create.tenant_name.trim().to_owned(), id)
             }
         };
-        if self.deployments.contains_key(&id) {
+        let is_gone = |one: &Deployment| one.status == Status::Destroyed;
+        if !self.deployments.get(&id).is_none_or(is_gone) {
             let detail = format!("deployment {id} exists already");
             return Err(Rejection::new(Code::AlreadyExists, detail));
         }
@@ -82,6 +93,7 @@ impl State {
                 ));
             }
         }
+        self.check_credentials(create)?;
         self.check_domain(envelope, create.domain_name.as_deref())?;
         let (resources, max_replicas, replicas) = check_tier(create)?;
         let license_tier = tier::license_tier(&create.license_tier).ok_or_else(|| {
@@ -89,6 +101,7 @@ impl State {
         })?;
         let release = self.choose_release(create.image_tag.as_deref())?;
         Ok(CreatePlan {
+            generation: self.generation_after(&id),
             tenant,
             tenant_name,
             id,
@@ -99,6 +112,38 @@ impl State {
             license_tier,
             release,
         })
+    }
+
+    /// Credentials are few, small and sealed to the agent that is to have them.
+    fn check_credentials(&self, create: &CreateDeployment) -> Result<(), Rejection> {
+        let credentials = &create.credentials;
+        let agent = create
+            .sealed_for
+            .as_ref()
+            .and_then(|id| self.agents.get(id));
+        let key = agent.map(|agent| Digest::of(&agent.seal_key));
+        let bytes: usize = credentials
+            .iter()
+            .map(|one| one.name.len().saturating_add(one.sealed.ciphertext.len()))
+            .fold(0, usize::saturating_add);
+        let sound = credentials.len() <= CREDENTIALS_MAX
+            && bytes <= CREDENTIALS_BYTES_MAX
+            && create.sealed_for.is_some() != credentials.is_empty()
+            && credentials.iter().all(|one| Some(one.sealed.to) == key);
+        if sound {
+            return Ok(());
+        }
+        let allowed = format!(
+            "at most {CREDENTIALS_MAX} and {CREDENTIALS_BYTES_MAX} bytes, each sealed to the target agent"
+        );
+        Err(Rejection::field("credentials", credentials.len(), allowed))
+    }
+
+    /// The first generation of a deployment: above what an agent may still hold of one that had its id before.
+    fn generation_after(&self, id: &DeploymentId) -> Generation {
+        let before = self.units.values().filter(|unit| unit.deployment == *id);
+        let highest = before.map(|unit| unit.generation).max();
+        highest.unwrap_or_default().next()
     }
 
     /// A further environment of a tenant that the actor may see.
@@ -196,15 +241,6 @@ fn check_fields(create: &CreateDeployment) -> Result<(), Rejection> {
     if config.len() > CUSTOM_CONFIG_BYTES_MAX || !is_object {
         let allowed = format!("a JSON object of at most {CUSTOM_CONFIG_BYTES_MAX} bytes");
         return Err(Rejection::field("custom_config", config.len(), allowed));
-    }
-    let has_agent = create.sealed_for.is_some();
-    if create.credentials.len() > 64 || (has_agent && create.credentials.is_empty()) {
-        let allowed = "at most 64, sealed to the target agent";
-        return Err(Rejection::field(
-            "credentials",
-            create.credentials.len(),
-            allowed,
-        ));
     }
     Ok(())
 }

@@ -1,0 +1,309 @@
+//! Runs copies of components as processes of this host, each under a shim that outlives the agent. What it starts is
+//! known by boot, pid and start time; what it did not start it never touches.
+
+pub mod environment;
+pub mod ports;
+mod program;
+pub mod stop_all;
+mod sweep;
+
+use std::{
+    ffi::OsString,
+    fs::{self, File},
+    io::{self, BufRead as _, BufReader, Write as _},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use dotmac_protocol::{
+    ids::{PartName, UnitId},
+    record::Limits,
+    release::Component,
+    time::Timestamp,
+};
+use dotmac_runtime::{
+    clock::Clock,
+    disk::create_private_dir,
+    process::{ProcessIdentity, Signal},
+};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use self::{environment::Rendering, ports::PortBook};
+use crate::{
+    driver::{SlotName, StartError},
+    limits::{Caps, ControlGroups},
+    shim::files::{End, Exit, Reply, SlotFiles, Spec, State},
+};
+
+/// How long a shim may take to say whether its child runs.
+const REPLY_PATIENCE: Timespec = Timespec {
+    tv_sec: 10,
+    tv_nsec: 0,
+};
+
+/// What the driver needs to know of the host.
+#[derive(Debug)]
+pub struct ProcessDriver {
+    /// The program that runs as `PROGRAM shim DIRECTORY`.
+    pub shim_program: PathBuf,
+    /// Ports, shared by all units of the agent.
+    pub ports: PortBook,
+    /// What limits can be had.
+    pub groups: ControlGroups,
+    /// Bytes of output kept in each of two files per slot.
+    pub output_bytes_max: u64,
+    /// Where programs without a slash are looked for.
+    pub search_path: OsString,
+    /// Time.
+    pub clock: Clock,
+}
+
+/// Where one unit keeps its files.
+#[derive(Debug, Clone)]
+pub struct UnitFiles {
+    /// `units/DEPLOYMENT` in the agent's data directory.
+    pub root: PathBuf,
+}
+
+impl UnitFiles {
+    /// The files of a unit.
+    #[must_use]
+    pub fn new(data_dir: &Path, unit: &UnitId) -> Self {
+        Self {
+            root: data_dir.join("units").join(unit.name()),
+        }
+    }
+
+    /// The files of one of its slots.
+    #[must_use]
+    pub fn slot(&self, slot: &SlotName) -> SlotFiles {
+        SlotFiles::new(&self.root.join("run").join(slot.to_string()))
+    }
+
+    /// A directory that survives restarts and upgrades.
+    #[must_use]
+    pub fn volume(&self, slot: &SlotName, volume: &PartName) -> PathBuf {
+        self.root
+            .join("volumes")
+            .join(slot.to_string())
+            .join(volume.as_str())
+    }
+}
+
+/// What is to be started.
+#[allow(
+    missing_debug_implementations,
+    reason = "it holds secrets, which must not be printable"
+)]
+pub struct Order<'a> {
+    /// The slot.
+    pub slot: &'a SlotName,
+    /// Number of this start.
+    pub launch: u64,
+    /// What it is.
+    pub component: &'a Component,
+    /// What its references stand for.
+    pub rendering: Rendering<'a>,
+    /// What it may use.
+    pub caps: Caps,
+}
+
+/// What was started.
+#[derive(Debug)]
+pub struct Started {
+    /// By which shim, and the child.
+    pub state: State,
+    /// Whether its limits hold.
+    pub limits: Limits,
+}
+
+/// What there is of a slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Seen {
+    /// Nothing was started, or nothing came of it.
+    Nothing,
+    /// A shim is there that has not said yet what it runs.
+    Settling,
+    /// It runs.
+    Running(Box<State>),
+    /// Its shim vanished without a word; what it left behind may still run.
+    Orphaned(Box<State>),
+    /// It ended.
+    Ended(Exit),
+}
+
+impl ProcessDriver {
+    /// Looks at a slot in which `launch` was the last start.
+    ///
+    /// # Errors
+    /// When the slot's files cannot be read.
+    pub fn look(&self, files: &SlotFiles, launch: u64) -> io::Result<Seen> {
+        if let Some(exit) = ended(files, launch) {
+            return Ok(Seen::Ended(exit));
+        }
+        let has_shim = files.has_shim()?;
+        let state = files.state().filter(|state| state.launch == launch);
+        Ok(match (has_shim, state) {
+            (true, Some(state)) => Seen::Running(Box::new(state)),
+            (true, None) => Seen::Settling,
+            // It may have ended between the two looks.
+            (false, Some(state)) => match ended(files, launch) {
+                Some(exit) => Seen::Ended(exit),
+                None => Seen::Orphaned(Box::new(state)),
+            },
+            (false, None) => Seen::Nothing,
+        })
+    }
+
+    /// Starts a copy and waits until it runs or does not.
+    ///
+    /// # Errors
+    /// When it was not started, and why.
+    pub fn start(&self, unit: &UnitFiles, order: &Order<'_>) -> Result<Started, StartError> {
+        let files = unit.slot(order.slot);
+        let program = program::find(&order.rendering, &self.search_path)?;
+        let directory = files.directory().join("work");
+        let volumes = order.component.volumes.iter();
+        let made = volumes.map(|volume| unit.volume(order.slot, volume));
+        for path in made.chain([files.directory().to_owned()]) {
+            create_private_dir(&path).map_err(|source| StartError::Disk { path, source })?;
+        }
+        let (groups, limits) = self
+            .groups
+            .prepare(&group_name(unit, order.slot), order.caps);
+        let mut environment = order.rendering.environment()?;
+        self.add_basics(&mut environment, &directory);
+        let spec = Spec {
+            launch: order.launch,
+            program,
+            arguments: order.rendering.arguments()?,
+            environment,
+            directory,
+            output_bytes_max: self.output_bytes_max,
+            stop_signal: order.component.stop.signal,
+            patience_ms: order.component.stop.patience_ms.into(),
+            groups,
+        };
+        let state = self.run_shim(&files, &spec).map_err(StartError::Shim)?;
+        let limits = match &state.limits_error {
+            Some(reason) => Limits::NotEnforced {
+                reason: reason.clone(),
+            },
+            None => limits,
+        };
+        Ok(Started { state, limits })
+    }
+
+    /// Asks a shim to stop its child: the child's stop signal, its patience, then SIGKILL for all that is left.
+    pub fn stop(&self, state: &State) {
+        // A shim that is gone has nothing to stop; the next look finds what became of it.
+        drop(state.shim.send_signal(Signal::TERM));
+    }
+
+    /// Asks a shim to kill its child at once, and after a shim that does not obey kills both.
+    pub fn kill(&self, state: &State) {
+        if state.shim.send_signal(Signal::QUIT).is_ok() && !sweep::await_end(&state.shim, 2) {
+            drop(state.shim.send_signal(Signal::KILL));
+            sweep::await_end(&state.shim, 2);
+        }
+    }
+
+    /// Ends what a vanished shim left behind, and records the end in its place.
+    ///
+    /// # Errors
+    /// When something does not die, or the record cannot be written.
+    pub fn sweep(&self, files: &SlotFiles, state: &State, now: Timestamp) -> io::Result<()> {
+        let rebooted = ProcessIdentity::own().boot_id != state.shim.boot_id;
+        let end = if rebooted {
+            End::Rebooted
+        } else {
+            sweep::kill_session(state)?;
+            End::Lost("its shim was killed, and it with it".into())
+        };
+        let exit = Exit {
+            launch: state.launch,
+            end,
+            at: now,
+            asked: false,
+        };
+        files.write_exit(&exit)
+    }
+
+    /// Lets go of what a slot held besides its files.
+    pub fn release(&self, unit: &UnitFiles, id: &UnitId, slot: &SlotName) {
+        self.groups.release(&group_name(unit, slot));
+        self.ports.release(id, slot);
+    }
+
+    /// What every program may expect; never the agent's own environment, which may hold secrets and proxies.
+    fn add_basics(
+        &self,
+        environment: &mut std::collections::BTreeMap<String, String>,
+        directory: &Path,
+    ) {
+        let path = self.search_path.to_string_lossy().into_owned();
+        let home = directory.to_string_lossy().into_owned();
+        for (name, value) in [("PATH", path), ("HOME", home), ("LANG", "C.UTF-8".into())] {
+            environment.entry(name.to_owned()).or_insert(value);
+        }
+    }
+
+    fn run_shim(&self, files: &SlotFiles, spec: &Spec) -> Result<State, String> {
+        let complaints = File::create(files.complaints())
+            .map_err(|error| format!("{} cannot be made: {error}", files.complaints().display()))?;
+        let mut shim = Command::new(&self.shim_program)
+            .arg("shim")
+            .arg(files.directory())
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(complaints)
+            .spawn()
+            .map_err(|error| {
+                format!(
+                    "shim {} cannot be started: {error}",
+                    self.shim_program.display()
+                )
+            })?;
+        let answer = converse(&mut shim, spec);
+        let failed = match answer {
+            Ok(Reply::Started(state)) => return Ok(state),
+            Ok(Reply::Failed(reason)) => reason,
+            Err(error) => {
+                // Its child, if it has one by now, is an orphan that the next look finds.
+                drop(shim.kill());
+                let said = fs::read_to_string(files.complaints()).unwrap_or_default();
+                let said: String = said.chars().take(500).collect();
+                format!("the shim did not answer: {error} {said}")
+                    .trim()
+                    .to_owned()
+            }
+        };
+        drop(shim.wait());
+        Err(failed)
+    }
+}
+
+fn converse(shim: &mut Child, spec: &Spec) -> io::Result<Reply> {
+    let mut order = shim.stdin.take().expect("standard input is a pipe");
+    order.write_all(&serde_json::to_vec(spec)?)?;
+    drop(order);
+    let answer = shim.stdout.take().expect("standard output is a pipe");
+    let mut ready = [PollFd::new(&answer, PollFlags::IN)];
+    if poll(&mut ready, Some(&REPLY_PATIENCE))? == 0 {
+        return Err(io::ErrorKind::TimedOut.into());
+    }
+    let mut line = String::new();
+    BufReader::new(answer).read_line(&mut line)?;
+    serde_json::from_str(&line).map_err(io::Error::from)
+}
+
+fn ended(files: &SlotFiles, launch: u64) -> Option<Exit> {
+    files.exit().filter(|exit| exit.launch == launch)
+}
+
+fn group_name(unit: &UnitFiles, slot: &SlotName) -> String {
+    let name = unit.root.file_name().unwrap_or_default().to_string_lossy();
+    format!("{name}.{slot}")
+}

@@ -1,0 +1,400 @@
+//! The one door by which orders come in: verify, decide, write down, confirm, then let the reconciler know.
+//!
+//! It waits for the disk and is for one order at a time. It does nothing that an order asks for.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use dotmac_protocol::{
+    digest::Digest,
+    frame::Delivery,
+    ids::TrustVersion,
+    record::{Event, Outcome, Receipt, cut_detail},
+    time::Timestamp,
+    trust::SignedTrustRoot,
+    wave::{IntentError, Leaf, SignedIntent},
+};
+use dotmac_runtime::{clock::Clock, tls::PinnedIssuers};
+use tokio::sync::watch;
+
+use crate::{
+    chain::{AppendError, Chain},
+    journal::{Journal, TakeError, Taken},
+    link::full_text,
+    stations::{JOURNALLED, RECEIVED, Stations},
+    trust::{TrustStore, TrustStoreError},
+    unit::{About, Desired, Wanted},
+};
+
+/// Refused intents that are remembered, so that a repetition writes no second record.
+const REFUSED_MAX: usize = 1024;
+
+/// Journal, trust root and chain, wired in the order in which an intent passes them.
+#[allow(missing_debug_implementations, reason = "its chain holds the signing key")]
+pub struct Intake {
+    inner: Mutex<Inner>,
+    pinned: PinnedIssuers,
+    chain: Arc<Chain>,
+    stations: Stations,
+    desired: watch::Sender<Arc<Desired>>,
+    clock: Clock,
+}
+
+struct Inner {
+    journal: Journal,
+    trust: TrustStore,
+    refused: VecDeque<Digest>,
+}
+
+/// What became of a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is on disk and in force.
+    Accepted,
+    /// It was in force already.
+    Held,
+    /// It is genuine, and refused with a receipt.
+    Refused,
+    /// It is not to be believed.
+    Unbelieved,
+    /// It is signed for a newer trust root than this agent holds: a new session brings that.
+    TrustBehind,
+    /// It cannot be kept now: no room for its receipts, or the disk fails. A later session brings it again.
+    NotNow,
+}
+
+impl Intake {
+    /// Wires the parts. `desired` is what the reconciler follows.
+    #[must_use]
+    pub fn new(
+        journal: Journal,
+        trust: TrustStore,
+        chain: Arc<Chain>,
+        stations: Stations,
+        clock: Clock,
+    ) -> Self {
+        let desired = watch::Sender::new(Arc::new(journal.desired()));
+        let pinned = PinnedIssuers::of(&trust.current());
+        let inner = Mutex::new(Inner {
+            journal,
+            trust,
+            refused: VecDeque::new(),
+        });
+        Self {
+            inner,
+            pinned,
+            chain,
+            stations,
+            desired,
+            clock,
+        }
+    }
+
+    /// What every unit should be, as it changes.
+    #[must_use]
+    pub fn desired(&self) -> watch::Receiver<Arc<Desired>> {
+        self.desired.subscribe()
+    }
+
+    /// The issuers that connections are checked against; follows the trust root.
+    #[must_use]
+    pub fn pinned(&self) -> PinnedIssuers {
+        self.pinned.clone()
+    }
+
+    /// The version of the trust root in force.
+    #[must_use]
+    pub fn trust_version(&self) -> TrustVersion {
+        self.lock().trust.current().version
+    }
+
+    /// Follows to newer trust roots, in order.
+    ///
+    /// # Errors
+    /// When one is refused; those before it stay in force.
+    pub fn follow(&self, documents: &[SignedTrustRoot]) -> Result<bool, TrustStoreError> {
+        self.with_trust(|trust| trust.follow(documents))
+    }
+
+    /// Lets something change the trust root, and keeps the pinned issuers in step.
+    pub fn with_trust<T>(&self, change: impl FnOnce(&mut TrustStore) -> T) -> T {
+        let mut inner = self.lock();
+        let result = change(&mut inner.trust);
+        self.pinned.replace(&inner.trust.current());
+        result
+    }
+
+    /// Takes a delivery that arrived at `received`. Waits for the disk.
+    #[must_use]
+    pub fn take(&self, delivery: &Delivery, received: Timestamp) -> Verdict {
+        if !self.chain.has_room() {
+            tracing::warn!("no new work is taken: too many records wait for acknowledgement");
+            return Verdict::NotNow;
+        }
+        let mut inner = self.lock();
+        let trust = inner.trust.current();
+        match inner.journal.take(&delivery.intent, &trust, self.clock.now()) {
+            Ok(Taken::Held) => Verdict::Held,
+            Ok(Taken::Accepted(wanted)) => self.accepted(&inner, &wanted, delivery, received),
+            Err(TakeError::Refused { leaf, reason }) => self.refused(&mut inner, &leaf, reason),
+            Err(TakeError::Unverified(IntentError::TrustVersion { held, found })) if found > held => {
+                Verdict::TrustBehind
+            }
+            Err(TakeError::Unverified(error)) => {
+                self.unbelieved(&mut inner, &delivery.intent, &error)
+            }
+            Err(TakeError::Disk { unit, source }) => {
+                tracing::error!(%unit, error = %source, "an order cannot be written to the journal");
+                Verdict::NotNow
+            }
+        }
+    }
+
+    /// Records the receipt of the order accepted last, when a crash came between journal and chain.
+    ///
+    /// # Errors
+    /// When it is missing and cannot be recorded.
+    pub fn repair_receipt(&self, is_recorded: impl Fn(&Digest) -> bool) -> Result<(), AppendError> {
+        let last = self.lock().journal.last_accepted().cloned();
+        match last.filter(|wanted| !is_recorded(&wanted.leaf)) {
+            Some(wanted) => self.receipt(&wanted).map(|_| ()),
+            None => Ok(()),
+        }
+    }
+
+    fn accepted(
+        &self,
+        inner: &Inner,
+        wanted: &Wanted,
+        delivery: &Delivery,
+        received: Timestamp,
+    ) -> Verdict {
+        let (unit, generation) = (&wanted.unit, wanted.generation);
+        self.stations.carry(unit, generation, &delivery.hops);
+        self.stations.note(unit, generation, RECEIVED, received);
+        self.stations.note(unit, generation, JOURNALLED, self.clock.now());
+        if let Err(error) = self.receipt(wanted) {
+            tracing::error!(%unit, %error, "an accepted order has no receipt in the record chain");
+        }
+        tracing::info!(%unit, %generation, sequence = %wanted.sequence, "order accepted");
+        self.desired.send_replace(Arc::new(inner.journal.desired()));
+        Verdict::Accepted
+    }
+
+    fn receipt(&self, wanted: &Wanted) -> Result<u64, AppendError> {
+        let receipt = Receipt {
+            leaf: wanted.leaf,
+            generation: wanted.generation,
+            sequence: wanted.sequence,
+            outcome: Outcome::Accepted,
+            hops: self.stations.peek(&wanted.unit),
+        };
+        self.chain.append(&About::wanted(wanted), Event::Receipt(receipt))
+    }
+
+    fn refused(&self, inner: &mut Inner, leaf: &Leaf, reason: String) -> Verdict {
+        let digest = Digest::of(&leaf.bytes());
+        if !inner.is_first(digest) {
+            return Verdict::Refused;
+        }
+        tracing::warn!(unit = %leaf.unit, reason, "order refused");
+        let about = About {
+            tenant: Some(leaf.tenant.clone()),
+            unit: Some(leaf.unit.clone()),
+            request: Some(leaf.request.clone()),
+        };
+        let receipt = Receipt {
+            leaf: digest,
+            generation: leaf.generation,
+            sequence: leaf.sequence,
+            outcome: Outcome::Refused { reason },
+            hops: Vec::new(),
+        };
+        if let Err(error) = self.chain.append(&about, Event::Receipt(receipt)) {
+            tracing::error!(unit = %leaf.unit, %error, "a refused order has no receipt");
+        }
+        Verdict::Refused
+    }
+
+    /// What was not signed by enough controllers names nobody: it is recorded as seen, with the reason alone.
+    fn unbelieved(
+        &self,
+        inner: &mut Inner,
+        intent: &SignedIntent,
+        error: &IntentError,
+    ) -> Verdict {
+        if inner.is_first(Digest::of(&intent.header)) {
+            let detail = full_text(error);
+            tracing::warn!(detail, "an order is not believed");
+            let action = "intent.unbelieved".to_owned();
+            let detail = cut_detail(&detail);
+            let event = Event::Audit { action, detail };
+            if let Err(error) = self.chain.append(&About::default(), event) {
+                tracing::error!(%error, "an order that is not believed is not recorded");
+            }
+        }
+        Verdict::Unbelieved
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn is_first(&mut self, digest: Digest) -> bool {
+        if self.refused.contains(&digest) {
+            return false;
+        }
+        if self.refused.len() >= REFUSED_MAX {
+            self.refused.pop_front();
+        }
+        self.refused.push_back(digest);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, sync::Arc};
+
+    use dotmac_protocol::{
+        codec,
+        frame::Delivery,
+        record::{Event, Hop, Outcome, Record},
+        time::Timestamp,
+        unit::Payload,
+        wave::{SignedIntent, Verb},
+    };
+    use dotmac_runtime::{clock::Clock, disk::SystemDisk};
+
+    use super::{Intake, Verdict};
+    use crate::{
+        chain::{Chain, ChainLimits, Opened, Owner},
+        fixture::{NOW, agent, apply, instance, key, leaf, sign_intent, sign_trust, trust_root, unit},
+        journal::Journal,
+        stations::Stations,
+        trust::TrustStore,
+    };
+
+    struct Site {
+        directory: tempfile::TempDir,
+    }
+
+    impl Site {
+        fn new() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let root = sign_trust(&trust_root(1), &[10]);
+            TrustStore::pin(&directory.path().join("trust"), root.digest(), &[root]).unwrap();
+            Self { directory }
+        }
+
+        fn open(&self) -> (Intake, Arc<Chain>, BTreeSet<dotmac_protocol::digest::Digest>) {
+            let path = |name| self.directory.path().join(name);
+            let trust = TrustStore::open(&path("trust")).unwrap().unwrap();
+            let (clock, _) = Clock::manual(NOW.plus_millis(1_000));
+            let owner = Owner {
+                agent: agent(),
+                incarnation: "0123456789abcdef0123456789abcdef".parse().unwrap(),
+                key: key(42),
+            };
+            let (disk, limits) = (SystemDisk::shared(), ChainLimits::default());
+            let opened = Chain::open(&path("chain"), owner, disk, clock.clone(), limits);
+            let Opened {
+                chain, accepted, ..
+            } = opened.unwrap();
+            let chain = Arc::new(chain);
+            let journal = Journal::open(&path("journal"), agent(), BTreeSet::new(), &trust);
+            let journal = journal.unwrap().0;
+            let stations = Stations::default();
+            let intake = Intake::new(journal, trust, Arc::clone(&chain), stations, clock);
+            (intake, chain, accepted)
+        }
+    }
+
+    fn delivery(intent: SignedIntent) -> Delivery {
+        let hops = vec![Hop {
+            station: "wave.signed".into(),
+            at: Timestamp(1),
+        }];
+        Delivery { intent, hops }
+    }
+
+    fn records<const N: usize>(chain: &Chain) -> [Event; N] {
+        let batch = chain.batch().unwrap();
+        let event = |body: &[u8]| codec::decode::<Record>(body).unwrap().event;
+        let events: Vec<_> = batch.records.iter().map(|record| event(&record.body)).collect();
+        events.try_into().unwrap()
+    }
+
+    #[test]
+    fn an_accepted_order_is_confirmed_with_its_way_and_published_once() {
+        let site = Site::new();
+        let (intake, chain, _) = site.open();
+        let desired = intake.desired();
+        let order = delivery(apply("demo", 1, 1));
+        let received = NOW.plus_millis(500);
+        assert_eq!(intake.take(&order, received), Verdict::Accepted);
+        assert_eq!(intake.take(&order, received), Verdict::Held);
+        assert!(desired.borrow().contains_key(&unit("demo")));
+        let [Event::Receipt(receipt)] = records(&chain) else {
+            panic!("one receipt and nothing else");
+        };
+        assert_eq!(receipt.outcome, Outcome::Accepted);
+        let way: Vec<_> = receipt.hops.iter().map(|hop| hop.station.as_str()).collect();
+        assert_eq!(way, ["wave.signed", "agent.received", "agent.journalled"]);
+    }
+
+    #[test]
+    fn refusals_and_forgeries_are_recorded_once_each() {
+        let site = Site::new();
+        let (intake, chain, _) = site.open();
+        assert_eq!(intake.take(&delivery(apply("demo", 2, 2)), NOW), Verdict::Refused);
+        let payload = Payload::Instance(Box::new(instance("demo")));
+        let forged = sign_intent(leaf("demo", Verb::Apply, 1, 1), &payload, &[3]);
+        for _ in 0..3 {
+            assert_eq!(intake.take(&delivery(forged.clone()), NOW), Verdict::Unbelieved);
+            assert_eq!(intake.take(&delivery(apply("demo", 2, 2)), NOW), Verdict::Refused);
+        }
+        let [Event::Receipt(refusal), Event::Audit { action, detail }] =
+            records(&chain)
+        else {
+            panic!("a refusal and a forgery");
+        };
+        assert!(matches!(refusal.outcome, Outcome::Refused { reason } if reason.contains("builds on")));
+        assert_eq!(action, "intent.unbelieved");
+        assert!(detail.contains("1 of the 2 signatures needed"), "{detail}");
+        assert!(intake.desired().borrow().is_empty());
+    }
+
+    #[test]
+    fn a_receipt_that_a_crash_swallowed_is_recorded_at_the_next_start() {
+        let site = Site::new();
+        let (intake, _, _) = site.open();
+        assert_eq!(intake.take(&delivery(apply("demo", 1, 1)), NOW), Verdict::Accepted);
+        drop(intake);
+        let (intake, chain, accepted) = site.open();
+        intake.repair_receipt(|leaf| accepted.contains(leaf)).unwrap();
+        assert!(matches!(records::<1>(&chain), [Event::Receipt(_)]));
+        drop((intake, chain));
+        std::fs::remove_dir_all(site.directory.path().join("chain")).unwrap();
+        let (intake, chain, accepted) = site.open();
+        intake.repair_receipt(|leaf| accepted.contains(leaf)).unwrap();
+        assert!(matches!(records::<1>(&chain), [Event::Receipt(_)]));
+    }
+
+    #[test]
+    fn an_order_under_a_newer_trust_root_waits_for_it() {
+        let site = Site::new();
+        let (intake, _, _) = site.open();
+        let mut newer = leaf("demo", Verb::Apply, 1, 1);
+        newer.trust_version = dotmac_protocol::ids::TrustVersion(2);
+        let payload = Payload::Instance(Box::new(instance("demo")));
+        let order = delivery(sign_intent(newer, &payload, &[1, 2]));
+        assert_eq!(intake.take(&order, NOW), Verdict::TrustBehind);
+        intake.follow(&[sign_trust(&trust_root(2), &[10])]).unwrap();
+        assert_eq!(intake.take(&order, NOW), Verdict::Accepted);
+    }
+}

@@ -1,0 +1,304 @@
+//! The agent's connection to the controllers: dial any of them, stay while it answers, go to another when it does not.
+//!
+//! ```text
+//!   Link::run: certificate over? recover : connect -> session -> (why it ended) -> another controller, backing off
+//! ```
+//! It decides nothing about units. While there is no controller everything else goes on without it (law 5).
+
+pub mod enrol;
+pub mod identity;
+mod questions;
+mod renew;
+mod session;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use dotmac_protocol::{
+    frame::{ALPN_AGENT, JoinToken, Question},
+    ids::{NodeId, RegionId, UnitId},
+    record::HealthStatus,
+};
+use dotmac_runtime::{
+    clock::Clock,
+    entropy::Entropy,
+    quic,
+    tls::{self, Identity, IdentityCell, IdentityError},
+};
+use quinn::Endpoint;
+use tokio::sync::{mpsc, watch};
+
+use self::{
+    enrol::{EnrolError, Enrolment},
+    identity::{Certificate, IdentityStore, Keys},
+};
+use crate::{chain::Chain, intake::Intake};
+
+/// How long a connection may take; a dead controller costs no more.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
+/// The first pause after a round of all controllers failed.
+const PAUSE_MIN_MS: u64 = 100;
+/// The longest pause.
+const PAUSE_MAX_MS: u64 = 5_000;
+/// A session that lasted so long proves that the way is good: the next pause is short again.
+const SETTLED: Duration = Duration::from_secs(5);
+
+/// What the link asks other parts of the agent.
+pub trait Host: Send + Sync + 'static {
+    /// How a unit is, for the inventory.
+    fn health(&self, unit: &UnitId) -> HealthStatus;
+
+    /// The output that a question asks for, piece by piece, or why there is none. Dropping the receiver ends it.
+    ///
+    /// # Errors
+    /// When there is nothing to answer; the text is for the asker.
+    fn logs(&self, question: &Question) -> Result<mpsc::Receiver<String>, String>;
+}
+
+/// What a link works with.
+#[allow(missing_debug_implementations, reason = "it holds keys")]
+pub struct LinkParts {
+    /// Dials.
+    pub endpoint: Endpoint,
+    /// The time.
+    pub clock: Clock,
+    /// Randomness.
+    pub entropy: Entropy,
+    /// The agent's keys.
+    pub keys: Keys,
+    /// Where renewed certificates are kept.
+    pub store: IdentityStore,
+    /// Takes orders in.
+    pub intake: Arc<Intake>,
+    /// Gives the records to send.
+    pub chain: Arc<Chain>,
+    /// Answers for the rest of the agent.
+    pub host: Arc<dyn Host>,
+    /// Version of this program.
+    pub software: String,
+}
+
+/// Whether there is a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LinkState {
+    /// With this controller.
+    Connected(NodeId),
+    /// With none, and why.
+    Disconnected(String),
+}
+
+/// The link of an admitted agent.
+#[allow(missing_debug_implementations, reason = "it holds keys")]
+pub struct Link {
+    parts: LinkParts,
+    certificate: Mutex<Certificate>,
+    shown: IdentityCell,
+    state: watch::Sender<LinkState>,
+}
+
+impl Link {
+    /// The link of an agent with a certificate, which may have run out.
+    ///
+    /// # Errors
+    /// When the certificate cannot be shown.
+    pub fn new(parts: LinkParts, certificate: Certificate) -> Result<Self, IdentityError> {
+        let shown = IdentityCell::new(&identity_of(&certificate))?;
+        Ok(Self {
+            parts,
+            certificate: Mutex::new(certificate),
+            shown,
+            state: watch::Sender::new(LinkState::Disconnected("not connected yet".to_owned())),
+        })
+    }
+
+    /// Whether there is a session, as it changes.
+    #[must_use]
+    pub fn state(&self) -> watch::Receiver<LinkState> {
+        self.state.subscribe()
+    }
+
+    /// Connects, again and again, until the future is dropped.
+    pub async fn run(&self) {
+        let mut rounds = Rounds::new(self.parts.entropy.clone());
+        loop {
+            let address = rounds.next(&self.certificate().controllers);
+            let began = tokio::time::Instant::now();
+            let reason = if self.has_certificate_in_date() {
+                self.connect(&address).await
+            } else {
+                self.recover(&address).await
+            };
+            if began.elapsed() >= SETTLED {
+                rounds.settled(&address);
+            }
+            tracing::info!(address, reason, "no session");
+            self.state.send_replace(LinkState::Disconnected(reason));
+            tokio::time::sleep(rounds.pause()).await;
+        }
+    }
+
+    /// One connection and its session; says why it ended.
+    async fn connect(&self, address: &str) -> String {
+        let shown = Some(self.shown.clone());
+        let pinned = self.parts.intake.pinned();
+        let config = tls::client_config(shown, pinned, ALPN_AGENT, &self.parts.clock);
+        let connected =
+            quic::connect(&self.parts.endpoint, &config, address, CONNECT_PATIENCE).await;
+        match connected {
+            Err(error) => full_text(&error),
+            Ok(connection) => {
+                let end = session::run(self, &connection).await;
+                connection.close(0_u32.into(), b"the agent left");
+                full_text(&end)
+            }
+        }
+    }
+
+    async fn recover(&self, address: &str) -> String {
+        let before = self.certificate().clone();
+        let trust_directory = std::path::Path::new("");
+        let enrolment = self.parts.enrolment(trust_directory);
+        let intake = &self.parts.intake;
+        let follow = |documents: &[_]| intake.follow(documents).map(|_| intake.pinned());
+        let recovered = enrolment.recover(address, &before, follow).await;
+        match recovered {
+            Err(error) => full_text(&error),
+            Ok(certificate) => {
+                tracing::info!(agent = %certificate.agent, "the certificate was recovered");
+                match self.replace(certificate) {
+                    Ok(()) => "recovered".to_owned(),
+                    Err(error) => full_text(&error),
+                }
+            }
+        }
+    }
+
+    fn has_certificate_in_date(&self) -> bool {
+        let now = self.parts.clock.now();
+        self.certificate().validity().is_ok_and(|validity| now < validity.not_after)
+    }
+
+    /// Shows a certificate from now on. It is on disk already.
+    fn replace(&self, certificate: Certificate) -> Result<(), IdentityError> {
+        self.shown.replace(&identity_of(&certificate))?;
+        *self.certificate() = certificate;
+        Ok(())
+    }
+
+    fn certificate(&self) -> MutexGuard<'_, Certificate> {
+        self.certificate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl LinkParts {
+    fn enrolment<'a>(&'a self, trust_directory: &'a std::path::Path) -> Enrolment<'a> {
+        Enrolment {
+            endpoint: &self.endpoint,
+            clock: &self.clock,
+            entropy: &self.entropy,
+            keys: &self.keys,
+            store: &self.store,
+            trust_directory,
+        }
+    }
+}
+
+/// Joins with a token: goes round the controllers until one admits the agent.
+///
+/// # Errors
+/// When the controllers refuse for good, or the certificate cannot be kept.
+pub async fn join(
+    enrolment: &Enrolment<'_>,
+    token: &JoinToken,
+    region: &RegionId,
+) -> Result<Certificate, EnrolError> {
+    let mut rounds = Rounds::new(enrolment.entropy.clone());
+    loop {
+        let address = rounds.next(&token.controllers);
+        match enrolment.join(&address, token, region).await {
+            Ok(certificate) => {
+                tracing::info!(agent = %certificate.agent, "enrolled");
+                return Ok(certificate);
+            }
+            Err(error) if error.can_be_repeated() => {
+                tracing::warn!(address, error = full_text(&error), "not enrolled yet");
+            }
+            Err(error) => return Err(error),
+        }
+        tokio::time::sleep(rounds.pause()).await;
+    }
+}
+
+/// In which order controllers are tried, and how long to wait between. Every round is shuffled, so that agents spread.
+#[derive(Debug)]
+struct Rounds {
+    entropy: Entropy,
+    left: Vec<String>,
+    avoid: Option<String>,
+    failed: u32,
+}
+
+impl Rounds {
+    fn new(entropy: Entropy) -> Self {
+        Self {
+            entropy,
+            left: Vec::new(),
+            avoid: None,
+            failed: 0,
+        }
+    }
+
+    /// The next address to try; `all` may change between rounds. An empty list gives an address that fails.
+    fn next(&mut self, all: &[String]) -> String {
+        if self.left.is_empty() {
+            self.left = all.to_vec();
+            for index in (1..self.left.len()).rev() {
+                let bound = u64::try_from(index + 1).expect("a short list");
+                let other = usize::try_from(self.entropy.below(bound)).expect("a short list");
+                self.left.swap(index, other);
+            }
+            // Taken from the end: whom a session was just lost to comes last.
+            let avoided = self.left.iter().position(|one| self.avoid.as_ref() == Some(one));
+            if let Some(position) = avoided {
+                self.left.swap(0, position);
+            }
+            self.failed = self.failed.saturating_add(1);
+        }
+        self.left.pop().unwrap_or_default()
+    }
+
+    /// A session lasted: start afresh, with the others first.
+    fn settled(&mut self, address: &str) {
+        self.left.clear();
+        self.avoid = Some(address.to_owned());
+        self.failed = 0;
+    }
+
+    /// How long to wait before the next attempt: at random below a bound that doubles with every failed round.
+    fn pause(&mut self) -> Duration {
+        let doublings = self.failed.saturating_sub(1).min(10);
+        let bound = (PAUSE_MIN_MS << doublings).min(PAUSE_MAX_MS);
+        Duration::from_millis(self.entropy.below(bound))
+    }
+}
+
+fn identity_of(certificate: &Certificate) -> Identity {
+    Identity {
+        chain: certificate.chain.clone(),
+        key: certificate.key.clone(),
+    }
+}
+
+pub(crate) fn full_text(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,127 @@
+//! The child's output file. The child appends to it by itself, so that it needs nobody alive to write; the shim cuts it
+//! when it is full: the newest part moves to a second file and the first begins anew.
+//!
+//! Bound: each file keeps about `bytes_max`; a burst exceeds it by what is written between two looks.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Seek as _, SeekFrom},
+    mem::MaybeUninit,
+    os::{fd::OwnedFd, unix::fs::OpenOptionsExt as _},
+    path::Path,
+    time::Duration,
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fs::inotify,
+};
+use tokio::time::Instant;
+
+use super::{files::SlotFiles, signals::Signals};
+
+/// While the output grows it is looked at this often.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// Keeps the output within its bound.
+pub(super) struct OutputBound {
+    files: SlotFiles,
+    bytes_max: u64,
+    grown: OwnedFd,
+    next_look: Instant,
+}
+
+/// Opens the output for a child: every write goes to the end, wherever that is after a cut.
+pub(super) fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(path)
+}
+
+impl OutputBound {
+    pub(super) fn watch(files: &SlotFiles, bytes_max: u64) -> io::Result<Self> {
+        let flags = inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC;
+        let grown = inotify::init(flags)?;
+        inotify::add_watch(&grown, files.output(), inotify::WatchFlags::MODIFY)?;
+        let mut bound = Self {
+            files: files.clone(),
+            bytes_max: bytes_max.max(4_096),
+            grown,
+            next_look: Instant::now(),
+        };
+        bound.bound();
+        Ok(bound)
+    }
+
+    /// Waits for a signal, for growth, or for `limit`; cuts the output if it is full.
+    pub(super) fn wait(&mut self, signals: &Signals, limit: Option<Duration>) {
+        let until_look = self.next_look.saturating_duration_since(Instant::now());
+        let muted = !until_look.is_zero();
+        let limit = match (limit, muted) {
+            (Some(limit), true) => Some(limit.min(until_look)),
+            (None, true) => Some(until_look),
+            (limit, false) => limit,
+        };
+        let limit = limit.map(|limit| Timespec {
+            tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::from(limit.subsec_nanos()),
+        });
+        let signal = PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN);
+        if muted {
+            let _woken = poll(&mut [signal], limit.as_ref());
+            signals.clear();
+            return;
+        }
+        let mut wake = [signal, PollFd::new(&self.grown, PollFlags::IN)];
+        let _woken = poll(&mut wake, limit.as_ref());
+        let grew = !wake[1].revents().is_empty();
+        signals.clear();
+        if grew {
+            self.forget_growth();
+            self.bound();
+            self.next_look = Instant::now() + LOOK_EVERY;
+        }
+    }
+
+    /// Cuts the output if it is full. A failure leaves it as it is: the next look tries again.
+    pub(super) fn bound(&mut self) {
+        let length = fs::metadata(self.files.output()).map_or(0, |file| file.len());
+        if length >= self.bytes_max {
+            drop(self.cut());
+        }
+    }
+
+    fn cut(&mut self) -> io::Result<()> {
+        let mut full = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(self.files.output())?;
+        let length = full.metadata()?.len();
+        full.seek(SeekFrom::Start(length.saturating_sub(self.bytes_max)))?;
+        let mut before = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(self.files.output_before())?;
+        // Up to the end, wherever it is by then; at most one more bound, should the child write faster than this reads.
+        io::copy(
+            &mut Read::by_ref(&mut full).take(2 * self.bytes_max),
+            &mut before,
+        )?;
+        let cut = self
+            .files
+            .output_cut()
+            .saturating_add(full.metadata()?.len());
+        full.set_len(0)?;
+        self.files.write_output_cut(cut)
+    }
+
+    fn forget_growth(&self) {
+        let mut room = [MaybeUninit::uninit(); 1_024];
+        let mut reader = inotify::Reader::new(&self.grown, &mut room);
+        while reader.next().is_ok() {}
+    }
+}

@@ -1,0 +1,185 @@
+//! What the audit says of an envelope: every change, and every refusal of a person's request, in words.
+
+use dotmac_protocol::{
+    ids::{DeploymentId, TenantId},
+    release::Manifest,
+    time::Timestamp,
+};
+
+use crate::{
+    audit::{Entry, Facts},
+    command::Command,
+    desired,
+    envelope::{Actor, Envelope, Warrant},
+    reply::{Accepted, Reply},
+    state::State,
+};
+
+impl State {
+    /// Writes the audit entry of the envelope itself: every change, and every refusal of a person's request.
+    pub(super) fn note(
+        &mut self,
+        envelope: &Envelope,
+        reply: &Reply,
+        now: Timestamp,
+        facts: &mut Facts,
+    ) {
+        let is_person = matches!(envelope.actor, Actor::Person(_));
+        let worth = match (&envelope.command, reply) {
+            (Command::AcceptReport { .. } | Command::NotePresence { .. }, _) => false,
+            (Command::SealWave { .. }, _) => return self.note_wave(envelope, reply, now, facts),
+            // Every controller that starts asks for the founding again.
+            (Command::Found(_), Ok(_)) => self.streams.is_empty(),
+            (_, Err(_)) => is_person,
+            (_, Ok(_)) => true,
+        };
+        if !worth {
+            return;
+        }
+        let (action, tenant, detail) = self.story_of(envelope, reply);
+        let is_provable = is_person && envelope.evidence.check_size().is_ok();
+        let entry = Entry {
+            actor: envelope.actor.clone(),
+            action,
+            tenant,
+            unit: None,
+            request: envelope.request.clone(),
+            detail,
+            warrant: is_provable.then(|| Warrant::of(envelope, now)),
+        };
+        self.append_entry(entry, now, facts);
+    }
+
+    /// A sealed wave belongs into the story of every tenant whose order is in it.
+    fn note_wave(&mut self, envelope: &Envelope, reply: &Reply, now: Timestamp, facts: &mut Facts) {
+        let Ok(Accepted::Wave(number)) = reply else {
+            return;
+        };
+        let Some(wave) = self.waves.get(number).cloned() else {
+            return;
+        };
+        for leaf in desired::decode_leaves(&wave) {
+            let entry = Entry {
+                actor: envelope.actor.clone(),
+                action: "wave.sealed".into(),
+                tenant: Some(leaf.tenant.clone()),
+                unit: Some(leaf.unit.clone()),
+                request: leaf.request.clone(),
+                detail: format!(
+                    "wave {number}: {:?} generation {} sequence {} for agent {}",
+                    leaf.verb, leaf.generation, leaf.sequence, leaf.agent
+                ),
+                warrant: None,
+            };
+            self.append_entry(entry, now, facts);
+        }
+    }
+
+    fn story_of(&self, envelope: &Envelope, reply: &Reply) -> (String, Option<TenantId>, String) {
+        let (action, tenant, detail) = self.words_of(&envelope.command, reply);
+        match reply {
+            Ok(_) => (action, tenant, cut(&detail)),
+            Err(rejection) => {
+                // A tenant that does not exist, or is somebody else's, gets no entry of its own.
+                let tenant =
+                    tenant.filter(|id| self.require_visible(&envelope.actor, Some(id)).is_ok());
+                let text = format!(
+                    "{detail}: {} ({})",
+                    rejection.detail,
+                    rejection.code.as_str()
+                );
+                (format!("{action}.refused"), tenant, cut(&text))
+            }
+        }
+    }
+    /// Action, tenant and detail of a command, as if it had been accepted.
+    fn words_of(&self, command: &Command, reply: &Reply) -> (String, Option<TenantId>, String) {
+        let tenant_of = |id: &DeploymentId| self.deployments.get(id).map(|one| one.tenant.clone());
+        let (action, tenant, detail) = match command {
+            Command::Found(genesis) => ("cluster.founded", None, genesis.cluster.to_string()),
+            Command::CreateToken(token) => (
+                "token.created",
+                token.tenant.clone(),
+                format!("{} ({})", token.id, token.name),
+            ),
+            Command::AddRelease { manifest } => {
+                let key = Manifest::parse(manifest);
+                let key = key.map(|one| format!("{}:{}", one.name, one.version));
+                ("release.added", None, key.unwrap_or_default())
+            }
+            Command::RetireRelease { name, version } => {
+                ("release.retired", None, format!("{name}:{version}"))
+            }
+            Command::CreateDeployment(create) => match reply {
+                Ok(Accepted::Deployment { tenant, deployment }) => (
+                    "deployment.created",
+                    Some(tenant.clone()),
+                    deployment.to_string(),
+                ),
+                _ => (
+                    "deployment.created",
+                    create.tenant.clone(),
+                    create.tenant_name.clone(),
+                ),
+            },
+            Command::DeleteDeployment { deployment } => (
+                "deployment.deleted",
+                tenant_of(deployment),
+                deployment.to_string(),
+            ),
+            Command::UndeleteDeployment { deployment } => (
+                "deployment.undeleted",
+                tenant_of(deployment),
+                deployment.to_string(),
+            ),
+            Command::RemoveDeployment { deployment } => {
+                let delayed = self
+                    .deployments
+                    .get(deployment)
+                    .is_some_and(|one| one.delete_after.is_some());
+                let action = if delayed {
+                    "deployment.removal-delayed"
+                } else {
+                    "deployment.removal-ordered"
+                };
+                (action, tenant_of(deployment), deployment.to_string())
+            }
+            Command::ForgetDeployment { deployment } => (
+                "deployment.forgotten",
+                tenant_of(deployment),
+                deployment.to_string(),
+            ),
+            Command::CreateJoinToken(token) => (
+                "join-token.created",
+                None,
+                format!("{} for region {}", token.id, token.region),
+            ),
+            Command::EnrolAgent(enrol) => match reply {
+                Ok(Accepted::Agent(agent)) => ("agent.enrolled", None, agent.to_string()),
+                _ => ("agent.enrolled", None, enrol.region.to_string()),
+            },
+            Command::RenewCertificate { key, .. } => {
+                ("agent.certificate-renewed", None, format!("key {key}"))
+            }
+            Command::NoteAccess {
+                action,
+                tenant,
+                detail,
+            } => {
+                let action = cut(action).chars().take(64).collect();
+                return (action, tenant.clone(), detail.clone());
+            }
+            Command::SealWave { .. }
+            | Command::NotePresence { .. }
+            | Command::AcceptReport { .. } => ("platform.noted", None, String::new()),
+        };
+        (action.into(), tenant, detail)
+    }
+}
+
+fn cut(text: &str) -> String {
+    text.chars()
+        .filter(|one| !one.is_control())
+        .take(500)
+        .collect()
+}

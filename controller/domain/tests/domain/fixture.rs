@@ -1,0 +1,510 @@
+//! A small cluster to test against: three controllers with fixed keys, an administrator, two regions, a release.
+//! Everything follows from its arguments, so that a test that fails once fails always.
+
+use std::collections::BTreeMap;
+
+use dotmac_domain::{
+    Accepted, Applied, Command, Envelope, Reply, State,
+    access::Role,
+    audit::Fact,
+    command::{CreateDeployment, CreateJoinToken, CreateToken, EnrolAgent, Genesis, NodeCard},
+    desired::{Unit, decode_leaves},
+    envelope::{ATTESTATION_DOMAIN, Actor, Attestation, Evidence, command_digest},
+    plan::plan,
+    state::RULES_VERSION,
+};
+use dotmac_protocol::{
+    codec::encode,
+    digest::Digest,
+    ids::{
+        AgentId, DeploymentId, Epoch, IncarnationId, NodeId, RequestId, TenantId, TokenId,
+        TrustVersion, UnitId,
+    },
+    keys::{PublicKey, Signature},
+    record::{
+        ChainHead, Event, Health, HealthStatus, Limits, Outcome, RECORD_DOMAIN, Receipt, Record,
+        SignedRecord,
+    },
+    time::{Timestamp, Window},
+    trust::{ControllerIdentity, Role as TrustRole, SignedTrustRoot, TRUST_ROOT_DOMAIN, TrustRoot},
+    wave::Leaf,
+};
+use ed25519_dalek::SigningKey;
+
+/// When every test begins, in milliseconds.
+pub(crate) const START: u64 = 1_700_000_000_000;
+/// The cluster's grace time in milliseconds.
+pub(crate) const GRACE_MS: u64 = 60_000;
+/// The cluster's window in milliseconds.
+pub(crate) const WINDOW_MS: u64 = 600_000;
+/// One hour in milliseconds.
+pub(crate) const HOUR_MS: u64 = 3_600_000;
+/// Tombstones an hour at most.
+pub(crate) const REMOVALS_PER_HOUR: u32 = 3;
+/// Tombstones an hour at most for one tenant.
+pub(crate) const REMOVALS_PER_TENANT_HOUR: u32 = 2;
+
+pub(crate) const MANIFEST: &str = r#"{
+    "name": "demo-isp", "version": "1.0.0", "channel": "stable",
+    "components": {"web": {"run": {"command": ["demo-isp", "${port.http}"]}, "ports": ["http"]}}
+}"#;
+
+pub(crate) fn key(seed: u8) -> SigningKey {
+    SigningKey::from_bytes(&[seed; 32])
+}
+
+pub(crate) fn token_id(number: u64) -> TokenId {
+    format!("{number:016x}").parse().unwrap()
+}
+
+pub(crate) fn admin() -> Actor {
+    Actor::Person(token_id(1))
+}
+
+fn role(threshold: u16, seeds: &[u8]) -> TrustRole {
+    let keys = seeds.iter().map(|seed| PublicKey::of(&key(*seed)));
+    TrustRole {
+        threshold,
+        keys: keys.collect(),
+    }
+}
+
+pub(crate) fn genesis() -> Genesis {
+    let controllers = (1..=3).map(|node| ControllerIdentity {
+        node: NodeId(node.into()),
+        signing_key: PublicKey::of(&key(node)),
+        issuer: Digest::of(&[node]),
+    });
+    let trust = TrustRoot {
+        cluster: "test".parse().unwrap(),
+        version: TrustVersion(1),
+        epoch: Epoch(1),
+        root: role(1, &[10]),
+        approver: role(1, &[20]),
+        controller: role(2, &[1, 2, 3]),
+        timestamp: role(2, &[1, 2, 3]),
+        controllers: controllers.collect(),
+    };
+    let body = encode(&trust).unwrap();
+    let signatures = vec![Signature::make(&key(10), TRUST_ROOT_DOMAIN, &body)];
+    let nodes = (1..=3_u8).map(|node| NodeCard {
+        node: NodeId(node.into()),
+        incarnation: format!("{node:032x}").parse().unwrap(),
+        link_address: format!("127.0.0.1:{}", 7000 + u16::from(node)),
+        api_address: format!("127.0.0.1:{}", 8000 + u16::from(node)),
+        signing_key: PublicKey::of(&key(node)),
+        issuer: vec![node],
+    });
+    Genesis {
+        cluster: "test".parse().unwrap(),
+        created_at: Timestamp(START),
+        trust_root: SignedTrustRoot { body, signatures },
+        nodes: nodes.collect(),
+        admin: token(1, Role::PlatformAdmin, None),
+        regions: vec!["lab-1".parse().unwrap(), "lab-2".parse().unwrap()],
+        default_region: "lab-1".parse().unwrap(),
+        default_channel: "stable".into(),
+        grace_ms: GRACE_MS,
+        window_ms: WINDOW_MS,
+        removals_per_hour: REMOVALS_PER_HOUR,
+        removals_per_tenant_hour: REMOVALS_PER_TENANT_HOUR,
+    }
+}
+
+pub(crate) fn token(number: u64, role: Role, tenant: Option<&TenantId>) -> CreateToken {
+    CreateToken {
+        id: token_id(number),
+        secret_digest: Digest::of(&number.to_be_bytes()),
+        name: format!("token {number}"),
+        role,
+        tenant: tenant.cloned(),
+    }
+}
+
+pub(crate) fn deployment(name: &str) -> CreateDeployment {
+    CreateDeployment {
+        tenant_name: name.into(),
+        tenant: None,
+        environment: "production".into(),
+        region: None,
+        domain_name: None,
+        resource_tier: "small".into(),
+        resources: None,
+        license_tier: "basic".into(),
+        image_tag: None,
+        cluster_name: None,
+        max_customers: 100,
+        max_services: 100,
+        api_rate_limit: 1_000,
+        features: BTreeMap::from([("billing".into(), true)]),
+        custom_config: r#"{"theme":"dark"}"#.into(),
+        credentials: vec![],
+        sealed_for: None,
+        reseller: None,
+    }
+}
+
+pub(crate) fn create(name: &str) -> Command {
+    Command::CreateDeployment(Box::new(deployment(name)))
+}
+
+pub(crate) fn join_token(number: u64) -> CreateJoinToken {
+    CreateJoinToken {
+        id: token_id(number),
+        secret_digest: Digest::of(&number.to_be_bytes()),
+        region: "lab-1".parse().unwrap(),
+        expires_at: Timestamp(START + HOUR_MS),
+    }
+}
+
+/// Signs an envelope's evidence with the keys of these controllers.
+pub(crate) fn attest(mut envelope: Envelope, signers: &[u8], expires_at: u64) -> Envelope {
+    let attestation = Attestation {
+        request: envelope.request.clone(),
+        command: command_digest(&envelope.command),
+        actor: envelope.actor.clone(),
+        expires_at: Timestamp(expires_at),
+    };
+    let sign = |seed: &u8| Signature::make(&key(*seed), ATTESTATION_DOMAIN, &attestation.bytes());
+    envelope.evidence = Evidence::Attested {
+        expires_at: attestation.expires_at,
+        signatures: signers.iter().map(sign).collect(),
+    };
+    envelope
+}
+
+/// An agent as its controllers see it: a key and a chain.
+#[derive(Debug, Clone)]
+pub(crate) struct TestAgent {
+    pub(crate) id: AgentId,
+    pub(crate) incarnation: IncarnationId,
+    key: SigningKey,
+    head: ChainHead,
+}
+
+impl TestAgent {
+    pub(crate) fn new(seed: u8) -> Self {
+        let key = key(seed);
+        let region = "lab-1".parse().unwrap();
+        Self {
+            id: dotmac_domain::fleet::agent_name(&region, &PublicKey::of(&key)),
+            incarnation: format!("{seed:032x}").parse().unwrap(),
+            key,
+            head: ChainHead::START,
+        }
+    }
+
+    pub(crate) fn enrol(&self, token: u64) -> EnrolAgent {
+        EnrolAgent {
+            token: token_id(token),
+            secret_digest: Digest::of(&token.to_be_bytes()),
+            region: "lab-1".parse().unwrap(),
+            incarnation: self.incarnation.clone(),
+            identity: PublicKey::of(&self.key),
+            seal_key: self.key.verifying_key().to_bytes(),
+            key: Digest::of(self.key.as_bytes()),
+            not_after: Timestamp(START + 24 * HOUR_MS),
+        }
+    }
+
+    /// The chain goes on behind this record, as if those after it had never been written.
+    pub(crate) fn rewind(&mut self, head: ChainHead) {
+        self.head = head;
+    }
+
+    /// The end of its chain.
+    pub(crate) fn head(&self) -> ChainHead {
+        self.head
+    }
+
+    /// The next record of its chain.
+    pub(crate) fn record(&mut self, unit: Option<&UnitId>, event: Event) -> SignedRecord {
+        let record = Record {
+            agent: self.id.clone(),
+            incarnation: self.incarnation.clone(),
+            sequence: self.head.sequence + 1,
+            previous: self.head.digest,
+            at: Timestamp(START),
+            tenant: None,
+            unit: unit.cloned(),
+            request: None,
+            event,
+        };
+        let signed = self.sign(&record);
+        self.head = ChainHead {
+            sequence: record.sequence,
+            digest: signed.digest(),
+        };
+        signed
+    }
+
+    pub(crate) fn sign(&self, record: &Record) -> SignedRecord {
+        let body = encode(record).unwrap();
+        let signature = Signature::make(&self.key, RECORD_DOMAIN, &body);
+        SignedRecord { body, signature }
+    }
+
+    pub(crate) fn receipt(&mut self, leaf: &Leaf, outcome: Outcome) -> SignedRecord {
+        let receipt = Receipt {
+            leaf: Digest::of(&leaf.bytes()),
+            generation: leaf.generation,
+            sequence: leaf.sequence,
+            outcome,
+            hops: vec![],
+        };
+        self.record(Some(&leaf.unit.clone()), Event::Receipt(receipt))
+    }
+
+    pub(crate) fn health(&mut self, leaf: &Leaf, status: HealthStatus, reason: &str) -> SignedRecord {
+        let health = Health {
+            generation: leaf.generation,
+            status,
+            reason: reason.into(),
+            components: vec![],
+            hops: vec![],
+        };
+        self.record(Some(&leaf.unit.clone()), Event::Health(health))
+    }
+
+    pub(crate) fn report(&self, records: Vec<SignedRecord>) -> Command {
+        Command::AcceptReport {
+            incarnation: self.incarnation.clone(),
+            records,
+        }
+    }
+}
+
+/// A State and everything needed to ask it for something.
+#[derive(Debug, Clone)]
+pub(crate) struct World {
+    pub(crate) state: State,
+    pub(crate) now: u64,
+    requests: u64,
+    /// Everything that was applied, in order.
+    pub(crate) log: Vec<Envelope>,
+    /// Everything that was answered.
+    pub(crate) applied: Vec<Applied>,
+}
+
+impl World {
+    /// A founded cluster, with nothing in it.
+    pub(crate) fn founded() -> Self {
+        let mut world = Self {
+            state: State::default(),
+            now: START,
+            requests: 0,
+            log: vec![],
+            applied: vec![],
+        };
+        let found = Command::Found(Box::new(genesis()));
+        let envelope = world.envelope(Actor::Founder, found);
+        assert_eq!(world.apply(&envelope), Ok(Accepted::Done));
+        world
+    }
+
+    /// A cluster with the release and an agent that joined by a proven token.
+    pub(crate) fn with_agent() -> (Self, TestAgent) {
+        let mut world = Self::founded();
+        world.add_release();
+        let agent = world.join(40);
+        (world, agent)
+    }
+
+    /// A cluster with one active deployment.
+    pub(crate) fn with_active() -> (Self, TestAgent, DeploymentId) {
+        let (mut world, mut agent) = Self::with_agent();
+        let id = world.create("Demo ISP");
+        world.make_active(&mut agent, &id);
+        (world, agent, id)
+    }
+
+    pub(crate) fn add_release(&mut self) {
+        let command = Command::AddRelease {
+            manifest: MANIFEST.into(),
+        };
+        assert_eq!(self.ask(command), Ok(Accepted::Done));
+    }
+
+    /// An agent joins through a token of the administrator's.
+    pub(crate) fn join(&mut self, seed: u8) -> TestAgent {
+        let agent = TestAgent::new(seed);
+        let token = 0x1000 + u64::from(seed);
+        let mut command = join_token(token);
+        command.expires_at = Timestamp(self.now + HOUR_MS);
+        assert_eq!(
+            self.ask(Command::CreateJoinToken(command)),
+            Ok(Accepted::Done)
+        );
+        let actor = Actor::Agent(agent.id.clone());
+        let enrol = self.envelope(actor, Command::EnrolAgent(agent.enrol(token)));
+        assert_eq!(self.apply(&enrol), Ok(Accepted::Agent(agent.id.clone())));
+        agent
+    }
+
+    pub(crate) fn request(&mut self) -> RequestId {
+        self.requests += 1;
+        format!("{:032x}", self.requests).parse().unwrap()
+    }
+
+    /// An envelope without proof.
+    pub(crate) fn envelope(&mut self, actor: Actor, command: Command) -> Envelope {
+        Envelope {
+            at: Timestamp(self.now),
+            rules: RULES_VERSION,
+            request: self.request(),
+            asked: command_digest(&command),
+            actor,
+            evidence: Evidence::None,
+            hops: vec![],
+            command,
+        }
+    }
+
+    /// An envelope that two controllers vouch for.
+    pub(crate) fn proven(&mut self, actor: Actor, command: Command) -> Envelope {
+        let expires_at = self.now + 30_000;
+        let envelope = self.envelope(actor, command);
+        attest(envelope, &[1, 2], expires_at)
+    }
+
+    pub(crate) fn apply(&mut self, envelope: &Envelope) -> Reply {
+        let applied = self.state.apply(envelope);
+        self.log.push(envelope.clone());
+        self.applied.push(applied.clone());
+        applied.reply
+    }
+
+    /// Everything that was written to the ledger.
+    pub(crate) fn facts(&self) -> Vec<Fact> {
+        let facts = self.applied.iter().flat_map(|applied| &applied.facts);
+        facts.cloned().collect()
+    }
+
+    /// Asks as the administrator, with proof.
+    pub(crate) fn ask(&mut self, command: Command) -> Reply {
+        self.ask_as(admin(), command)
+    }
+
+    pub(crate) fn ask_as(&mut self, actor: Actor, command: Command) -> Reply {
+        let envelope = self.proven(actor, command);
+        self.apply(&envelope)
+    }
+
+    /// Asks as whoever controls one controller: without proof.
+    pub(crate) fn forge(&mut self, command: Command) -> Reply {
+        let envelope = self.envelope(admin(), command);
+        self.apply(&envelope)
+    }
+
+    pub(crate) fn plan(&mut self, command: Command) -> Reply {
+        let envelope = self.envelope(Actor::Planner, command);
+        self.apply(&envelope)
+    }
+
+    /// What the planners ask for now.
+    pub(crate) fn planned(&self) -> Vec<Command> {
+        plan(&self.state, Timestamp(self.now))
+    }
+
+    /// Applies what the planners ask for until they ask for nothing.
+    pub(crate) fn carry_on(&mut self) {
+        for _ in 0..100 {
+            let commands = self.planned();
+            if commands.is_empty() {
+                return;
+            }
+            for command in commands {
+                self.plan(command).unwrap();
+            }
+        }
+        panic!("the planners never come to an end: {:?}", self.planned());
+    }
+
+    pub(crate) fn create(&mut self, name: &str) -> DeploymentId {
+        deployment_of(self.ask(create(name)))
+    }
+
+    pub(crate) fn report(&mut self, agent: &TestAgent, records: Vec<SignedRecord>) -> Reply {
+        let actor = Actor::Agent(agent.id.clone());
+        let envelope = self.envelope(actor, agent.report(records));
+        self.apply(&envelope)
+    }
+
+    /// The last order for a deployment's instance.
+    pub(crate) fn leaf(&self, id: &DeploymentId) -> Leaf {
+        let unit = UnitId::instance(id);
+        let leaves = self.state.waves.values().flat_map(decode_leaves);
+        leaves.filter(|leaf| leaf.unit == unit).last()
+.expect("an order for the deployment is sealed")
+    }
+
+    /// An order as it was sealed for this unit last.
+    pub(crate) fn leaf_like(&self, id: &DeploymentId, unit: &Unit) -> Leaf {
+        let trust = self.state.trust.as_ref().expect("founded");
+        Leaf {
+            agent: self.state.agents.keys().next().expect("an agent").clone(),
+            tenant: unit.tenant.clone(),
+            unit: UnitId::instance(id),
+            verb: unit.verb,
+            generation: unit.generation,
+            sequence: unit.sequence,
+            previous: unit.acknowledged,
+            epoch: trust.epoch,
+            trust_version: trust.version,
+            window: Window {
+                not_before: Timestamp(self.now),
+                not_after: Timestamp(self.now + WINDOW_MS),
+            },
+            payload: Digest::of(&unit.payload),
+            request: unit.request.clone(),
+        }
+    }
+
+    /// Seals, accepts and runs a deployment.
+    pub(crate) fn make_active(&mut self, agent: &mut TestAgent, id: &DeploymentId) {
+        self.carry_on();
+        let leaf = self.leaf(id);
+        let limits = Limits::Enforced {
+            by: "cgroup v2".into(),
+        };
+        let records = vec![
+            agent.receipt(&leaf, Outcome::Accepted),
+            agent.receipt(&leaf, Outcome::Applied { limits }),
+            agent.health(&leaf, HealthStatus::Healthy, ""),
+        ];
+        self.report(agent, records).unwrap();
+    }
+
+    /// Lets a sealed tombstone be obeyed.
+    pub(crate) fn confirm_removal(&mut self, agent: &mut TestAgent, id: &DeploymentId) {
+        let leaf = self.leaf(id);
+        let records = vec![
+            agent.receipt(&leaf, Outcome::Accepted),
+            agent.receipt(&leaf, Outcome::Removed),
+        ];
+        self.report(agent, records).unwrap();
+    }
+
+    /// Deletes a deployment and lets its removal come true.
+    pub(crate) fn destroy(&mut self, agent: &mut TestAgent, id: &DeploymentId) {
+        let deployment = id.clone();
+        self.ask(Command::DeleteDeployment { deployment }).unwrap();
+        self.now += GRACE_MS;
+        self.carry_on();
+        self.confirm_removal(agent, id);
+    }
+}
+
+pub(crate) fn deployment_of(reply: Reply) -> DeploymentId {
+    match reply {
+        Ok(Accepted::Deployment { deployment, .. }) => deployment,
+        other => panic!("not a deployment: {other:?}"),
+    }
+}
+
+pub(crate) fn code_of(reply: Reply) -> dotmac_domain::reply::Code {
+    match reply {
+        Err(rejection) => rejection.code,
+        Ok(accepted) => panic!("not refused: {accepted:?}"),
+    }
+}

@@ -1,0 +1,125 @@
+//! Law 10: every wait has a reason. Whatever is not done says what it waits for, since when, and who can change it.
+
+use dotmac_domain::{
+    Command, State,
+    fleet::Presence,
+    tenancy::{Status, Waiting},
+};
+use dotmac_protocol::{
+    ids::DeploymentId,
+    record::{HealthStatus, Outcome},
+    time::Timestamp,
+};
+use proptest::prelude::*;
+
+use crate::{
+    fixture::{GRACE_MS, World, create},
+    random::{History, steps},
+};
+
+/// Which deployment waits without saying for what.
+fn silent(state: &State) -> Option<String> {
+    let is_silent = |waiting: &Option<Waiting>| {
+        waiting.as_ref().is_none_or(|one| {
+            one.reason.is_empty() || one.who.is_empty() || one.since > state.now
+        })
+    };
+    let mut found = state.deployments.iter().filter(|(_, one)| match one.status {
+        Status::Active | Status::Suspended | Status::Destroyed => one.waiting.is_some(),
+        _ => is_silent(&one.waiting),
+    });
+    found.next().map(|(id, one)| format!("{id} is {:?}: {:?}", one.status, one.waiting))
+}
+
+fn reason(world: &World, id: &DeploymentId) -> String {
+    let waiting = &world.state.deployments.get(id).expect("it exists").waiting;
+    waiting.as_ref().map(|one| one.reason.clone()).unwrap_or_default()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn law_10_every_wait_has_a_reason(steps in steps(150)) {
+        let mut history = History::new();
+        for step in &steps {
+            history.take(step);
+            prop_assert_eq!(silent(&history.world.state), None, "after {:?}", step);
+        }
+    }
+}
+
+#[test]
+fn law_10_each_station_of_an_order_has_its_own_reason() {
+    let mut world = World::founded();
+    world.add_release();
+    let id = world.create("Demo ISP");
+    assert_eq!(reason(&world, &id), "no agent has joined region lab-1 yet");
+    let mut agent = world.join(40);
+    assert_eq!(reason(&world, &id), "its order is not sealed yet");
+    world.carry_on();
+    assert!(reason(&world, &id).starts_with("wave 1 is on its way"));
+    let since = Timestamp(world.now);
+    let gone = vec![(agent.id.clone(), Presence::Disconnected { since })];
+    world.plan(Command::NotePresence { changes: gone }).unwrap();
+    assert_eq!(reason(&world, &id), format!("agent {} is not connected", agent.id));
+    let leaf = world.leaf(&id);
+    let refused = agent.receipt(&leaf, Outcome::Refused { reason: "no room".into() });
+    world.report(&agent, vec![refused]).unwrap();
+    let back = vec![(agent.id.clone(), Presence::Unknown)];
+    world.plan(Command::NotePresence { changes: back }).unwrap();
+    assert_eq!(reason(&world, &id), format!("agent {} refused the order: no room", agent.id));
+    let accepted = agent.receipt(&leaf, Outcome::Accepted);
+    world.report(&agent, vec![accepted]).unwrap();
+    assert_eq!(reason(&world, &id), "its agent has the order and its probes are not healthy yet");
+    let failed = agent.health(&leaf, HealthStatus::Failed, "exit status 7: no database");
+    world.report(&agent, vec![failed]).unwrap();
+    assert_eq!(reason(&world, &id), "exit status 7: no database");
+    let healthy = agent.health(&leaf, HealthStatus::Healthy, "");
+    world.report(&agent, vec![healthy]).unwrap();
+    assert_eq!(world.state.deployments.get(&id).unwrap().waiting, None);
+    let deployment = id.clone();
+    world.ask(Command::DeleteDeployment { deployment }).unwrap();
+    assert_eq!(reason(&world, &id), format!("its grace time of {GRACE_MS} ms is not over"));
+    world.now += GRACE_MS;
+    world.carry_on();
+    assert!(reason(&world, &id).starts_with("wave 2 is on its way"));
+    let leaf = world.leaf(&id);
+    let accepted = agent.receipt(&leaf, Outcome::Accepted);
+    world.report(&agent, vec![accepted]).unwrap();
+    assert_eq!(
+        reason(&world, &id),
+        "its agent has the order and has not confirmed the removal yet"
+    );
+}
+
+#[test]
+fn law_10_a_deployment_taken_back_before_it_ran_still_says_what_it_waits_for() {
+    let mut world = World::founded();
+    world.add_release();
+    let id = world.create("Demo ISP");
+    let deployment = id.clone();
+    world.ask(Command::DeleteDeployment { deployment }).unwrap();
+    // The agent joins while it is being deleted: only what is wanted gets an agent.
+    let agent = world.join(40);
+    assert_eq!(world.state.deployments.get(&id).unwrap().agent, None);
+    let deployment = id.clone();
+    world.ask(Command::UndeleteDeployment { deployment }).unwrap();
+    let found = world.state.deployments.get(&id).unwrap();
+    assert_eq!(found.agent.as_ref(), Some(&agent.id));
+    assert_eq!(reason(&world, &id), "its order is not sealed yet");
+}
+
+#[test]
+fn law_10_since_moves_only_with_the_reason() {
+    let mut world = World::founded();
+    world.add_release();
+    let id = world.create("Demo ISP");
+    let since = |world: &World| world.state.deployments.get(&id).unwrap().waiting.clone().unwrap().since;
+    let begun = since(&world);
+    world.now += 5_000;
+    world.ask(create("Second ISP")).unwrap();
+    assert_eq!(since(&world), begun);
+    world.join(40);
+    assert_eq!(since(&world), Timestamp(begun.0 + 5_000));
+}

@@ -1,0 +1,14 @@
+//! The pure core as a whole: one module for each law it has to keep, and the golden files of what it stores.
+
+mod fixture;
+mod golden;
+mod hostile;
+mod law_10_waiting;
+mod law_11_bounded;
+mod law_2_absence;
+mod law_3_signers;
+mod law_6_purity;
+mod law_7_foreign;
+mod law_8_once;
+mod law_9_secrets;
+mod random;

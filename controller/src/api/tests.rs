@@ -1,0 +1,5 @@
+//! The API over real HTTP, on a real State: what its callers rely on.
+
+mod changes;
+mod reads;
+mod world;

@@ -1,0 +1,297 @@
+//! Wires one controller's parts together and takes them apart again. It decides nothing.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use dotmac_domain::command::{Genesis, NodeCard};
+use dotmac_protocol::{
+    digest::Digest,
+    frame::{ALPN_AGENT, ALPN_ENROL, ALPN_PEER},
+    ids::NodeId,
+    keys::PublicKey,
+};
+use dotmac_runtime::{
+    clock::Clock,
+    disk::{SharedDisk, SystemDisk},
+    entropy::Entropy,
+    quic::{self, EndpointError},
+    supervise,
+    tls::{self, IdentityCell, PinnedIssuers},
+};
+use futures::future::BoxFuture;
+use quinn::{Connection, Endpoint, crypto::rustls::HandshakeData};
+use thiserror::Error;
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+
+use crate::{
+    api,
+    bootstrap::{self, BootstrapError, Keys},
+    config::Config,
+    dispatch,
+    gateway::{self, Gateway},
+    identity::{CertifyError, SelfIssuer},
+    leader::{self, Liveness},
+    node::{Node, NodeParts},
+    peers::{PeerAnswer, PeerCall, PeerHandler},
+    raft::{self, RaftConfig, RaftLog, StartError},
+    storage::engine::{EngineConfig, abort_on_fatal},
+};
+
+/// How long open connections may take to end when the controller stops.
+const DRAIN: Duration = Duration::from_secs(1);
+/// How long a connection may take for its handshake.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+/// Milliseconds of an hour.
+const HOUR_MS: u64 = 3_600_000;
+
+/// What a controller takes from outside: the only sources of time, randomness and durable bytes.
+#[derive(Debug, Clone)]
+pub struct Ports {
+    /// Time.
+    pub clock: Clock,
+    /// Randomness.
+    pub entropy: Entropy,
+    /// Durability.
+    pub disk: SharedDisk,
+}
+
+impl Ports {
+    /// The real ones.
+    #[must_use]
+    pub fn system() -> Self {
+        Self { clock: Clock::system(), entropy: Entropy::system(), disk: Arc::new(SystemDisk) }
+    }
+}
+
+/// Why a controller does not start.
+#[derive(Debug, Error)]
+pub enum AppError {
+    /// Its keys or the genesis file are missing or broken.
+    #[error(transparent)]
+    Bootstrap(#[from] BootstrapError),
+    /// The genesis file does not name this controller as it is.
+    #[error("genesis {path} names controller {node} with another {what}; {advice}")]
+    Stranger {
+        /// The file.
+        path: String,
+        /// This controller.
+        node: NodeId,
+        /// What differs.
+        what: &'static str,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// Its certificate cannot be made.
+    #[error(transparent)]
+    Certificate(#[from] CertifyError),
+    /// The UDP address cannot be used.
+    #[error("link.listen cannot be used")]
+    Link(#[from] EndpointError),
+    /// The TCP address cannot be used.
+    #[error("api.listen = {address} cannot be used; another process may listen there")]
+    Api {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The replicated log cannot be opened.
+    #[error(transparent)]
+    Raft(#[from] StartError),
+}
+
+/// A running controller.
+#[derive(Debug)]
+pub struct Running {
+    /// The controller, for whoever embeds it.
+    pub node: Arc<Node>,
+    raft: Arc<RaftLog>,
+    endpoint: Endpoint,
+    stop: watch::Sender<bool>,
+    api: JoinHandle<()>,
+    loops: Vec<JoinHandle<()>>,
+}
+
+/// Starts a controller; it serves when this returns, and knows a leader a moment later.
+pub async fn start(config: Config, ports: Ports) -> Result<Running, AppError> {
+    let Ports { clock, entropy, disk } = ports;
+    let keys = bootstrap::load_keys(&config)?;
+    let genesis = Arc::new(bootstrap::read_genesis(&config.genesis)?);
+    let card = own_card(&config, &keys, &genesis)?;
+    let trust = genesis
+        .trust_root
+        .self_signed()
+        .expect("read_genesis checks that the trust root is signed");
+    let pinned = PinnedIssuers::of(&trust);
+    let issuer = Arc::new(keys.issuer);
+    let own = SelfIssuer {
+        issuer: Arc::clone(&issuer),
+        card: card.clone(),
+        genesis: Arc::clone(&genesis),
+        clock: clock.clone(),
+        entropy: entropy.clone(),
+    };
+    let identity = IdentityCell::new(&own.issue()?).map_err(CertifyError::from)?;
+    let alpns: [&[u8]; 3] = [ALPN_PEER, ALPN_AGENT, ALPN_ENROL];
+    let server = tls::server_config(identity.clone(), pinned.clone(), &alpns, &clock);
+    let reset_key = Digest::tagged("dotmac/quic-reset", &keys.signing.to_bytes());
+    let listen = config.link.listen;
+    let endpoint = quic::endpoint(Some(listen), Some(server), reset_key.as_bytes(), &entropy)?;
+    let address = config.api.listen;
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|source| AppError::Api { address, source })?;
+    let client = tls::client_config(Some(identity.clone()), pinned, ALPN_PEER, &clock);
+    let settings = raft_config(&config, &genesis);
+    let raft =
+        RaftLog::start(settings, endpoint.clone(), client, disk, abort_on_fatal(), &entropy).await?;
+    let node = Arc::new(Node::new(NodeParts {
+        card,
+        genesis,
+        clock,
+        entropy,
+        log: Arc::clone(&raft) as Arc<dyn crate::log::Log>,
+        signing_key: keys.signing,
+    }));
+    let liveness = Liveness::default();
+    raft.set_handler(Arc::new(Handler { node: Arc::clone(&node), liveness: liveness.clone() }));
+    let certificate_ms = u64::from(config.certificates.agent_hours) * HOUR_MS;
+    let gateway = Arc::new(Gateway::new(Arc::clone(&node), issuer, certificate_ms));
+    let (stop, stopping) = watch::channel(false);
+    let api = supervise::spawn("api", api::serve(Arc::clone(&node), listener, told(stopping)));
+    let loops = vec![
+        supervise::spawn("dispatch", dispatch::run(Arc::clone(&node))),
+        supervise::spawn("planners", leader::run_planners(Arc::clone(&node))),
+        supervise::spawn("hearing", leader::run_hearing(Arc::clone(&node), liveness.clone())),
+        supervise::spawn("liveness", leader::run_liveness(Arc::clone(&node), liveness)),
+        supervise::spawn("revocation", gateway::run_revocation(Arc::clone(&node))),
+        supervise::spawn("certificate", own.renew(identity)),
+        supervise::spawn("accept", accept(endpoint.clone(), Arc::clone(&raft), gateway)),
+    ];
+    tracing::info!(node = %node.card.node, api = %address, link = %listen, "controller started");
+    Ok(Running { node, raft, endpoint, stop, api, loops })
+}
+
+impl Running {
+    /// Waits for SIGTERM, SIGINT or a failure of Raft, then stops.
+    pub async fn until_told(self) {
+        let mut terminate = signal(tokio::signal::unix::SignalKind::terminate());
+        let mut interrupt = signal(tokio::signal::unix::SignalKind::interrupt());
+        tokio::select! {
+            () = &mut terminate => tracing::info!("told to stop"),
+            () = &mut interrupt => tracing::info!("interrupted"),
+            reason = self.raft.stopped() => tracing::error!(reason, "the replicated log stopped"),
+        }
+        self.stop().await;
+    }
+
+    /// Stops: agents are asked to go elsewhere, open requests end, then the log closes.
+    pub async fn stop(self) {
+        self.stop.send_replace(true);
+        self.node.registry.close_all();
+        for task in &self.loops {
+            task.abort();
+        }
+        // The API ends by itself within its own limit.
+        let _ = self.api.await;
+        self.raft.shutdown().await;
+        self.endpoint.close(gateway::CLOSE_AGAIN.into(), b"this controller stops");
+        let _ = tokio::time::timeout(DRAIN, self.endpoint.wait_idle()).await;
+        tracing::info!("controller stopped");
+    }
+}
+
+/// This controller's card in the genesis file, if it is this very controller: a wiped disk is another one.
+fn own_card(config: &Config, keys: &Keys, genesis: &Genesis) -> Result<NodeCard, AppError> {
+    let stranger = |what, advice| AppError::Stranger {
+        path: display(&config.genesis),
+        node: config.node,
+        what,
+        advice,
+    };
+    let card = genesis.card(config.node).ok_or_else(|| {
+        stranger("number", "its number is not in the cluster: check `node` in the configuration")
+    })?;
+    let advice = "the disk was wiped or belongs to another controller: it cannot come back under this \
+                  number, replace the node";
+    if card.incarnation != keys.incarnation {
+        return Err(stranger("incarnation", advice));
+    }
+    if card.signing_key != PublicKey::of(&keys.signing) {
+        return Err(stranger("signing key", advice));
+    }
+    if card.issuer != keys.issuer.certificate() {
+        return Err(stranger("issuing certificate", advice));
+    }
+    Ok(card.clone())
+}
+
+fn raft_config(config: &Config, genesis: &Genesis) -> RaftConfig {
+    let reserve_bytes = config.storage.reserve_bytes;
+    RaftConfig {
+        node: config.node,
+        cluster: genesis.cluster.clone(),
+        members: genesis.nodes.clone(),
+        directory: config.data_dir.join("store"),
+        engine: EngineConfig { reserve_bytes, ..EngineConfig::default() },
+        snapshot_every: raft::SNAPSHOT_EVERY,
+    }
+}
+
+/// Hands each connection to whom its protocol belongs.
+async fn accept(endpoint: Endpoint, raft: Arc<RaftLog>, gateway: Arc<Gateway>) {
+    while let Some(incoming) = endpoint.accept().await {
+        let (raft, gateway) = (Arc::clone(&raft), Arc::clone(&gateway));
+        supervise::spawn("connection", async move {
+            let Ok(Ok(connection)) = tokio::time::timeout(HANDSHAKE, incoming).await else { return };
+            match application_protocol(&connection).as_deref() {
+                Some(protocol) if protocol == ALPN_PEER => raft.serve(connection).await,
+                Some(protocol) if protocol == ALPN_AGENT => gateway.serve_agent(connection).await,
+                Some(protocol) if protocol == ALPN_ENROL => {
+                    gateway.serve_enrolment(connection).await;
+                }
+                Some(_) | None => connection.close(0_u32.into(), b"unknown protocol"),
+            }
+        });
+    }
+}
+
+fn application_protocol(connection: &Connection) -> Option<Vec<u8>> {
+    connection.handshake_data()?.downcast::<HandshakeData>().ok()?.protocol
+}
+
+/// Answers peers' calls.
+struct Handler {
+    node: Arc<Node>,
+    liveness: Liveness,
+}
+
+impl PeerHandler for Handler {
+    fn handle(&self, from: NodeId, call: PeerCall) -> BoxFuture<'_, PeerAnswer> {
+        Box::pin(dispatch::handle_call(&self.node, &self.liveness, from, call))
+    }
+}
+
+async fn told(mut stopping: watch::Receiver<bool>) {
+    // A sender that is gone is a stop, too.
+    let _ = stopping.wait_for(|stop| *stop).await;
+}
+
+fn signal(kind: tokio::signal::unix::SignalKind) -> BoxFuture<'static, ()> {
+    let stream = tokio::signal::unix::signal(kind);
+    Box::pin(async move {
+        match stream {
+            Ok(mut stream) => {
+                stream.recv().await;
+            }
+            Err(error) => {
+                tracing::error!(%error, "signals cannot be heard");
+                std::future::pending::<()>().await;
+            }
+        }
+    })
+}
+
+fn display(path: &Path) -> String {
+    path.display().to_string()
+}

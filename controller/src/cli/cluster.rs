@@ -1,0 +1,278 @@
+//! `dotmac cluster`: how the controllers are, and the making of a new cluster from their node cards.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use dotmac_domain::{
+    access::Role,
+    command::{CreateToken, Genesis, NodeCard},
+};
+use dotmac_protocol::{
+    digest::Digest,
+    ids::{ClusterId, RegionId, TokenId},
+};
+use dotmac_runtime::{clock::Clock, disk, entropy::Entropy};
+use serde_json::Value;
+
+use super::{failure::Failure, find::Context, view};
+use crate::{
+    bootstrap::{self, NewCluster},
+    node::bearer_digest,
+};
+
+#[derive(Subcommand)]
+pub(crate) enum Cluster {
+    /// Leader, nodes and how far each has come
+    Status,
+    /// Make the genesis of a new cluster from the cards of its controllers
+    Create(Box<Create>),
+}
+
+#[derive(Args)]
+pub(crate) struct Create {
+    /// Card of a controller, as `dotmac-controller init` writes it (once for each controller)
+    #[arg(long = "card", required = true, value_name = "FILE")]
+    pub(crate) cards: Vec<PathBuf>,
+    /// Where the key that signs trust roots goes; keep it offline
+    #[arg(long, value_name = "FILE")]
+    pub(crate) root_key_file: PathBuf,
+    /// Where the key that approves the most dangerous verbs goes; keep it away from controllers
+    #[arg(long, value_name = "FILE")]
+    pub(crate) approver_key_file: PathBuf,
+    /// Where the first operator's token goes
+    #[arg(long, value_name = "FILE")]
+    pub(crate) admin_token_file: PathBuf,
+    /// Where the genesis goes, which every controller gets
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+    /// Name of the cluster
+    #[arg(long, default_value = "dotmac")]
+    pub(crate) cluster: ClusterId,
+    /// Where workloads may run (repeat it, or separate them by commas)
+    #[arg(long = "region", required = true, value_delimiter = ',')]
+    pub(crate) regions: Vec<RegionId>,
+    /// The region of requests that name none [default: the first]
+    #[arg(long)]
+    pub(crate) default_region: Option<RegionId>,
+    /// Channel whose release a deployment gets that names none
+    #[arg(long, default_value = "stable")]
+    pub(crate) default_channel: String,
+    /// Milliseconds between a deletion and the removal
+    #[arg(long, default_value_t = 24 * 3_600_000)]
+    pub(crate) grace_ms: u64,
+    /// Milliseconds in which an agent may accept an order
+    #[arg(long, default_value_t = 3_600_000)]
+    pub(crate) window_ms: u64,
+    /// Removals an hour at most
+    #[arg(long, default_value_t = 100)]
+    pub(crate) removals_per_hour: u32,
+    /// Removals an hour at most for one tenant
+    #[arg(long, default_value_t = 10)]
+    pub(crate) removals_per_tenant_hour: u32,
+}
+
+impl Cluster {
+    pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
+        match self {
+            Self::Status => status(context).await,
+            Self::Create(create) => create.run(context),
+        }
+    }
+}
+
+impl Create {
+    /// Makes the genesis; files that exist are kept, so that a second try goes on where the first one ended.
+    pub(crate) fn run(&self, context: &Context) -> Result<(), Failure> {
+        if self.out.exists() {
+            return Err(Failure::Usage(format!(
+                "{} exists: a cluster is made only once",
+                self.out.display()
+            )));
+        }
+        let cards: Result<Vec<_>, _> = self
+            .cards
+            .iter()
+            .map(|card| bootstrap::read_card(card))
+            .collect();
+        let genesis = self.make(
+            cards.map_err(|error| explain(&error))?,
+            &context.clock,
+            &context.entropy,
+        )?;
+        context.output.line(&format!(
+            "cluster {} of {} controllers",
+            genesis.cluster,
+            genesis.nodes.len()
+        ))?;
+        context
+            .output
+            .line(&format!("trust root   {}", genesis.trust_root.digest()))?;
+        context.output.line(&format!(
+            "genesis      {}  (to every controller)",
+            self.out.display()
+        ))?;
+        context
+            .output
+            .line(&format!("admin token  {}", self.admin_token_file.display()))?;
+        context.output.line(&format!(
+            "root key     {}  (take it offline)",
+            self.root_key_file.display()
+        ))?;
+        let approver = self.approver_key_file.display();
+        context.output.line(&format!(
+            "approver key {approver}  (keep it away from controllers)"
+        ))
+    }
+
+    /// Makes keys, token and genesis from the cards, and writes them; the genesis last.
+    pub(crate) fn make(
+        &self,
+        cards: Vec<NodeCard>,
+        clock: &Clock,
+        entropy: &Entropy,
+    ) -> Result<Genesis, Failure> {
+        let token = admin_token(&self.admin_token_file, entropy)?;
+        let region = self
+            .default_region
+            .clone()
+            .or_else(|| self.regions.first().cloned());
+        let new = NewCluster {
+            cluster: self.cluster.clone(),
+            cards,
+            admin: CreateToken {
+                id: token_id(&token),
+                secret_digest: bearer_digest(&token),
+                name: "admin".into(),
+                role: Role::PlatformAdmin,
+                tenant: None,
+            },
+            regions: self.regions.clone(),
+            default_region: region.ok_or_else(|| Failure::Usage("no region is named".into()))?,
+            default_channel: self.default_channel.clone(),
+            grace_ms: self.grace_ms,
+            window_ms: self.window_ms,
+            removals_per_hour: self.removals_per_hour,
+            removals_per_tenant_hour: self.removals_per_tenant_hour,
+        };
+        let made = bootstrap::create(
+            new,
+            &self.root_key_file,
+            &self.approver_key_file,
+            clock,
+            entropy,
+        );
+        let genesis = made.map_err(|error| explain(&error))?;
+        bootstrap::write_genesis(&self.out, &genesis).map_err(|error| explain(&error))?;
+        Ok(genesis)
+    }
+}
+
+/// An error with its causes in one line.
+pub(crate) fn explain(error: &dyn std::error::Error) -> Failure {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(deeper) = cause {
+        line.push_str(&format!(": {deeper}"));
+        cause = deeper.source();
+    }
+    Failure::Failed(line)
+}
+
+/// What access tokens start with, so that secret scanners know them.
+const TOKEN_PREFIX: &str = "dotmac-token-1.";
+
+/// The token in a file; made there first if there is none.
+fn admin_token(path: &Path, entropy: &Entropy) -> Result<String, Failure> {
+    match std::fs::read_to_string(path) {
+        Ok(text) if text.starts_with(TOKEN_PREFIX) => return Ok(text.trim().to_owned()),
+        Ok(_) => {
+            return Err(Failure::Failed(format!(
+                "{} holds something else than a token",
+                path.display()
+            )));
+        }
+        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {}
+        Err(cause) => return Err(Failure::io("read", path, &cause)),
+    }
+    let token = format!("{TOKEN_PREFIX}{}", entropy.hex(32));
+    disk::write_atomic(path, format!("{token}\n").as_bytes(), 0o600)
+        .map_err(|cause| Failure::io("write", path, &cause))?;
+    Ok(token)
+}
+
+/// The public name of a token: part of a digest, so that it tells nothing about it.
+fn token_id(token: &str) -> TokenId {
+    let digest = Digest::tagged("dotmac/token-id", token.as_bytes()).hex();
+    digest[..16].parse().expect("16 hexadecimal digits")
+}
+
+/// The cluster as one controller sees it.
+pub(crate) const PATH: &str = "/api/v1/cluster/status";
+
+async fn status(context: &Context) -> Result<(), Failure> {
+    let status: Value = context.client()?.get(PATH).await?;
+    if context.output.is_json() {
+        return context.output.json(&status);
+    }
+    let text = |name: &str| view::text(&status, name);
+    let leader = match text("leader") {
+        none if none.is_empty() => {
+            "none: an election is going on, or a majority is down".to_owned()
+        }
+        leader => leader,
+    };
+    context.output.line(&format!(
+        "leader {leader}, term {}, epoch {}, trust root {}",
+        text("term"),
+        text("epoch"),
+        text("trust_version")
+    ))?;
+    let header = [
+        "id", "state", "address", "link", "pid", "applied", "signing",
+    ];
+    let row = |node: &Value| {
+        [
+            "id",
+            "state",
+            "address",
+            "link_address",
+            "pid",
+            "applied",
+            "signing",
+        ]
+        .map(|name| view::text(node, name))
+        .into()
+    };
+    context.output.table(
+        &header,
+        view::items(&status, "nodes").iter().map(row).collect(),
+        "no nodes",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use dotmac_runtime::entropy::Entropy;
+
+    use super::{admin_token, token_id};
+
+    #[test]
+    fn the_admin_token_is_made_once_and_private() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("admin.token");
+        let token = admin_token(&path, &Entropy::seeded(1)).unwrap();
+        assert_eq!(admin_token(&path, &Entropy::seeded(2)).unwrap(), token);
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+        assert!(
+            !token.contains(token_id(&token).as_str()),
+            "the name tells nothing of the secret"
+        );
+        std::fs::write(&path, "my diary").unwrap();
+        assert!(admin_token(&path, &Entropy::seeded(1)).is_err());
+    }
+}

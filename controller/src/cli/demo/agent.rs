@@ -1,0 +1,54 @@
+//! Kills an agent without warning: its instances run on with the same pids, and it finds them again by itself.
+
+use dotmac_runtime::process::ProcessIdentity;
+
+use super::scene::{Scene, Verdict};
+use crate::{
+    cli::{deployments, failure::Failure, view},
+    local::slots,
+};
+
+pub(super) async fn run(scene: &Scene<'_>) -> Result<Verdict, Failure> {
+    let (_, deployment) = scene.an_instance().await?;
+    let member = scene.member(&view::text(&deployment, "region"))?;
+    let identity = scene.running(&member)?;
+    let own = slots::of_agent(&member.data());
+    let children: Vec<ProcessIdentity> = own.iter().filter_map(|slot| slot.child.clone()).collect();
+    scene.kill(&member.name, &identity)?;
+    scene.timeline.begin(&format!(
+        "kill -9 the agent of {} (pid {}), {} instance processes under it",
+        member.name,
+        identity.pid,
+        children.len()
+    ));
+    scene.restarted(&member, &identity).await?;
+    // Only a live session can answer a live question; what the cluster believes of the agent would prove nothing.
+    let id = view::text(&deployment, "id");
+    let question = format!(
+        "{}/logs?lines=1&follow=false&seal_to={}",
+        deployments::path_of(&id),
+        hex::encode(dotmac_runtime::seal::SealKey::generate(&scene.context.entropy).public())
+    );
+    let answers = async || {
+        let mut answer = scene.client.stream(&question).await.ok()?;
+        let mut text = Vec::new();
+        while let Some(chunk) = answer.chunk().await.ok()? {
+            text.extend_from_slice(&chunk);
+        }
+        (!text.windows(9).any(|part| part == b"\"refused\"")).then_some(())
+    };
+    scene.until("an answer of the agent", answers).await?;
+    scene
+        .timeline
+        .mark("the agent answers through a controller again");
+    scene.all_active().await?;
+    let kept = children.iter().filter(|child| child.is_alive()).count();
+    let lines = vec![format!(
+        "{kept} of {} instance processes kept pid and start time",
+        children.len()
+    )];
+    Ok(Verdict {
+        lines,
+        instances_lost: scene.instances_lost(None),
+    })
+}

@@ -1,0 +1,206 @@
+//! Why a command of the CLI did not do what was asked, in one line for people and as an exit code for scripts.
+
+use std::{fmt, path::Path, process::ExitCode};
+
+use serde::Deserialize;
+use thiserror::Error;
+
+use super::output::clean;
+
+/// What `--help` says about exit codes.
+pub(crate) const EXIT_CODES: &str = "Exit codes:
+  0  done
+  1  failed
+  2  wrong usage
+  3  no such thing, or not yours
+  4  refused: not allowed, in conflict, or not valid (401, 403, 409, 422 and the like)
+  5  no controller could be reached
+  6  still not done when the time to wait was over";
+
+/// Why a command failed; each variant is an exit code.
+#[derive(Debug, Error)]
+pub(crate) enum Failure {
+    /// Anything without a code of its own.
+    #[error("{0}")]
+    Failed(String),
+    /// What was asked makes no sense, or something needed is not given.
+    #[error("{0}")]
+    Usage(String),
+    /// The API knows no such thing.
+    #[error("{0}")]
+    NotFound(Box<Problem>),
+    /// The API does not do it.
+    #[error("{0}")]
+    Refused(Box<Problem>),
+    /// No controller answered within the deadline.
+    #[error(
+        "no controller answered within {waited_ms} ms ({servers}): {cause}; is the fleet up? `make status`"
+    )]
+    Unreachable {
+        /// Who was tried.
+        servers: String,
+        /// How long.
+        waited_ms: u64,
+        /// What the last one did.
+        cause: String,
+    },
+    /// It is still not done.
+    #[error("{0}")]
+    TimedOut(String),
+}
+
+/// An error as the API tells it (RFC 9457).
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Problem {
+    /// HTTP status.
+    pub(crate) status: u16,
+    /// Stable code, such as `domain-in-use`.
+    pub(crate) code: String,
+    /// What kind of error.
+    pub(crate) title: String,
+    /// What happened here.
+    pub(crate) detail: String,
+    /// What to do about it.
+    pub(crate) next: Option<String>,
+    /// Fields that are wrong.
+    pub(crate) errors: Vec<FieldError>,
+}
+
+/// One field that is wrong.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct FieldError {
+    /// Its name.
+    pub(crate) field: String,
+    /// What was given.
+    pub(crate) value: serde_json::Value,
+    /// What would be allowed.
+    pub(crate) allowed: serde_json::Value,
+}
+
+impl Failure {
+    /// A failure of the machine this runs on.
+    pub(crate) fn io(doing: &str, path: &Path, cause: &std::io::Error) -> Self {
+        let hint = match cause.kind() {
+            std::io::ErrorKind::StorageFull => "the disk is full",
+            std::io::ErrorKind::PermissionDenied => "permission denied",
+            std::io::ErrorKind::ReadOnlyFilesystem => "the file system is read-only",
+            std::io::ErrorKind::NotFound => "no such file or directory",
+            _ => return Self::Failed(format!("cannot {doing} {}: {cause}", path.display())),
+        };
+        Self::Failed(format!("cannot {doing} {}: {hint}", path.display()))
+    }
+
+    /// An answer of the API that is no success.
+    pub(crate) fn of(problem: Problem) -> Self {
+        match problem.status {
+            404 => Self::NotFound(Box::new(problem)),
+            400..500 => Self::Refused(Box::new(problem)),
+            _ => Self::Failed(problem.to_string()),
+        }
+    }
+
+    /// An answer that does not have the form the API promises.
+    pub(crate) fn answer(cause: impl fmt::Display) -> Self {
+        Self::Failed(format!("the controller's answer cannot be read: {cause}"))
+    }
+
+    /// The exit code, as [`EXIT_CODES`] lists it.
+    pub(crate) fn code(&self) -> u8 {
+        match self {
+            Self::Failed(_) => 1,
+            Self::Usage(_) => 2,
+            Self::NotFound(_) => 3,
+            Self::Refused(_) => 4,
+            Self::Unreachable { .. } => 5,
+            Self::TimedOut(_) => 6,
+        }
+    }
+
+    /// The exit code, for the end of a program.
+    pub(crate) fn exit(&self) -> ExitCode {
+        ExitCode::from(self.code())
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let said = if self.detail.is_empty() {
+            &self.title
+        } else {
+            &self.detail
+        };
+        let said = if said.is_empty() {
+            "the controller gave no reason"
+        } else {
+            said
+        };
+        write!(formatter, "{}", clean(said))?;
+        match self.code.as_str() {
+            "" => write!(formatter, " (status {})", self.status)?,
+            code => write!(formatter, " ({})", clean(code))?,
+        }
+        for error in &self.errors {
+            write!(
+                formatter,
+                "\n  {}: {}",
+                clean(&error.field),
+                clean(&plain(&error.value))
+            )?;
+            if !error.allowed.is_null() {
+                write!(
+                    formatter,
+                    " is not allowed; {}",
+                    clean(&plain(&error.allowed))
+                )?;
+            }
+        }
+        if let Some(next) = &self.next {
+            write!(formatter, "\n  next: {}", clean(next))?;
+        }
+        Ok(())
+    }
+}
+
+/// A JSON value as people read it: text without quotes, lists with commas.
+fn plain(value: &serde_json::Value) -> String {
+    match value {
+        serde_json::Value::String(text) => text.clone(),
+        serde_json::Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(", "),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Failure, Problem};
+
+    fn problem(status: u16) -> Problem {
+        Problem {
+            status,
+            ..Problem::default()
+        }
+    }
+
+    #[test]
+    fn every_kind_of_answer_has_the_exit_code_that_help_lists() {
+        let codes = [401, 403, 404, 409, 412, 422, 429, 500, 503]
+            .map(|status| Failure::of(problem(status)).code());
+        assert_eq!(codes, [4, 4, 3, 4, 4, 4, 4, 1, 1]);
+        assert_eq!(Failure::TimedOut(String::new()).code(), 6);
+    }
+
+    #[test]
+    fn a_problem_names_field_value_and_what_is_allowed_without_escapes() {
+        let problem: Problem = serde_json::from_str(
+            r#"{"status":422,"code":"invalid","detail":"not valid\u001b[2J","next":"fix it",
+                "errors":[{"field":"region","value":"mars","allowed":["do-fra1","byov-lagos"]}]}"#,
+        )
+        .unwrap();
+        assert_eq!(
+            problem.to_string(),
+            "not valid[2J (invalid)\n  region: mars is not allowed; do-fra1, byov-lagos\n  next: fix it"
+        );
+    }
+}

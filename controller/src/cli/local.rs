@@ -1,0 +1,120 @@
+//! The flags of `dotmac local`; what they do is in `local`.
+
+use std::{ffi::OsString, path::PathBuf};
+
+use clap::{Args, Subcommand};
+
+use super::{failure::Failure, find::Context};
+use crate::local::{down, session, status, up};
+
+#[derive(Subcommand)]
+pub(crate) enum Local {
+    /// Start three controllers and five agents, and stay until Ctrl-C
+    Up {
+        /// Return when the fleet is ready; it runs on without this terminal
+        #[arg(long)]
+        detach: bool,
+        /// The port that all others follow from [default: 8000, or what the fleet was made with]
+        #[arg(long, env = "DOTMAC_PORT_BASE", value_name = "PORT")]
+        port_base: Option<String>,
+        /// Milliseconds between the deletion of a deployment and its removal, for a new fleet
+        #[arg(
+            long,
+            env = "DOTMAC_GRACE_MS",
+            default_value_t = 10_000,
+            value_name = "MS"
+        )]
+        grace_ms: u64,
+    },
+    /// What runs, since when and where
+    Status,
+    /// Stop all of it, instances too
+    Down {
+        /// Then list all data with sizes, ask, and delete it
+        #[arg(long)]
+        purge: bool,
+        /// Do not ask
+        #[arg(long, requires = "purge")]
+        yes: bool,
+    },
+    /// Keeps the fleet alive; `up --detach` starts it
+    #[command(hide = true)]
+    Supervise,
+    /// Becomes a process of the fleet
+    #[command(hide = true)]
+    Session(Session),
+}
+
+#[derive(Args)]
+pub(crate) struct Session {
+    /// Where the process notes itself
+    #[arg(long)]
+    pid_file: PathBuf,
+    /// The program and its arguments
+    #[arg(last = true, required = true)]
+    program: Vec<OsString>,
+}
+
+impl Session {
+    /// Becomes the program; returns only when that fails.
+    pub(crate) fn run(self) -> Failure {
+        session::become_program(&self.pid_file, &self.program)
+    }
+}
+
+impl Local {
+    pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
+        match self {
+            Self::Up {
+                detach,
+                port_base,
+                grace_ms,
+            } => {
+                let port_base = parse_base(port_base.as_deref())?;
+                up::run(
+                    context,
+                    up::Wish {
+                        detach,
+                        port_base,
+                        grace_ms,
+                    },
+                )
+                .await
+            }
+            Self::Status => status::run(context),
+            Self::Down { purge, yes } => down::run(context, purge, yes).await,
+            Self::Supervise => up::stay(context).await,
+            Self::Session(session) => Err(session.run()),
+        }
+    }
+}
+
+/// An empty variable is none: make exports it so.
+fn parse_base(text: Option<&str>) -> Result<Option<u16>, Failure> {
+    match text.map(str::trim) {
+        None | Some("") => Ok(None),
+        Some(text) => match text.parse() {
+            Ok(base) => Ok(Some(base)),
+            Err(_) => Err(Failure::Usage(format!(
+                "DOTMAC_PORT_BASE={text} is not a port"
+            ))),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_base;
+
+    #[test]
+    fn an_empty_port_base_is_none_and_a_wrong_one_is_named() {
+        assert_eq!(parse_base(Some("")).unwrap(), None);
+        assert_eq!(parse_base(Some("9000")).unwrap(), Some(9000));
+        assert!(
+            parse_base(Some("70000"))
+                .unwrap_err()
+                .to_string()
+                .contains("70000")
+        );
+    }
+}

@@ -1,0 +1,225 @@
+//! `controller.toml`: every key, its default and what it allows. `config/controller.toml` explains them to people.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use dotmac_protocol::ids::NodeId;
+use dotmac_runtime::logging::LogFile;
+use serde::Deserialize;
+use thiserror::Error;
+
+/// The whole file.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// This controller's number, 1 or above.
+    pub node: NodeId,
+    /// Where it keeps everything.
+    pub data_dir: PathBuf,
+    /// The file that `dotmac cluster create` made.
+    pub genesis: PathBuf,
+    /// The key that seals this controller's other keys on disk.
+    pub seal_key_file: PathBuf,
+    /// The HTTP API.
+    pub api: Api,
+    /// The QUIC endpoint for peers and agents.
+    pub link: Link,
+    /// The log of this process.
+    #[serde(default)]
+    pub log: Log,
+    /// Limits of storage.
+    #[serde(default)]
+    pub storage: Storage,
+    /// Certificates for agents.
+    #[serde(default)]
+    pub certificates: Certificates,
+}
+
+/// The HTTP API.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Api {
+    /// Where it listens. Plain HTTP exists on loopback only.
+    pub listen: SocketAddr,
+}
+
+/// The QUIC endpoint for peers and agents.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Link {
+    /// Where it listens (UDP).
+    pub listen: SocketAddr,
+    /// `host:port` under which peers and agents reach it.
+    pub advertise: String,
+}
+
+/// The log of this process.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// The file; standard error when absent.
+    pub file: Option<PathBuf>,
+    /// Bytes after which a new file begins.
+    pub bytes_max: u64,
+    /// Old files kept.
+    pub keep: u32,
+}
+
+/// Limits of storage.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Storage {
+    /// Free bytes below which no new writes are taken.
+    pub reserve_bytes: u64,
+}
+
+/// Certificates for agents.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Certificates {
+    /// Hours for which an agent's certificate counts; it is renewed at half of them.
+    pub agent_hours: u32,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { file: None, bytes_max: 16 * 1024 * 1024, keep: 3 }
+    }
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        Self { reserve_bytes: 256 * 1024 * 1024 }
+    }
+}
+
+impl Default for Certificates {
+    fn default() -> Self {
+        Self { agent_hours: 24 }
+    }
+}
+
+/// Why a configuration does not count.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("configuration {path} cannot be read")]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It is not TOML of this form.
+    #[error("configuration {path}: {detail}")]
+    Parse {
+        /// Which file.
+        path: PathBuf,
+        /// What, and where.
+        detail: String,
+    },
+    /// A key has a value that is not allowed.
+    #[error("configuration {path}: {key} = {value:?} is not allowed: {allowed}")]
+    Value {
+        /// Which file.
+        path: PathBuf,
+        /// Which key.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// What is allowed.
+        allowed: &'static str,
+    },
+}
+
+impl Config {
+    /// Reads and checks a file. Relative paths count from the file's own folder.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let mut config: Self = toml::from_str(&text).map_err(|error| ConfigError::Parse {
+            path: path.to_owned(),
+            detail: error.to_string(),
+        })?;
+        config.check(path)?;
+        let base = path.parent().unwrap_or(Path::new("."));
+        for one in [&mut config.data_dir, &mut config.genesis, &mut config.seal_key_file] {
+            *one = base.join(&one);
+        }
+        config.log.file = config.log.file.map(|file| base.join(file));
+        Ok(config)
+    }
+
+    /// The log file of this process, if one is configured.
+    #[must_use]
+    pub fn log_file(&self) -> Option<LogFile> {
+        let Log { file, bytes_max, keep } = self.log.clone();
+        file.map(|path| LogFile { path, bytes_max, keep })
+    }
+
+    fn check(&self, path: &Path) -> Result<(), ConfigError> {
+        let refuse = |key, value: String, allowed| {
+            Err(ConfigError::Value { path: path.to_owned(), key, value, allowed })
+        };
+        if self.node.0 == 0 {
+            return refuse("node", self.node.to_string(), "1 or above");
+        }
+        if !self.api.listen.ip().is_loopback() {
+            let allowed = "a loopback address: plain HTTP exists on loopback only; put a TLS proxy in front";
+            return refuse("api.listen", self.api.listen.to_string(), allowed);
+        }
+        if self.certificates.agent_hours == 0 || self.certificates.agent_hours > 24 * 7 {
+            let value = self.certificates.agent_hours.to_string();
+            return refuse("certificates.agent_hours", value, "1 to 168");
+        }
+        if self.log.bytes_max < 64 * 1024 {
+            return refuse("log.bytes_max", self.log.bytes_max.to_string(), "65536 or above");
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::{Certificates, Config, Log, Storage};
+
+    const EXAMPLE: &str = include_str!("../../config/controller.toml");
+
+    /// The example with every key that it shows in a comment switched on.
+    fn switched_on() -> String {
+        let is_key = |line: &str| line.starts_with("# ") && line.contains(" = ");
+        let lines = EXAMPLE.lines().map(|line| if is_key(line) { &line[2..] } else { line });
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn the_example_is_valid_and_shows_the_real_defaults() {
+        let short: Config = toml::from_str(EXAMPLE).unwrap();
+        short.check(Path::new("controller.toml")).unwrap();
+        let full: Config = toml::from_str(&switched_on()).unwrap();
+        assert_eq!(format!("{short:?}"), format!("{full:?}"));
+        assert_eq!(full.log.bytes_max, Log::default().bytes_max);
+        assert_eq!(full.storage.reserve_bytes, Storage::default().reserve_bytes);
+        assert_eq!(full.certificates.agent_hours, Certificates::default().agent_hours);
+    }
+
+    #[test]
+    fn the_example_explains_every_key() {
+        let full: toml::Table = switched_on().parse().unwrap();
+        let sections = full.iter().map(|(name, value)| match value.as_table() {
+            Some(section) => section.keys().map(|key| format!("{name}.{key}")).collect(),
+            None => vec![name.clone()],
+        });
+        let keys: Vec<_> = sections.flatten().collect();
+        let expected = "api.listen certificates.agent_hours data_dir genesis link.advertise link.listen \
+                        log.bytes_max log.file log.keep node seal_key_file storage.reserve_bytes";
+        let mut found = keys.clone();
+        found.sort();
+        assert_eq!(found.join(" "), expected);
+    }
+}

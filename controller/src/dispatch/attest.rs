@@ -1,0 +1,95 @@
+//! Answers what other controllers ask: vouching, signatures, whom they hear, how this one is.
+
+use std::{sync::Arc, time::Duration};
+
+use dotmac_domain::envelope::{Actor, Envelope};
+use dotmac_protocol::{ids::NodeId, keys::Signature, time::Timestamp};
+
+use crate::{
+    leader::Liveness,
+    node::{Node, bearer_digest},
+    peers::{NodeStatus, PeerAnswer, PeerCall},
+};
+
+/// How long a signature may wait for its wave to be applied here.
+const WAVE_WAIT: Duration = Duration::from_secs(1);
+/// Milliseconds by which a request's time may differ from this controller's clock.
+const CLOCK_TOLERANCE_MS: u64 = 30_000;
+
+/// Answers one call of a peer.
+pub async fn handle_call(
+    node: &Arc<Node>,
+    liveness: &Liveness,
+    from: NodeId,
+    call: PeerCall,
+) -> PeerAnswer {
+    match call {
+        PeerCall::Attest { bearer, envelope, expires_at } => {
+            attest(node, &bearer, &envelope, expires_at)
+        }
+        PeerCall::Countersign { wave, signature } => note(node, from, wave, signature).await,
+        PeerCall::Signatures { wave } => PeerAnswer::Signatures(node.book.signatures(wave)),
+        PeerCall::Hear { agents } => {
+            liveness.hear(from, agents, node.clock.now());
+            PeerAnswer::Noted
+        }
+        PeerCall::Status => PeerAnswer::Status(status(node)),
+    }
+}
+
+/// Vouches for a request only if its token is good by this controller's own State.
+fn attest(node: &Node, bearer: &str, envelope: &Envelope, expires_at: Timestamp) -> PeerAnswer {
+    let refuse = |reason: &str| PeerAnswer::Refused(reason.to_owned());
+    let state = node.state();
+    let Some((token, _)) = state.token_by_secret(bearer_digest(bearer)) else {
+        return refuse("this controller does not know the token");
+    };
+    if envelope.actor != Actor::Person(token.clone()) {
+        return refuse("the token is not the actor's");
+    }
+    let now = node.clock.now();
+    if envelope.at.distance_millis(now) > CLOCK_TOLERANCE_MS {
+        return refuse("the request's time is more than 30 s off this controller's clock");
+    }
+    if expires_at > now.plus_millis(2 * CLOCK_TOLERANCE_MS) {
+        return refuse("the attestation would live too long");
+    }
+    PeerAnswer::Attested(node.sign_attestation(envelope, expires_at))
+}
+
+/// Takes a peer's signature, after its wave has arrived here, too.
+async fn note(node: &Node, from: NodeId, wave: u64, signature: Signature) -> PeerAnswer {
+    let mut applied = node.log.applied();
+    let arrives = async {
+        while !node.state().waves.contains_key(&wave) {
+            if applied.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+    if tokio::time::timeout(WAVE_WAIT, arrives).await.is_err() {
+        return PeerAnswer::Refused(format!("wave {wave} is not known here"));
+    }
+    let state = node.state();
+    let is_own = state.trust.as_ref().and_then(|trust| trust.node_of(signature.key)) == Some(from);
+    if is_own && node.book.accept(&state, wave, signature, node.clock.now()) {
+        return PeerAnswer::Noted;
+    }
+    PeerAnswer::Refused("the signature is not the sender's under this wave".into())
+}
+
+/// How this controller is.
+#[must_use]
+pub fn status(node: &Node) -> NodeStatus {
+    let leadership = *node.log.leadership().borrow();
+    NodeStatus {
+        node: node.card.node,
+        pid: std::process::id(),
+        applied: *node.log.applied().borrow(),
+        term: leadership.term,
+        leader: leadership.leader,
+        now: node.clock.now(),
+        agents: u32::try_from(node.registry.len()).unwrap_or(u32::MAX),
+        refusals: node.book.refusals(),
+    }
+}

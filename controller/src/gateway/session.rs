@@ -1,0 +1,181 @@
+//! One agent's session: hello and welcome, then intents out, reports in, beats and renewals on the control stream.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use dotmac_domain::{Command, audit::Stream, envelope::Actor};
+use dotmac_protocol::{
+    frame::{AgentFrame, ControllerFrame, Hello, INVENTORY_MAX, Welcome},
+    ids::{AgentId, Sequence, UnitId},
+};
+use dotmac_runtime::{
+    pki,
+    quic::{read_frame, write_frame},
+    tls,
+};
+use quinn::{Connection, RecvStream, SendStream};
+use tokio::sync::mpsc;
+
+use super::{Gateway, PROPOSE_DEADLINE, STEP_DEADLINE, SessionError};
+use crate::{dispatch, node::Node};
+
+/// Frames that wait for the control stream at most.
+const CONTROL_QUEUE: usize = 64;
+
+impl Gateway {
+    /// Runs one session to its end.
+    pub(super) async fn session(&self, connection: &Connection) -> Result<(), SessionError> {
+        let agent = self.admitted(connection).await?;
+        let (mut send, mut receive) = within(connection.accept_bi()).await??;
+        let hello = match within(read_frame::<AgentFrame>(&mut receive)).await?? {
+            Some(AgentFrame::Hello(hello)) => hello,
+            Some(_) | None => return Err(SessionError::Hello),
+        };
+        self.check_hello(&agent, &hello)?;
+        let welcome = self.welcome(&agent, &hello);
+        within(write_frame(&mut send, &ControllerFrame::Welcome(welcome))).await??;
+        let key = tls::peer(connection)?.key;
+        let now = self.node.clock.now();
+        self.node.registry.insert(&agent, connection, key, hello.software.clone(), now);
+        tracing::info!(%agent, software = hello.software, "agent connected");
+        let ended = self.run_session(connection, &agent, &hello, send, receive).await;
+        self.node.registry.remove(&agent, connection);
+        tracing::info!(%agent, "agent gone");
+        ended
+    }
+
+    fn check_hello(&self, agent: &AgentId, hello: &Hello) -> Result<(), SessionError> {
+        let state = self.node.state();
+        let is_life = state
+            .agents
+            .get(agent)
+            .is_some_and(|entry| entry.incarnation == hello.incarnation);
+        let fits = hello.agent == *agent && is_life && hello.inventory.len() <= INVENTORY_MAX;
+        if fits { Ok(()) } else { Err(SessionError::Hello) }
+    }
+
+    fn welcome(&self, agent: &AgentId, hello: &Hello) -> Welcome {
+        let state = self.node.state();
+        let stream = Stream::Agent(agent.clone(), hello.incarnation.clone());
+        let is_behind =
+            state.trust.as_ref().is_some_and(|trust| trust.version > hello.trust_version);
+        let trust_roots =
+            if is_behind { vec![self.node.genesis.trust_root.clone()] } else { Vec::new() };
+        Welcome {
+            node: self.node.card.node,
+            now: self.node.clock.now(),
+            trust_roots,
+            controllers: self.addresses(),
+            acknowledged: state.streams.get(&stream).map_or(0, |head| head.sequence),
+        }
+    }
+
+    async fn run_session(
+        &self,
+        connection: &Connection,
+        agent: &AgentId,
+        hello: &Hello,
+        send: SendStream,
+        receive: RecvStream,
+    ) -> Result<(), SessionError> {
+        let (control, queue) = mpsc::channel(CONTROL_QUEUE);
+        tokio::select! {
+            ended = write_control(send, queue) => ended,
+            ended = self.read_control(agent, receive, control.clone()) => ended,
+            ended = self.take_reports(connection, agent, &hello.incarnation, control.clone()) => ended,
+            ended = deliver(&self.node, connection, agent) => ended,
+            reason = connection.closed() => Err(reason.into()),
+        }
+    }
+
+    async fn read_control(
+        &self,
+        agent: &AgentId,
+        mut receive: RecvStream,
+        control: mpsc::Sender<ControllerFrame>,
+    ) -> Result<(), SessionError> {
+        while let Some(frame) = read_frame::<AgentFrame>(&mut receive).await? {
+            let answer = match frame {
+                AgentFrame::Beat { .. } => ControllerFrame::Beat { now: self.node.clock.now() },
+                AgentFrame::Renew { request } => self.renew(agent, &request).await,
+                AgentFrame::Hello(_) => return Err(SessionError::Hello),
+            };
+            control.send(answer).await.map_err(|_| SessionError::Closed)?;
+        }
+        Err(SessionError::Closed)
+    }
+
+    async fn renew(&self, agent: &AgentId, request: &[u8]) -> ControllerFrame {
+        match self.certify(agent, request).await {
+            Ok(chain) => ControllerFrame::Renewed { chain },
+            Err(reason) => {
+                tracing::warn!(%agent, reason, "certificate not renewed");
+                ControllerFrame::Refused { reason }
+            }
+        }
+    }
+
+    /// A certificate for an agent's new key, once that key is in the State on a majority.
+    pub(super) async fn certify(
+        &self,
+        agent: &AgentId,
+        request: &[u8],
+    ) -> Result<Vec<Vec<u8>>, String> {
+        let now = self.node.clock.now();
+        let key = pki::key_digest(request).map_err(|error| error.to_string())?;
+        let chain = self
+            .issuer
+            .issue_agent(request, &self.node.genesis.cluster, agent, now, self.certificate_ms)
+            .map_err(|error| error.to_string())?;
+        let not_after = now.plus_millis(self.certificate_ms);
+        let command = Command::RenewCertificate { key, not_after };
+        let actor = Actor::Agent(agent.clone());
+        match self.node.propose(actor, command, PROPOSE_DEADLINE).await {
+            Ok(Ok(_)) => Ok(chain),
+            Ok(Err(rejection)) => Err(rejection.detail),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+async fn write_control(
+    mut send: SendStream,
+    mut queue: mpsc::Receiver<ControllerFrame>,
+) -> Result<(), SessionError> {
+    while let Some(frame) = queue.recv().await {
+        write_frame(&mut send, &frame).await?;
+    }
+    Err(SessionError::Closed)
+}
+
+/// Sends every signed, unacknowledged intent once a session, each on a stream of its own, newest State first.
+async fn deliver(
+    node: &Arc<Node>,
+    connection: &Connection,
+    agent: &AgentId,
+) -> Result<(), SessionError> {
+    let mut applied = node.log.applied();
+    let mut signatures = node.book.changes();
+    let mut sent: BTreeMap<UnitId, Sequence> = BTreeMap::new();
+    loop {
+        applied.mark_unchanged();
+        signatures.mark_unchanged();
+        let state = node.state();
+        let is_sent = |unit: &UnitId, sequence| sent.get(unit).is_some_and(|one| *one >= sequence);
+        for outgoing in dispatch::outgoing(&state, &node.book, agent, is_sent) {
+            let mut stream = connection.open_uni().await?;
+            write_frame(&mut stream, &outgoing.delivery).await?;
+            // A stream that was reset already needs no end.
+            let _ = stream.finish();
+            sent.insert(outgoing.unit, outgoing.sequence);
+        }
+        tokio::select! {
+            changed = applied.changed() => changed.map_err(|_| SessionError::Closed)?,
+            changed = signatures.changed() => changed.map_err(|_| SessionError::Closed)?,
+        }
+    }
+}
+
+async fn within<T>(step: impl Future<Output = T>) -> Result<T, SessionError> {
+    tokio::time::timeout(STEP_DEADLINE, step).await.map_err(|_| SessionError::Slow)
+}
+

@@ -1,0 +1,177 @@
+//! From started processes to a fleet that is ready: controllers answer, every region has its agent, the demo release
+//! is there. All of it through the API with the admin's token, like anybody.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use dotmac_protocol::ids::RegionId;
+use dotmac_runtime::{disk, entropy::Entropy, process::Signal};
+use serde_json::Value;
+use tokio::time::Instant;
+
+use super::{layout::Layout, member::Member, release};
+use crate::cli::{
+    Client, agents, elapsed_ms, encode, failure::Failure, logs::tail, releases, view,
+};
+
+/// Milliseconds for all of it; a first start on a small machine takes a few thousand.
+const PATIENCE_MS: u64 = 60_000;
+/// Milliseconds between two looks.
+const LOOK_MS: u64 = 50;
+/// Milliseconds that a join token lives.
+const TOKEN_LIFETIME_MS: u64 = 3_600_000;
+
+/// Brings a started fleet to the point where it can be used.
+pub(crate) async fn settle(
+    layout: &Layout,
+    client: &Client,
+    entropy: &Entropy,
+    tell: &impl Fn(&str),
+) -> Result<(), Failure> {
+    let started = Instant::now();
+    let controllers = client.servers().len();
+    wait(
+        layout,
+        started,
+        "the controllers are not ready",
+        async || {
+            let mut ready = 0;
+            for index in 0..controllers {
+                ready += usize::from(client.is_ready(index).await.unwrap_or(false));
+            }
+            Ok(ready == controllers)
+        },
+    )
+    .await?;
+    tell(&format!("{controllers} controllers are ready"));
+    let agents = Member::all(layout)
+        .into_iter()
+        .filter(|member| !member.is_controller());
+    let agents: Vec<_> = agents.collect();
+    admit(client, entropy, &agents).await?;
+    wait(
+        layout,
+        started,
+        "not every agent is connected",
+        async || {
+            let connected = regions(&agents::list(client).await?, true);
+            Ok(agents.iter().all(|agent| connected.contains(&agent.name)))
+        },
+    )
+    .await?;
+    tell(&format!("{} agents are connected", agents.len()));
+    add_demo(layout, client).await
+}
+
+/// A join token for every region whose agent never joined.
+async fn admit(client: &Client, entropy: &Entropy, agents: &[Member]) -> Result<(), Failure> {
+    let known = regions(&agents::list(client).await?, false);
+    for agent in agents.iter().filter(|agent| !known.contains(&agent.name)) {
+        let region: RegionId = agent.name.parse().expect("regions are labels");
+        let (token, _) = agents::make_token(client, entropy, region, TOKEN_LIFETIME_MS).await?;
+        let path = agent.join_token();
+        disk::write_atomic(&path, format!("{}\n", token.to_text()).as_bytes(), 0o600)
+            .map_err(|cause| Failure::io("write", &path, &cause))?;
+        // One that runs already holds an older token, from a first start that was interrupted.
+        if let Some(identity) = agent.pid_file.running()
+            && let Err(cause) = identity.send_signal(Signal::TERM)
+        {
+            tracing::debug!(%cause, "not restarted");
+        }
+    }
+    Ok(())
+}
+
+fn regions(agents: &[Value], only_connected: bool) -> BTreeSet<String> {
+    agents
+        .iter()
+        .filter(|agent| !only_connected || agent["status"] == "connected")
+        .map(|agent| view::text(agent, "region"))
+        .collect()
+}
+
+async fn add_demo(layout: &Layout, client: &Client) -> Result<(), Failure> {
+    let program = layout.program(release::DEMO_PROGRAM);
+    let manifest = release::demo(&program, false)?;
+    let path = |version: &str| format!("{}/{}/{}", releases::PATH, manifest.name, encode(version));
+    let known: Value = match client.get(&path(manifest.version.as_str())).await {
+        Err(Failure::NotFound(_)) => Value::Null,
+        other => other?,
+    };
+    let digest = view::text(&known, "digest");
+    let manifest = match digest.as_str() {
+        "" => manifest,
+        same if same == manifest.digest().to_string() => return Ok(()),
+        _ => release::demo(&program, true)?,
+    };
+    client
+        .post(releases::PATH, Some(&release::body(&manifest)))
+        .await
+        .map(|_| ())
+}
+
+/// Looks until it holds. What keeps a process from running is said when the time is over.
+async fn wait(
+    layout: &Layout,
+    started: Instant,
+    why_not: &str,
+    mut holds: impl AsyncFnMut() -> Result<bool, Failure>,
+) -> Result<(), Failure> {
+    loop {
+        let cause = match holds().await {
+            Ok(true) => return Ok(()),
+            Ok(false) => String::new(),
+            Err(failure @ (Failure::Unreachable { .. } | Failure::Failed(_))) => {
+                format!(": {failure}")
+            }
+            Err(refused) => return Err(refused),
+        };
+        if elapsed_ms(started) >= PATIENCE_MS {
+            let waited = PATIENCE_MS / 1_000;
+            let ailing = ailing(layout);
+            return Err(Failure::TimedOut(format!(
+                "{why_not} after {waited} s{cause}{ailing}"
+            )));
+        }
+        tokio::time::sleep(Duration::from_millis(LOOK_MS)).await;
+    }
+}
+
+/// The processes that do not run, with the last line each of them said.
+fn ailing(layout: &Layout) -> String {
+    let mut text = String::new();
+    for member in Member::all(layout)
+        .iter()
+        .filter(|member| member.pid_file.running().is_none())
+    {
+        let said = tail(&member.crash_log(), 1)
+            .map(|(text, _)| text)
+            .unwrap_or_default();
+        let said = if said.trim().is_empty() {
+            "it said nothing"
+        } else {
+            said.trim()
+        };
+        text.push_str(&format!("\n  {} does not run: {said}", member.name));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::regions;
+
+    #[test]
+    fn an_agent_that_joined_before_needs_no_token_even_if_it_is_away() {
+        let agents = [
+            json!({"region": "do-fra1", "status": "connected"}),
+            json!({"region": "byov-lagos", "status": "disconnected"}),
+        ];
+        assert_eq!(regions(&agents, false).len(), 2);
+        assert_eq!(
+            regions(&agents, true).into_iter().collect::<Vec<_>>(),
+            ["do-fra1"]
+        );
+    }
+}

@@ -1,0 +1,70 @@
+//! The replicated log as the rest of the controller sees it. The real one is `raft`; tests use one in memory.
+
+use std::{sync::Arc, time::Duration};
+
+use dotmac_domain::{
+    Envelope, Reply, State,
+    audit::{Fact, Stream},
+};
+use dotmac_protocol::ids::NodeId;
+use futures::future::BoxFuture;
+use thiserror::Error;
+use tokio::sync::watch;
+
+use crate::peers::{PeerAnswer, PeerCall};
+
+/// Who leads, as far as this controller knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Leadership {
+    /// The Raft term.
+    pub term: u64,
+    /// The leader of that term; `None` while there is none.
+    pub leader: Option<NodeId>,
+}
+
+/// Why the log did not answer.
+#[derive(Debug, Error, Clone, PartialEq, Eq)]
+pub enum LogError {
+    /// Nobody leads, or the leader cannot reach a majority.
+    #[error("no majority of the controllers can be reached: {0}")]
+    Unavailable(String),
+    /// It may or may not have been accepted; asking again with the same request id is safe.
+    #[error("no answer within {0:?}; asking again with the same idempotency key is safe")]
+    TimedOut(Duration),
+    /// Too much is waiting already; nothing was queued.
+    #[error("too many changes are waiting")]
+    Overloaded,
+    /// This node's disk is at its reserve or failing.
+    #[error("this controller's storage refuses: {0}")]
+    Storage(String),
+    /// A peer refused a call, for example because it does not agree with what it was asked to vouch for.
+    #[error("controller {node} refuses: {reason}")]
+    Refused { node: NodeId, reason: String },
+}
+
+/// The replicated log and what hangs on it.
+pub trait Log: Send + Sync + 'static {
+    /// The newest State applied on this node; cheap.
+    fn state(&self) -> Arc<State>;
+    /// Index of the last entry applied on this node; wakes when it changes. Carries no data on purpose.
+    fn applied(&self) -> watch::Receiver<u64>;
+    /// Who leads; wakes when it changes.
+    fn leadership(&self) -> watch::Receiver<Leadership>;
+    /// Proposes through whichever node leads and waits until it is applied there.
+    fn propose(
+        &self,
+        envelope: Envelope,
+        deadline: Duration,
+    ) -> BoxFuture<'_, Result<Reply, LogError>>;
+    /// Returns once this node's State contains everything that was committed before the call (ReadIndex).
+    fn barrier(&self, deadline: Duration) -> BoxFuture<'_, Result<(), LogError>>;
+    /// Asks another controller something.
+    fn call(
+        &self,
+        node: NodeId,
+        call: PeerCall,
+        deadline: Duration,
+    ) -> BoxFuture<'_, Result<PeerAnswer, LogError>>;
+    /// Links of an audit stream from this node's ledger: those with a sequence above `after`, at most `limit`.
+    fn facts(&self, stream: &Stream, after: u64, limit: usize) -> Result<Vec<Fact>, LogError>;
+}

@@ -1,0 +1,121 @@
+//! What controllers ask each other besides Raft: to vouch for a request, for signatures, for whom they hear.
+
+use dotmac_domain::Envelope;
+use dotmac_protocol::{
+    codec::Format,
+    ids::{AgentId, NodeId},
+    keys::Signature,
+    time::Timestamp,
+};
+use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+
+/// A question to a peer.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PeerCall {
+    /// Check this bearer token yourself, and sign that its holder asked for this command.
+    Attest {
+        /// The token's whole text. Never logged.
+        bearer: String,
+        /// The request, without evidence.
+        envelope: Box<Envelope>,
+        /// When the attestation is to end.
+        expires_at: Timestamp,
+    },
+    /// Here is my signature under a wave.
+    Countersign {
+        /// The wave.
+        wave: u64,
+        /// The signature.
+        signature: Signature,
+    },
+    /// Which signatures under this wave do you have?
+    Signatures {
+        /// The wave.
+        wave: u64,
+    },
+    /// These agents are connected to me.
+    Hear {
+        /// Who, and with which program.
+        agents: Vec<HeardAgent>,
+    },
+    /// How are you?
+    Status,
+}
+
+/// An agent with a live session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeardAgent {
+    /// Who.
+    pub agent: AgentId,
+    /// Version of its program.
+    pub software: String,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+impl Format for PeerCall {
+    const KIND: &'static str = "peer call";
+    const VERSION: u8 = 1;
+    const BYTES_MAX: usize = 2 * 1024 * 1024;
+}
+
+impl std::fmt::Debug for PeerCall {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(match self {
+            Self::Attest { .. } => "Attest",
+            Self::Countersign { .. } => "Countersign",
+            Self::Signatures { .. } => "Signatures",
+            Self::Hear { .. } => "Hear",
+            Self::Status => "Status",
+        })
+    }
+}
+
+/// A peer's answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PeerAnswer {
+    /// Its attestation.
+    Attested(Signature),
+    /// Signatures under the wave, and when each was made by its signer's clock.
+    Signatures(Vec<(Signature, Timestamp)>),
+    /// Done; nothing to say.
+    Noted,
+    /// How it is.
+    Status(NodeStatus),
+    /// It will not, and why.
+    Refused(String),
+}
+
+impl Format for PeerAnswer {
+    const KIND: &'static str = "peer answer";
+    const VERSION: u8 = 1;
+    const BYTES_MAX: usize = 1024 * 1024;
+}
+
+/// How a controller is, in its own words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// Which one.
+    pub node: NodeId,
+    /// Its process id.
+    pub pid: u32,
+    /// Index of the last entry applied.
+    pub applied: u64,
+    /// The Raft term it is in.
+    pub term: u64,
+    /// Whom it takes for the leader.
+    pub leader: Option<NodeId>,
+    /// Its clock.
+    pub now: Timestamp,
+    /// Agents connected to it.
+    pub agents: u32,
+    /// Waves it refused to sign lately, with the reason.
+    pub refusals: Vec<String>,
+}
+
+/// Answers peers' calls. `from` is whom the peer's certificate names.
+pub trait PeerHandler: Send + Sync + 'static {
+    /// Answers one call; a refusal is an answer, too.
+    fn handle(&self, from: NodeId, call: PeerCall) -> BoxFuture<'_, PeerAnswer>;
+}

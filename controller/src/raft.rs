@@ -1,0 +1,453 @@
+//! One replicated log for all controllers: proposals in, the applied State and its facts out.
+//!
+//! ```text
+//!   propose -> batcher -> (leader's batcher ->) Raft -> log_store      on disk on a majority
+//!                                                |
+//!                                          state_machine -> State, ledger, snapshots
+//!   barrier -> read                links -> server                    streams between controllers
+//! ```
+//! It refuses to decide what an entry means: that is `dotmac_domain`.
+
+pub mod batcher;
+pub mod links;
+pub mod lives;
+pub mod log_store;
+pub mod network;
+pub mod read;
+pub mod rpc;
+pub mod server;
+pub mod state_machine;
+pub mod types;
+
+#[cfg(test)]
+mod cluster_tests;
+#[cfg(test)]
+mod store_tests;
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::PathBuf,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::Duration,
+};
+
+use dotmac_domain::{
+    Envelope, Reply, State,
+    audit::{Fact, Stream},
+    command::NodeCard,
+};
+use dotmac_protocol::ids::{ClusterId, NodeId};
+use dotmac_runtime::{disk::SharedDisk, entropy::Entropy, supervise};
+use futures::future::BoxFuture;
+use openraft::{SnapshotPolicy, error::InitializeError, error::RaftError};
+use quinn::{ClientConfig, Connection, Endpoint};
+use thiserror::Error;
+use tokio::{sync::watch, task::JoinHandle};
+
+use crate::{
+    log::{Leadership, Log, LogError},
+    peers::{PeerAnswer, PeerCall, PeerHandler},
+    storage::{
+        directory::{Directory, DirectoryError},
+        engine::{Engine, EngineConfig, OnFatal, OpenError},
+        ledger::{Ledger, LedgerError},
+        snapshots::{SnapshotError, Snapshots},
+    },
+};
+use batcher::Batcher;
+use links::{AskError, Links, ends_at};
+use lives::{Lives, LivesError};
+use log_store::{LogStore, LogStoreError};
+use network::Network;
+use read::Reader;
+use rpc::{PeerReply, PeerRequest, Refusal};
+use server::{PeerServer, Shared};
+use state_machine::{StateMachine, StateMachineError, View};
+use types::{Node, Raft, error_chain};
+
+/// How one controller takes part.
+#[derive(Debug, Clone)]
+pub struct RaftConfig {
+    /// This controller.
+    pub node: NodeId,
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// All controllers, this one too, as the cluster was created.
+    pub members: Vec<NodeCard>,
+    /// Where everything is kept.
+    pub directory: PathBuf,
+    /// Limits of the storage.
+    pub engine: EngineConfig,
+    /// Entries between two snapshots.
+    pub snapshot_every: u64,
+}
+
+/// Entries between two snapshots, unless told otherwise.
+pub const SNAPSHOT_EVERY: u64 = 2_000;
+/// Milliseconds between heartbeats.
+const HEARTBEAT_MS: u64 = 150;
+/// Milliseconds without a leader after which a node stands for election, chosen anew each time.
+const ELECTION_MS: std::ops::Range<u64> = 600..1_200;
+/// Milliseconds that sending and installing a snapshot may take.
+const SNAPSHOT_MS: u64 = 120_000;
+/// Entries replicated at once at most; their bytes are limited by the log.
+const REPLICATED_MAX: u64 = 64;
+/// Entries removed from the log at once at least.
+const PURGE_MIN: u64 = 128;
+
+/// Why a controller cannot take part.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The storage directory cannot be used.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// The database cannot be opened.
+    #[error(transparent)]
+    Engine(#[from] OpenError),
+    /// The ledger cannot be opened.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The log cannot be opened.
+    #[error(transparent)]
+    Log(#[from] LogStoreError),
+    /// The snapshots cannot be opened.
+    #[error(transparent)]
+    Snapshots(#[from] SnapshotError),
+    /// The State cannot be brought back.
+    #[error(transparent)]
+    State(#[from] StateMachineError),
+    /// The lives of disks cannot be read.
+    #[error(transparent)]
+    Lives(#[from] LivesError),
+    /// Raft itself does not start.
+    #[error("raft cannot be started: {0}")]
+    Raft(String),
+    /// A blocking task ended early: the program is stopping.
+    #[error("the start was interrupted")]
+    Interrupted,
+}
+
+/// The replicated log on one controller.
+pub struct RaftLog {
+    raft: Raft,
+    engine: Engine,
+    ledger: Ledger,
+    links: Links,
+    view: View,
+    leadership: watch::Receiver<Leadership>,
+    stopped: watch::Receiver<Option<String>>,
+    batcher: Batcher,
+    reader: Reader,
+    server: PeerServer,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl fmt::Debug for RaftLog {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "RaftLog({:?})", *self.leadership.borrow())
+    }
+}
+
+impl RaftLog {
+    /// Opens the storage and starts to take part. `endpoint` dials the peers with `client`, which shows this node's
+    /// certificate; whoever accepts connections hands those of controllers to [`RaftLog::serve`].
+    pub async fn start(
+        config: RaftConfig,
+        endpoint: Endpoint,
+        client: ClientConfig,
+        disk: SharedDisk,
+        on_fatal: OnFatal,
+        entropy: &Entropy,
+    ) -> Result<Arc<Self>, StartError> {
+        let stores = Stores::open(&config, disk, on_fatal).await?;
+        let lives = Lives::open(stores.engine.clone(), entropy).await?;
+        let incarnations: BTreeMap<u64, _> = config
+            .members
+            .iter()
+            .map(|card| (card.node.0, card.incarnation.clone()))
+            .collect();
+        let links = Links::new(endpoint, client, lives, incarnations.clone());
+        let nodes = nodes(&config.members);
+        for (node, place) in nodes.iter().filter(|(node, _)| **node != config.node.0) {
+            links.keep(*node, &place.link_address);
+        }
+        let network = Network::new(links.clone(), stores.ledger.clone());
+        let settings = Arc::new(settings(&config)?);
+        let raft = Raft::new(config.node.0, settings, network, stores.log, stores.machine)
+            .await
+            .map_err(|error| StartError::Raft(error_chain(&error)))?;
+        match raft.initialize(nodes).await {
+            Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
+            Err(error) => return Err(StartError::Raft(error_chain(&error))),
+        }
+        let node = config.node.0;
+        let (batcher, proposing) =
+            Batcher::start(node, raft.clone(), links.clone(), stores.engine.clone());
+        let (reader, reading) =
+            Reader::start(node, raft.clone(), links.clone(), stores.view.applied());
+        let server = PeerServer::new(Shared {
+            raft: raft.clone(),
+            links: links.clone(),
+            engine: stores.engine.clone(),
+            ledger: stores.ledger.clone(),
+            snapshots: stores.snapshots,
+            batcher: batcher.clone(),
+            incarnations,
+            handler: OnceLock::new(),
+            receiving: tokio::sync::Mutex::default(),
+        });
+        let (leadership_sender, leadership) = watch::channel(Leadership::default());
+        let (stopped_sender, stopped) = watch::channel(None);
+        let watching = supervise::spawn(
+            "leadership",
+            watch_raft(raft.clone(), leadership_sender, stopped_sender),
+        );
+        Ok(Arc::new(Self {
+            raft,
+            engine: stores.engine,
+            ledger: stores.ledger,
+            links,
+            view: stores.view,
+            leadership,
+            stopped,
+            batcher,
+            reader,
+            server,
+            tasks: Mutex::new(vec![proposing, reading, watching]),
+        }))
+    }
+
+    /// Whom the product's own calls of peers go to. Until then they are refused.
+    pub fn set_handler(&self, handler: Arc<dyn PeerHandler>) {
+        self.server.set_handler(handler);
+    }
+
+    /// Serves a connection that another controller opened, until it ends.
+    pub async fn serve(&self, connection: Connection) {
+        self.server.serve(connection).await;
+    }
+
+    /// Resolves when Raft stopped by itself, with the reason: the process should end.
+    pub async fn stopped(&self) -> String {
+        let mut stopped = self.stopped.clone();
+        match stopped.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or_default(),
+            Err(_) => "raft was shut down".into(),
+        }
+    }
+
+    /// Stops taking part and closes the storage; it is free once the last handle is dropped.
+    pub async fn shutdown(&self) {
+        let tasks = std::mem::take(&mut *self.lock_tasks());
+        for task in &tasks {
+            task.abort();
+        }
+        for task in tasks {
+            // Aborted on purpose.
+            let _ = task.await;
+        }
+        if let Err(error) = self.raft.shutdown().await {
+            tracing::warn!(%error, "raft ended by a panic");
+        }
+        self.links.close();
+        self.engine.close().await;
+    }
+
+    /// Raft itself, for tests and membership.
+    #[must_use]
+    pub fn raft(&self) -> &Raft {
+        &self.raft
+    }
+
+    /// The facts.
+    #[must_use]
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    fn lock_tasks(&self) -> std::sync::MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Log for RaftLog {
+    fn state(&self) -> Arc<State> {
+        self.view.state()
+    }
+
+    fn applied(&self) -> watch::Receiver<u64> {
+        self.view.applied()
+    }
+
+    fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.leadership.clone()
+    }
+
+    fn propose(
+        &self,
+        envelope: Envelope,
+        deadline: Duration,
+    ) -> BoxFuture<'_, Result<Reply, LogError>> {
+        Box::pin(async move {
+            let answer = self.batcher.propose(envelope, ends_at(deadline)).await;
+            answer.map_err(|refusal| log_error(refusal, deadline))
+        })
+    }
+
+    fn barrier(&self, deadline: Duration) -> BoxFuture<'_, Result<(), LogError>> {
+        Box::pin(async move {
+            let reached = self.reader.barrier(ends_at(deadline)).await;
+            reached.map_err(|refusal| match refusal {
+                Refusal::TimedOut | Refusal::NotLeader => {
+                    LogError::Unavailable("no leader answered in time".into())
+                }
+                refusal => log_error(refusal, deadline),
+            })
+        })
+    }
+
+    fn call(
+        &self,
+        node: NodeId,
+        call: PeerCall,
+        deadline: Duration,
+    ) -> BoxFuture<'_, Result<PeerAnswer, LogError>> {
+        Box::pin(async move {
+            let asked = self
+                .links
+                .ask(node.0, PeerRequest::Call(call), deadline)
+                .await;
+            let refused = |reason: String| LogError::Refused { node, reason };
+            match asked {
+                Ok(PeerReply::Answer(answer)) => match *answer {
+                    PeerAnswer::Refused(reason) => Err(refused(reason)),
+                    answer => Ok(answer),
+                },
+                Ok(PeerReply::Refused(refusal)) => Err(log_error(refusal, deadline)),
+                Ok(_) => Err(refused("an answer to another question".into())),
+                Err(AskError::Late { .. }) => Err(LogError::TimedOut(deadline)),
+                Err(error) => Err(LogError::Unavailable(error_chain(&error))),
+            }
+        })
+    }
+
+    fn facts(&self, stream: &Stream, after: u64, limit: usize) -> Result<Vec<Fact>, LogError> {
+        let facts = self.ledger.read(stream, after, limit);
+        facts.map_err(|error| LogError::Storage(error_chain(&error)))
+    }
+}
+
+/// Everything that lies on the disk, open.
+struct Stores {
+    engine: Engine,
+    ledger: Ledger,
+    snapshots: Snapshots,
+    log: LogStore,
+    machine: StateMachine,
+    view: View,
+}
+
+impl Stores {
+    async fn open(
+        config: &RaftConfig,
+        disk: SharedDisk,
+        on_fatal: OnFatal,
+    ) -> Result<Self, StartError> {
+        let (path, limits) = (config.directory.clone(), config.engine.clone());
+        let opening = tokio::task::spawn_blocking(move || {
+            let directory = Directory::open(&path, disk.as_ref())?;
+            let engine = Engine::open(directory, &limits, disk.clone(), on_fatal)?;
+            let ledger = Ledger::open(engine.clone())?;
+            let snapshots = Snapshots::open(&path, disk)?;
+            let log = LogStore::open(engine.clone(), ledger.clone())?;
+            let (machine, view) = StateMachine::open(ledger.clone(), snapshots.clone())?;
+            Ok(Self {
+                engine,
+                ledger,
+                snapshots,
+                log,
+                machine,
+                view,
+            })
+        });
+        opening.await.unwrap_or(Err(StartError::Interrupted))
+    }
+}
+
+/// The members as Raft knows them.
+fn nodes(members: &[NodeCard]) -> BTreeMap<u64, Node> {
+    let place = |card: &NodeCard| Node {
+        link_address: card.link_address.clone(),
+        api_address: card.api_address.clone(),
+    };
+    members
+        .iter()
+        .map(|card| (card.node.0, place(card)))
+        .collect()
+}
+
+fn settings(config: &RaftConfig) -> Result<openraft::Config, StartError> {
+    let settings = openraft::Config {
+        cluster_name: config.cluster.to_string(),
+        heartbeat_interval: HEARTBEAT_MS,
+        election_timeout_min: ELECTION_MS.start,
+        election_timeout_max: ELECTION_MS.end,
+        install_snapshot_timeout: SNAPSHOT_MS,
+        max_payload_entries: REPLICATED_MAX,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(config.snapshot_every),
+        // More than one whole interval, so that the snapshot before the newest is of use with the log.
+        max_in_snapshot_log_to_keep: config.snapshot_every * 9 / 4,
+        replication_lag_threshold: config.snapshot_every * 4,
+        purge_batch_size: PURGE_MIN,
+        ..openraft::Config::default()
+    };
+    let checked = settings.validate();
+    checked.map_err(|error| StartError::Raft(error.to_string()))
+}
+
+/// Passes on who leads, and that Raft ended.
+async fn watch_raft(
+    raft: Raft,
+    leadership: watch::Sender<Leadership>,
+    stopped: watch::Sender<Option<String>>,
+) {
+    let mut metrics = raft.metrics();
+    loop {
+        let (now, running) = {
+            let metrics = metrics.borrow_and_update();
+            let now = Leadership {
+                term: metrics.current_term,
+                leader: metrics.current_leader.map(NodeId),
+            };
+            (now, metrics.running_state.clone())
+        };
+        leadership.send_if_modified(|known| {
+            let changed = *known != now;
+            if changed {
+                tracing::info!(term = now.term, leader = ?now.leader, "leadership changed");
+                *known = now;
+            }
+            changed
+        });
+        if let Err(error) = running {
+            tracing::error!(error = error_chain(&error), "raft stopped");
+            stopped.send_replace(Some(error_chain(&error)));
+            return;
+        }
+        if metrics.changed().await.is_err() {
+            stopped.send_replace(Some("raft ended".into()));
+            return;
+        }
+    }
+}
+
+fn log_error(refusal: Refusal, deadline: Duration) -> LogError {
+    match refusal {
+        Refusal::NotLeader => LogError::Unavailable("there is no leader".into()),
+        Refusal::Overloaded => LogError::Overloaded,
+        Refusal::Reserve(detail) => LogError::Storage(detail),
+        Refusal::TimedOut => LogError::TimedOut(deadline),
+        Refusal::Other(detail) => LogError::Unavailable(detail),
+    }
+}

@@ -1,0 +1,210 @@
+//! Three controllers over real QUIC on the loopback: elections, loss, return, snapshots, and who may not return.
+
+mod fleet;
+
+use std::time::Duration;
+
+use dotmac_domain::audit::{Fact, Stream};
+use futures::future::join_all;
+use tokio::time::Instant;
+
+use crate::{
+    log::{Log, LogError},
+    peers::PeerCall,
+    storage::ledger::Ledger,
+};
+use dotmac_protocol::ids::NodeId;
+use fleet::{Fleet, PATIENCE, note};
+
+/// Snapshots so rare that a test never sees one.
+const NEVER: u64 = 1_000_000;
+
+fn platform(ledger: &Ledger) -> Vec<Fact> {
+    let mut facts: Vec<Fact> = Vec::new();
+    loop {
+        let after = facts.last().map_or(0, |fact| fact.sequence);
+        let more = ledger.read(&Stream::Platform, after, 1_000).unwrap();
+        if more.is_empty() {
+            return facts;
+        }
+        facts.extend(more);
+    }
+}
+
+/// Asserts that all given controllers hold the same State and the same facts.
+fn assert_agree(fleet: &Fleet, nodes: &[u64]) {
+    let newest = *nodes
+        .iter()
+        .max_by_key(|node| *fleet.log(**node).applied().borrow())
+        .unwrap();
+    let expected = fleet.log(newest).state().digest();
+    let facts = platform(fleet.log(newest).ledger());
+    for node in nodes {
+        fleet.catch_up(*node, newest);
+        assert_eq!(
+            fleet.log(*node).state().digest(),
+            expected,
+            "state of controller {node}"
+        );
+        let found = platform(fleet.log(*node).ledger());
+        assert!(found == facts, "facts of controller {node}");
+    }
+}
+
+#[test]
+fn three_controllers_survive_the_loss_and_the_return_of_their_leader() {
+    let mut fleet = Fleet::start(NEVER);
+    for node in 1..=3 {
+        for number in 0..5 {
+            fleet
+                .propose(node, note(10 * node + number))
+                .unwrap()
+                .unwrap();
+        }
+    }
+    assert_agree(&fleet, &[1, 2, 3]);
+    let leader = fleet.leader(1, |_| true);
+    let others: Vec<u64> = (1..=3).filter(|node| *node != leader).collect();
+    let killed = Instant::now();
+    fleet.kill(leader);
+    fleet.propose(others[0], note(100)).unwrap().unwrap();
+    let accepted = killed.elapsed();
+    assert!(
+        accepted < Duration::from_secs(3),
+        "writes were refused for {accepted:?}"
+    );
+    fleet.propose(others[1], note(101)).unwrap().unwrap();
+    assert_eq!(platform(fleet.log(others[0]).ledger()).len(), 1 + 15 + 2);
+    fleet.revive(leader);
+    fleet.catch_up(leader, others[0]);
+    assert_agree(&fleet, &[1, 2, 3]);
+    // A request that is repeated, here through another controller, is answered and not done again.
+    fleet.propose(leader, note(100)).unwrap().unwrap();
+    assert_agree(&fleet, &[1, 2, 3]);
+    assert_eq!(platform(fleet.log(leader).ledger()).len(), 1 + 15 + 2);
+}
+
+#[test]
+fn a_barrier_shows_every_controller_what_was_accepted_before() {
+    let fleet = Fleet::start(NEVER);
+    for round in 0..10 {
+        fleet.propose(1 + round % 3, note(round)).unwrap().unwrap();
+        let reader = 1 + (round + 1) % 3;
+        let log = fleet.log(reader);
+        fleet
+            .on(reader, async move { log.barrier(PATIENCE).await })
+            .unwrap();
+        let seen = fleet.log(reader).state().streams[&Stream::Platform].sequence;
+        assert_eq!(seen, round + 2, "round {round}");
+    }
+}
+
+#[test]
+fn waiting_proposals_share_an_entry() {
+    let fleet = Fleet::start(NEVER);
+    let follower = 1 + fleet.leader(1, |_| true) % 3;
+    let log = fleet.log(follower);
+    let before = *log.applied().borrow();
+    fleet.on(follower, async {
+        let notes = (0..600).map(|number| log.propose(note(number), PATIENCE));
+        for answer in join_all(notes).await {
+            answer.unwrap().unwrap();
+        }
+        log.barrier(PATIENCE).await.unwrap();
+    });
+    let entries = *log.applied().borrow() - before;
+    assert!(
+        (2..100).contains(&entries),
+        "{entries} entries for 600 proposals"
+    );
+    assert_agree(&fleet, &[1, 2, 3]);
+    assert_eq!(platform(log.ledger()).len(), 601);
+}
+
+#[test]
+fn a_controller_that_was_away_too_long_gets_a_snapshot_with_its_facts() {
+    let mut fleet = Fleet::start(100);
+    let leader = fleet.leader(1, |_| true);
+    let away = 1 + leader % 3;
+    fleet.kill(away);
+    for number in 0..1_200 {
+        fleet.propose(leader, note(number)).unwrap().unwrap();
+    }
+    let purged = fleet.on(leader, {
+        let log = fleet.log(leader);
+        let mut metrics = log.raft().metrics();
+        async move {
+            let purged = metrics.wait_for(|metrics| metrics.purged.is_some());
+            purged.await.unwrap().purged.unwrap().index
+        }
+    });
+    assert!(purged > 20, "the log still starts at {purged}");
+    fleet.revive(away);
+    fleet.catch_up(away, leader);
+    assert_agree(&fleet, &[1, 2, 3]);
+    let snapshot = fleet.log(away).raft().metrics().borrow().snapshot;
+    assert!(snapshot.is_some_and(|log_id| log_id.index > purged));
+    // It comes back from its own disk, too.
+    fleet.kill(away);
+    fleet.revive(away);
+    fleet.catch_up(away, leader);
+    assert_agree(&fleet, &[1, 2, 3]);
+}
+
+#[test]
+fn a_controller_without_its_storage_is_not_taken_back() {
+    let mut fleet = Fleet::start(NEVER);
+    fleet.propose(1, note(1)).unwrap().unwrap();
+    assert_agree(&fleet, &[1, 2, 3]);
+    let leader = fleet.leader(1, |_| true);
+    let wiped = 1 + leader % 3;
+    fleet.kill(wiped);
+    std::fs::remove_dir_all(&fleet.members[usize::try_from(wiped).unwrap() - 1].directory).unwrap();
+    fleet.revive(wiped);
+    let log = fleet.log(wiped);
+    let refused = fleet.on(wiped, async move {
+        loop {
+            let call = log.call(NodeId(leader), PeerCall::Status, Duration::from_secs(1));
+            match call.await {
+                Err(LogError::Unavailable(detail)) if detail.contains("without the storage") => {
+                    return detail;
+                }
+                _ => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    });
+    assert!(
+        refused.contains(&format!("controller {wiped}")),
+        "{refused}"
+    );
+    for number in 2..10 {
+        fleet.propose(leader, note(number)).unwrap().unwrap();
+    }
+    assert_eq!(*fleet.log(wiped).applied().borrow(), 0);
+}
+
+#[test]
+fn without_a_majority_nothing_is_accepted_and_no_read_is_called_current() {
+    let mut fleet = Fleet::start(NEVER);
+    let leader = fleet.leader(1, |_| true);
+    for node in (1..=3).filter(|node| *node != leader) {
+        fleet.kill(node);
+    }
+    let log = fleet.log(leader);
+    let before = log.state().digest();
+    let (proposed, read) = fleet.on(leader, async {
+        let patience = Duration::from_millis(1_500);
+        tokio::join!(log.propose(note(1), patience), log.barrier(patience))
+    });
+    assert!(
+        matches!(proposed, Err(LogError::TimedOut(_))),
+        "{proposed:?}"
+    );
+    assert!(matches!(read, Err(LogError::Unavailable(_))), "{read:?}");
+    assert_eq!(log.state().digest(), before);
+    for node in (1..=3).filter(|node| *node != leader) {
+        fleet.revive(node);
+    }
+    fleet.propose(leader, note(2)).unwrap().unwrap();
+    assert_agree(&fleet, &[1, 2, 3]);
+}

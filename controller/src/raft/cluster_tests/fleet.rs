@@ -1,0 +1,348 @@
+//! Three controllers, each in a runtime of its own, so that one can be killed without a word to the others.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use dotmac_domain::{
+    Command, Envelope,
+    access::Role as AccessRole,
+    command::{CreateToken, Genesis, NodeCard},
+    envelope::{Actor, Evidence},
+};
+use dotmac_protocol::{
+    codec,
+    digest::Digest,
+    frame::ALPN_PEER,
+    ids::{Epoch, NodeId, RequestId, TrustVersion},
+    keys::{PublicKey, Signature},
+    time::Timestamp,
+    trust::{ControllerIdentity, Role, SignedTrustRoot, TRUST_ROOT_DOMAIN, TrustRoot},
+};
+use dotmac_runtime::{
+    clock::Clock,
+    disk::SystemDisk,
+    entropy::Entropy,
+    pki::{Issuer, KeyPair},
+    quic, supervise,
+    tls::{Identity, IdentityCell, PinnedIssuers, client_config, server_config},
+};
+use ed25519_dalek::SigningKey;
+use tokio::runtime::Runtime;
+
+use crate::{
+    log::{Log, LogError},
+    raft::{RaftConfig, RaftLog},
+    storage::{
+        directory::{Directory, DirectoryError},
+        engine::{EngineConfig, abort_on_fatal},
+    },
+};
+
+const HOUR_MS: u64 = 3_600_000;
+const RESET_KEY: [u8; 32] = [9; 32];
+/// How long anything may take before a test gives up.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// One controller of a fleet.
+pub(super) struct Member {
+    pub(super) card: NodeCard,
+    identity: IdentityCell,
+    pub(super) directory: PathBuf,
+    running: Option<Running>,
+}
+
+struct Running {
+    runtime: Runtime,
+    log: Arc<RaftLog>,
+}
+
+/// Three controllers that know each other.
+pub(super) struct Fleet {
+    pub(super) members: Vec<Member>,
+    pub(super) genesis: Genesis,
+    pinned: PinnedIssuers,
+    clock: Clock,
+    snapshot_every: u64,
+    _home: tempfile::TempDir,
+}
+
+impl Fleet {
+    /// Starts all three and founds the cluster.
+    pub(super) fn start(snapshot_every: u64) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let (clock, entropy) = (Clock::system(), Entropy::system());
+        let issuers: Vec<Issuer> = (1..=3)
+            .map(|node| Issuer::create(&cluster(), NodeId(node), &clock, &entropy))
+            .collect();
+        let signing: Vec<SigningKey> = (1..=3)
+            .map(|seed| SigningKey::from_bytes(&[seed; 32]))
+            .collect();
+        let trust = trust_root(&issuers, &signing);
+        let pinned = PinnedIssuers::of(&trust);
+        let members: Vec<Member> = (1..=3)
+            .zip(issuers.iter().zip(&signing))
+            .map(|(node, (issuer, signing))| member(node, issuer, signing, home.path(), &clock))
+            .collect();
+        let genesis = genesis(&trust, &signing, &members);
+        let mut fleet = Self {
+            members,
+            genesis,
+            pinned,
+            clock,
+            snapshot_every,
+            _home: home,
+        };
+        for node in 1..=3 {
+            fleet.revive(node);
+        }
+        let found = Command::Found(Box::new(fleet.genesis.clone()));
+        let found = envelope(u64::MAX, Actor::Founder, found);
+        fleet.propose(1, found).unwrap().unwrap();
+        fleet
+    }
+
+    /// Starts a controller again on its address and its directory.
+    pub(super) fn revive(&mut self, node: u64) {
+        let index = usize::try_from(node).unwrap() - 1;
+        assert!(self.members[index].running.is_none());
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        let cards: Vec<NodeCard> = self
+            .members
+            .iter()
+            .map(|member| member.card.clone())
+            .collect();
+        let member = &self.members[index];
+        let config = RaftConfig {
+            node: NodeId(node),
+            cluster: cluster(),
+            members: cards,
+            directory: member.directory.clone(),
+            engine: EngineConfig::default(),
+            snapshot_every: self.snapshot_every,
+        };
+        let address: SocketAddr = member.card.link_address.parse().unwrap();
+        let (identity, pinned, clock) = (
+            member.identity.clone(),
+            self.pinned.clone(),
+            self.clock.clone(),
+        );
+        let log = runtime.block_on(async move {
+            let server = server_config(identity.clone(), pinned.clone(), &[ALPN_PEER], &clock);
+            let client = client_config(Some(identity), pinned, ALPN_PEER, &clock);
+            let entropy = Entropy::system();
+            let endpoint =
+                quic::endpoint(Some(address), Some(server), &RESET_KEY, &entropy).unwrap();
+            let disk = SystemDisk::shared();
+            let started =
+                RaftLog::start(config, endpoint.clone(), client, disk, abort_on_fatal(), &entropy);
+            let log = started.await.unwrap();
+            let serving = log.clone();
+            supervise::spawn("accept", async move {
+                while let Some(incoming) = endpoint.accept().await {
+                    let serving = serving.clone();
+                    supervise::spawn("serve", async move {
+                        if let Ok(connection) = incoming.await {
+                            serving.serve(connection).await;
+                        }
+                    });
+                }
+            });
+            log
+        });
+        self.members[index].running = Some(Running { runtime, log });
+    }
+
+    /// Ends a controller as a kill would: nothing is closed, nobody is told.
+    pub(super) fn kill(&mut self, node: u64) {
+        let index = usize::try_from(node).unwrap() - 1;
+        let running = self.members[index].running.take().unwrap();
+        drop(running.log);
+        running.runtime.shutdown_background();
+        // Its threads finish what they were doing and let go of the storage.
+        while let Err(error) = Directory::open(&self.members[index].directory, &SystemDisk) {
+            assert!(matches!(error, DirectoryError::Locked { .. }), "{error}");
+            std::thread::yield_now();
+        }
+    }
+
+    pub(super) fn log(&self, node: u64) -> Arc<RaftLog> {
+        let index = usize::try_from(node).unwrap() - 1;
+        self.members[index].running.as_ref().unwrap().log.clone()
+    }
+
+    /// Runs something on one controller's runtime.
+    pub(super) fn on<T>(&self, node: u64, work: impl Future<Output = T>) -> T {
+        let index = usize::try_from(node).unwrap() - 1;
+        let runtime = &self.members[index].running.as_ref().unwrap().runtime;
+        runtime.block_on(async { tokio::time::timeout(PATIENCE, work).await.unwrap() })
+    }
+
+    /// Proposes through one controller.
+    pub(super) fn propose(
+        &self,
+        node: u64,
+        envelope: Envelope,
+    ) -> Result<dotmac_domain::Reply, LogError> {
+        let log = self.log(node);
+        self.on(
+            node,
+            async move { log.propose(envelope, PATIENCE / 2).await },
+        )
+    }
+
+    /// Waits until a controller knows a leader that satisfies a condition, and says which.
+    pub(super) fn leader(&self, node: u64, fits: impl Fn(u64) -> bool) -> u64 {
+        let mut leadership = self.log(node).leadership();
+        let wait = async move {
+            let known = leadership.wait_for(|now| now.leader.is_some_and(|leader| fits(leader.0)));
+            known.await.unwrap().leader.unwrap().0
+        };
+        self.on(node, wait)
+    }
+
+    /// Waits until a controller has applied what another one has.
+    pub(super) fn catch_up(&self, node: u64, with: u64) {
+        let target = *self.log(with).applied().borrow();
+        let mut applied = self.log(node).applied();
+        self.on(node, async move {
+            applied
+                .wait_for(|applied| *applied >= target)
+                .await
+                .unwrap();
+        });
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        for member in &mut self.members {
+            if let Some(running) = member.running.take() {
+                running.runtime.block_on(running.log.shutdown());
+                drop(running.log);
+                running.runtime.shutdown_background();
+            }
+        }
+    }
+}
+
+/// A request that leaves one fact on the platform's stream.
+pub(super) fn note(number: u64) -> Envelope {
+    let command = Command::NoteAccess {
+        action: "test.noted".into(),
+        tenant: None,
+        detail: format!("note {number}"),
+    };
+    envelope(
+        number,
+        Actor::Person("00".repeat(8).parse().unwrap()),
+        command,
+    )
+}
+
+fn envelope(number: u64, actor: Actor, command: Command) -> Envelope {
+    let request: RequestId = format!("{number:032x}").parse().unwrap();
+    Envelope {
+        at: Clock::system().now(),
+        rules: 1,
+        asked: Digest::of(request.as_str().as_bytes()),
+        request,
+        actor,
+        evidence: Evidence::None,
+        hops: Vec::new(),
+        command,
+    }
+}
+
+fn cluster() -> dotmac_protocol::ids::ClusterId {
+    "test-cluster".parse().unwrap()
+}
+
+fn member(node: u64, issuer: &Issuer, signing: &SigningKey, home: &Path, clock: &Clock) -> Member {
+    let key = KeyPair::generate(&Entropy::system());
+    let incarnation = format!("{node:032x}");
+    let chain = issuer
+        .issue_node(
+            &key,
+            &cluster(),
+            NodeId(node),
+            &incarnation,
+            clock.now(),
+            HOUR_MS,
+        )
+        .unwrap();
+    // A port of its own: bound once, so that the system gave it, and let go for the controller.
+    let socket = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let card = NodeCard {
+        node: NodeId(node),
+        incarnation: incarnation.parse().unwrap(),
+        link_address: socket.local_addr().unwrap().to_string(),
+        api_address: String::new(),
+        signing_key: PublicKey::of(signing),
+        issuer: issuer.certificate().to_vec(),
+    };
+    Member {
+        card,
+        identity: IdentityCell::new(&Identity { chain, key }).unwrap(),
+        directory: home.join(format!("node-{node}")),
+        running: None,
+    }
+}
+
+fn trust_root(issuers: &[Issuer], signing: &[SigningKey]) -> TrustRoot {
+    let keys: Vec<PublicKey> = signing.iter().map(PublicKey::of).collect();
+    let role = |threshold| Role {
+        keys: keys.clone(),
+        threshold,
+    };
+    let identity = |(node, (issuer, key)): (u64, (&Issuer, &PublicKey))| ControllerIdentity {
+        node: NodeId(node),
+        signing_key: key.clone(),
+        issuer: issuer.digest(),
+    };
+    TrustRoot {
+        cluster: cluster(),
+        version: TrustVersion(1),
+        epoch: Epoch(1),
+        root: role(1),
+        approver: role(1),
+        controller: role(2),
+        timestamp: role(2),
+        controllers: (1..=3)
+            .zip(issuers.iter().zip(&keys))
+            .map(identity)
+            .collect(),
+    }
+}
+
+fn genesis(trust: &TrustRoot, signing: &[SigningKey], members: &[Member]) -> Genesis {
+    let body = codec::encode(trust).unwrap();
+    let signatures = vec![Signature::make(&signing[0], TRUST_ROOT_DOMAIN, &body)];
+    Genesis {
+        cluster: cluster(),
+        created_at: Timestamp(1),
+        trust_root: SignedTrustRoot { body, signatures },
+        nodes: members.iter().map(|member| member.card.clone()).collect(),
+        admin: CreateToken {
+            id: "00".repeat(8).parse().unwrap(),
+            secret_digest: Digest::of(b"secret"),
+            name: "admin".into(),
+            role: AccessRole::PlatformAdmin,
+            tenant: None,
+        },
+        regions: vec!["here".parse().unwrap()],
+        default_region: "here".parse().unwrap(),
+        default_channel: "stable".into(),
+        grace_ms: 1,
+        window_ms: 1,
+        removals_per_hour: 1,
+        removals_per_tenant_hour: 1,
+    }
+}

@@ -1,0 +1,250 @@
+//! Connections to the other controllers: one each, kept up by a task, a stream a question, every question with a deadline.
+//!
+//! It refuses a peer that is not the node it dialled, and tells whether an unanswered question may have been heard.
+
+mod keep;
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use dotmac_protocol::ids::IncarnationId;
+use dotmac_runtime::{
+    pki::PeerName,
+    quic::{self, FrameError},
+    tls,
+};
+use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream};
+use thiserror::Error;
+use tokio::time::Instant;
+
+use super::{
+    lives::{Lives, LivesError},
+    rpc::{Answered, Asked, PeerReply, PeerRequest},
+};
+use keep::Link;
+
+/// Why a question has no answer.
+#[derive(Debug, Error)]
+pub enum AskError {
+    /// There is no such node.
+    #[error("controller {0} is not known")]
+    Unknown(u64),
+    /// It was never sent.
+    #[error("controller {node} cannot be reached: {detail}")]
+    NotSent {
+        /// Whom.
+        node: u64,
+        /// Why.
+        detail: String,
+    },
+    /// The stream or connection broke; it may have been heard.
+    #[error("the connection to controller {node} broke")]
+    Lost {
+        /// Whom.
+        node: u64,
+        /// Why.
+        #[source]
+        source: FrameError,
+    },
+    /// It ended without an answer; it may have been heard.
+    #[error("controller {node} gave no answer")]
+    NoAnswer {
+        /// Whom.
+        node: u64,
+    },
+    /// Time ran out; it may have been heard.
+    #[error("controller {node} did not answer within {budget_ms} ms")]
+    Late {
+        /// Whom.
+        node: u64,
+        /// How long was waited.
+        budget_ms: u128,
+    },
+    /// The answer came from another life of the node.
+    #[error(transparent)]
+    Life(#[from] LivesError),
+}
+
+impl AskError {
+    /// Whether the question was surely not heard.
+    #[must_use]
+    pub fn is_unsent(&self) -> bool {
+        matches!(self, Self::Unknown(_) | Self::NotSent { .. })
+    }
+}
+
+/// The connections of one controller; clones share them.
+#[derive(Debug, Clone)]
+pub struct Links {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    endpoint: Endpoint,
+    config: ClientConfig,
+    lives: Lives,
+    incarnations: BTreeMap<u64, IncarnationId>,
+    links: Mutex<BTreeMap<u64, Arc<Link>>>,
+}
+
+impl Links {
+    /// No connections yet. `incarnations` are those that nodes' certificates must name.
+    #[must_use]
+    pub fn new(
+        endpoint: Endpoint,
+        config: ClientConfig,
+        lives: Lives,
+        incarnations: BTreeMap<u64, IncarnationId>,
+    ) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                endpoint,
+                config,
+                lives,
+                incarnations,
+                links: Mutex::default(),
+            }),
+        }
+    }
+
+    /// The lives of disks, for whoever answers.
+    #[must_use]
+    pub fn lives(&self) -> &Lives {
+        &self.shared.lives
+    }
+
+    /// Keeps a connection to a node from now on; a new address replaces the old one.
+    pub fn keep(&self, node: u64, address: &str) {
+        let mut links = self.lock();
+        if links
+            .get(&node)
+            .is_some_and(|link| link.address() == address)
+        {
+            return;
+        }
+        let (endpoint, config) = (self.shared.endpoint.clone(), self.shared.config.clone());
+        let expected = self.shared.incarnations.get(&node).cloned();
+        links.insert(
+            node,
+            Arc::new(Link::start(endpoint, config, node, address, expected)),
+        );
+    }
+
+    /// Ends all connections.
+    pub fn close(&self) {
+        self.lock().clear();
+    }
+
+    /// Asks a node and waits for its answer, within `budget`.
+    pub async fn ask(
+        &self,
+        node: u64,
+        request: PeerRequest,
+        budget: Duration,
+    ) -> Result<PeerReply, AskError> {
+        let sent = AtomicBool::new(false);
+        let asking = async {
+            let (mut send, mut receive) = self.open(node).await?;
+            sent.store(true, Ordering::Relaxed);
+            let asked = self.asked(request, budget);
+            let lost = |source| AskError::Lost { node, source };
+            quic::write_frame(&mut send, &asked).await.map_err(lost)?;
+            // Already finished when the peer stopped the stream; its answer tells.
+            let _ = send.finish();
+            self.answer(node, &mut receive).await
+        };
+        match tokio::time::timeout(budget, asking).await {
+            Ok(answer) => answer,
+            Err(_) if sent.load(Ordering::Relaxed) => Err(AskError::Late {
+                node,
+                budget_ms: budget.as_millis(),
+            }),
+            Err(_) => Err(AskError::NotSent {
+                node,
+                detail: "no connection in time".into(),
+            }),
+        }
+    }
+
+    /// Opens a stream to a node, waiting while it is being connected.
+    pub async fn open(&self, node: u64) -> Result<(SendStream, RecvStream), AskError> {
+        let link = self.lock().get(&node).cloned();
+        let link = link.ok_or(AskError::Unknown(node))?;
+        let not_sent = |detail: String| AskError::NotSent { node, detail };
+        let connection = link.connection().await.map_err(not_sent)?;
+        let opened = connection.open_bi().await;
+        opened.map_err(|error| not_sent(error.to_string()))
+    }
+
+    /// A question as it travels.
+    #[must_use]
+    pub fn asked(&self, request: PeerRequest, budget: Duration) -> Asked {
+        Asked {
+            life: self.shared.lives.own(),
+            budget_ms: u32::try_from(budget.as_millis()).unwrap_or(u32::MAX),
+            request,
+        }
+    }
+
+    /// Reads an answer and checks whose it is.
+    pub async fn answer(&self, node: u64, receive: &mut RecvStream) -> Result<PeerReply, AskError> {
+        let answered: Option<Answered> = quic::read_frame(receive)
+            .await
+            .map_err(|source| AskError::Lost { node, source })?;
+        let answered = answered.ok_or(AskError::NoAnswer { node })?;
+        self.shared.lives.admit(node, answered.life).await?;
+        Ok(answered.reply)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, Arc<Link>>> {
+        self.shared
+            .links
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Why a connection is not a controller's.
+#[derive(Debug, Error)]
+pub enum WhoError {
+    /// Its certificate proves nobody.
+    #[error(transparent)]
+    Peer(#[from] tls::PeerError),
+    /// It is an agent.
+    #[error("{0} is no controller")]
+    NotController(PeerName),
+    /// It is another controller than expected, or another incarnation of it.
+    #[error("{found} is not the controller that the cluster knows")]
+    Other {
+        /// Who it is.
+        found: PeerName,
+    },
+}
+
+/// Which controller is at the other end.
+pub fn who(
+    connection: &Connection,
+    incarnation_of: impl Fn(u64) -> Option<IncarnationId>,
+) -> Result<u64, WhoError> {
+    let found = tls::peer(connection)?.name;
+    let PeerName::Controller { node, incarnation } = &found else {
+        return Err(WhoError::NotController(found));
+    };
+    let known = incarnation_of(node.0);
+    if known.is_some_and(|known| known.as_str() != incarnation) {
+        return Err(WhoError::Other { found });
+    }
+    Ok(node.0)
+}
+
+/// A point in time that a budget ends at.
+pub(crate) fn ends_at(budget: Duration) -> Instant {
+    Instant::now() + budget
+}

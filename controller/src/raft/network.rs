@@ -1,0 +1,137 @@
+//! Raft's way to the other nodes. Every question has Raft's own deadline; a snapshot goes as one stream.
+
+mod transfer;
+
+use std::{future::Future, time::Duration};
+
+use openraft::{
+    AnyError, OptionalSend, Snapshot,
+    error::{
+        Fatal, NetworkError, RPCError, RaftError, ReplicationClosed, StreamingError, Unreachable,
+    },
+    network::{Backoff, RPCOption, RaftNetwork, RaftNetworkFactory},
+    raft::{
+        AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
+    },
+};
+
+use super::{
+    links::{AskError, Links},
+    rpc::{PeerReply, PeerRequest},
+    types::{Node, RaftVote, TypeConfig, error_chain},
+};
+use crate::storage::ledger::Ledger;
+
+/// Pause between attempts to reach a node that is away.
+const BACKOFF: Duration = Duration::from_millis(200);
+
+type Failed = RPCError<u64, Node, RaftError<u64>>;
+
+/// Makes the way to each node.
+#[derive(Debug, Clone)]
+pub struct Network {
+    links: Links,
+    ledger: Ledger,
+}
+
+impl Network {
+    /// A network over kept connections; `ledger` gives the facts that go with a snapshot.
+    #[must_use]
+    pub fn new(links: Links, ledger: Ledger) -> Self {
+        Self { links, ledger }
+    }
+}
+
+impl RaftNetworkFactory<TypeConfig> for Network {
+    type Network = Way;
+
+    async fn new_client(&mut self, target: u64, node: &Node) -> Way {
+        self.links.keep(target, &node.link_address);
+        Way {
+            target,
+            links: self.links.clone(),
+            ledger: self.ledger.clone(),
+        }
+    }
+}
+
+/// The way to one node.
+#[derive(Debug)]
+pub struct Way {
+    target: u64,
+    links: Links,
+    ledger: Ledger,
+}
+
+impl RaftNetwork<TypeConfig> for Way {
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<u64>, Failed> {
+        let request = PeerRequest::Append(rpc);
+        match self
+            .links
+            .ask(self.target, request, option.hard_ttl())
+            .await
+        {
+            Ok(PeerReply::Append(response)) => Ok(response),
+            other => Err(failed(other)),
+        }
+    }
+
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<u64>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<u64>, Failed> {
+        let request = PeerRequest::Vote(rpc);
+        match self
+            .links
+            .ask(self.target, request, option.hard_ttl())
+            .await
+        {
+            Ok(PeerReply::Vote(response)) => Ok(response),
+            other => Err(failed(other)),
+        }
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: RaftVote,
+        snapshot: Snapshot<TypeConfig>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        option: RPCOption,
+    ) -> Result<SnapshotResponse<u64>, StreamingError<TypeConfig, Fatal<u64>>> {
+        let sending = transfer::send(&self.links, &self.ledger, self.target, vote, snapshot);
+        tokio::select! {
+            closed = cancel => Err(closed.into()),
+            sent = tokio::time::timeout(option.hard_ttl(), sending) => match sent {
+                Ok(Ok(vote)) => Ok(SnapshotResponse::new(vote)),
+                Ok(Err(error)) => {
+                    tracing::warn!(node = self.target, error = error_chain(&error), "snapshot not sent");
+                    Err(Unreachable::new(&AnyError::error(error_chain(&error))).into())
+                }
+                Err(_) => Err(Unreachable::new(&AnyError::error("the snapshot took too long")).into()),
+            },
+        }
+    }
+
+    fn backoff(&self) -> Backoff {
+        Backoff::new(std::iter::repeat(BACKOFF))
+    }
+}
+
+/// What Raft is told: to pause when the node is away or refuses, to try again when an answer was lost.
+fn failed(outcome: Result<PeerReply, AskError>) -> Failed {
+    match outcome {
+        Err(
+            error @ (AskError::Late { .. } | AskError::Lost { .. } | AskError::NoAnswer { .. }),
+        ) => NetworkError::new(&AnyError::error(error_chain(&error))).into(),
+        Err(error) => Unreachable::new(&AnyError::error(error_chain(&error))).into(),
+        Ok(PeerReply::Refused(refusal)) => {
+            Unreachable::new(&AnyError::error(format!("refused: {refusal:?}"))).into()
+        }
+        Ok(_) => Unreachable::new(&AnyError::error("an answer to another question")).into(),
+    }
+}

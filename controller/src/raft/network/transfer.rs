@@ -1,0 +1,113 @@
+//! Sends a snapshot: first the facts that the receiver lacks, then the file in pieces. It never holds more than a piece.
+
+use std::time::Duration;
+
+use dotmac_runtime::quic::{self, FrameError};
+use openraft::Snapshot;
+use quinn::SendStream;
+use thiserror::Error;
+
+use crate::{
+    raft::{
+        links::{AskError, Links},
+        rpc::{PeerReply, PeerRequest, SnapshotPart},
+        types::{RaftVote, TypeConfig},
+    },
+    storage::{
+        ledger::{Ledger, LedgerError},
+        snapshots::{SnapshotError, SnapshotFile},
+    },
+};
+
+/// How long one step may take without progress.
+const STEP: Duration = Duration::from_secs(10);
+/// Facts in one frame at most.
+const FACTS_MAX: usize = 64;
+
+/// Why a snapshot was not sent.
+#[derive(Debug, Error)]
+pub(super) enum TransferError {
+    #[error(transparent)]
+    Ask(#[from] AskError),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    #[error("a part of the snapshot could not be sent")]
+    Frame(#[from] FrameError),
+    #[error("the receiver refuses: {0}")]
+    Refused(String),
+    #[error("the snapshot has no file")]
+    NoFile,
+    #[error("no progress within {0:?}")]
+    Stuck(Duration),
+}
+
+/// Sends a snapshot and gives the receiver's vote after it was installed, or was not wanted.
+pub(super) async fn send(
+    links: &Links,
+    ledger: &Ledger,
+    target: u64,
+    vote: RaftVote,
+    snapshot: Snapshot<TypeConfig>,
+) -> Result<RaftVote, TransferError> {
+    let file = snapshot.snapshot.file.ok_or(TransferError::NoFile)?;
+    let (mut out, mut back) = links.open(target).await?;
+    let meta = Box::new(snapshot.meta);
+    let question = links.asked(PeerRequest::Snapshot { vote, meta }, STEP);
+    step(quic::write_frame(&mut out, &question)).await??;
+    let heads = match step(links.answer(target, &mut back)).await?? {
+        PeerReply::SnapshotWanted { heads } => heads,
+        PeerReply::SnapshotDone { vote } => return Ok(vote),
+        other => return Err(TransferError::Refused(format!("{other:?}"))),
+    };
+    send_facts(&mut out, ledger, heads.into_iter().collect()).await?;
+    send_file(&mut out, &file).await?;
+    step(quic::write_frame(&mut out, &SnapshotPart::End)).await??;
+    // Finished or not: the answer tells.
+    let _ = out.finish();
+    match step(links.answer(target, &mut back)).await?? {
+        PeerReply::SnapshotDone { vote } => Ok(vote),
+        other => Err(TransferError::Refused(format!("{other:?}"))),
+    }
+}
+
+async fn send_facts(
+    out: &mut SendStream,
+    ledger: &Ledger,
+    heads: std::collections::BTreeMap<dotmac_domain::audit::Stream, u64>,
+) -> Result<(), TransferError> {
+    for (stream, head) in ledger.heads() {
+        let mut after = heads.get(&stream).copied().unwrap_or(0);
+        while after < head.sequence {
+            let facts = ledger.read(&stream, after, FACTS_MAX)?;
+            let Some(last) = facts.last() else { break };
+            after = last.sequence;
+            step(quic::write_frame(out, &SnapshotPart::Facts(facts))).await??;
+        }
+    }
+    Ok(())
+}
+
+async fn send_file(out: &mut SendStream, file: &SnapshotFile) -> Result<(), TransferError> {
+    let pieces = file.pieces()?;
+    let mut offset = 0;
+    loop {
+        let bytes = pieces.read(offset)?;
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let next = offset + bytes.len() as u64;
+        step(quic::write_frame(
+            out,
+            &SnapshotPart::Piece { offset, bytes },
+        ))
+        .await??;
+        offset = next;
+    }
+}
+
+async fn step<T>(work: impl Future<Output = T>) -> Result<T, TransferError> {
+    let done = tokio::time::timeout(STEP, work).await;
+    done.map_err(|_| TransferError::Stuck(STEP))
+}

@@ -1,0 +1,142 @@
+//! Linearizable reads: the leader proves that it leads and names an index; whoever reads waits until it applied that.
+//!
+//! All readers that wait share one proof. It refuses to call a read current when no majority answered.
+
+use std::time::Duration;
+
+use dotmac_runtime::supervise;
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
+    time::Instant,
+};
+
+use super::{
+    links::Links,
+    rpc::{PeerReply, PeerRequest, Refusal},
+    types::{Raft, error_chain},
+};
+
+/// Readers that may wait.
+const QUEUE_MAX: usize = 4096;
+/// How long one proof may take.
+const PROOF: Duration = Duration::from_millis(1_000);
+/// Pause before the next attempt, unless leadership changes first.
+const RETRY: Duration = Duration::from_millis(50);
+
+type Index = Result<u64, Refusal>;
+
+/// Asks for read indexes; clones share the queue.
+#[derive(Debug, Clone)]
+pub struct Reader {
+    queue: mpsc::Sender<oneshot::Sender<Index>>,
+    applied: watch::Receiver<u64>,
+    raft: RaftMetrics,
+}
+
+type RaftMetrics = watch::Receiver<openraft::RaftMetrics<u64, super::types::Node>>;
+
+impl Reader {
+    /// Starts the one task that asks.
+    pub(super) fn start(
+        node: u64,
+        raft: Raft,
+        links: Links,
+        applied: watch::Receiver<u64>,
+    ) -> (Self, JoinHandle<()>) {
+        let (queue, waiting) = mpsc::channel(QUEUE_MAX);
+        let metrics = raft.metrics();
+        let task = supervise::spawn("read index", serve(node, raft, links, waiting));
+        let reader = Self {
+            queue,
+            applied,
+            raft: metrics,
+        };
+        (reader, task)
+    }
+
+    /// Returns once this node has applied everything that was committed before the call.
+    pub async fn barrier(&self, deadline: Instant) -> Result<(), Refusal> {
+        let mut last = Refusal::TimedOut;
+        let attempts = async {
+            loop {
+                match self.index().await {
+                    Ok(index) => return self.wait_applied(index).await,
+                    Err(refusal @ Refusal::Overloaded) => return Err(refusal),
+                    Err(refusal) => last = refusal,
+                }
+                let mut metrics = self.raft.clone();
+                metrics.mark_unchanged();
+                let _ = tokio::time::timeout(RETRY, metrics.changed()).await;
+            }
+        };
+        match tokio::time::timeout_at(deadline, attempts).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(last),
+        }
+    }
+
+    async fn index(&self) -> Index {
+        let (answer, receiver) = oneshot::channel();
+        match self.queue.try_send(answer) {
+            Ok(()) => receiver.await.unwrap_or(Err(stopping())),
+            Err(mpsc::error::TrySendError::Full(_)) => Err(Refusal::Overloaded),
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(stopping()),
+        }
+    }
+
+    async fn wait_applied(&self, index: u64) -> Result<(), Refusal> {
+        let mut applied = self.applied.clone();
+        match applied.wait_for(|applied| *applied >= index).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(stopping()),
+        }
+    }
+}
+
+/// The index that a reader must have applied, by a leader that has just proved itself.
+pub(super) async fn index_of_leader(raft: &Raft) -> Index {
+    match tokio::time::timeout(PROOF, raft.get_read_log_id()).await {
+        Ok(Ok((index, _))) => Ok(index.map_or(0, |log_id| log_id.index)),
+        Ok(Err(error)) => match error.api_error() {
+            Some(openraft::error::CheckIsLeaderError::ForwardToLeader(_)) => {
+                Err(Refusal::NotLeader)
+            }
+            _ => Err(Refusal::Other(error_chain(&error))),
+        },
+        Err(_) => Err(Refusal::TimedOut),
+    }
+}
+
+async fn serve(
+    node: u64,
+    raft: Raft,
+    links: Links,
+    mut queue: mpsc::Receiver<oneshot::Sender<Index>>,
+) {
+    while let Some(first) = queue.recv().await {
+        let mut waiting = vec![first];
+        while let Ok(next) = queue.try_recv() {
+            waiting.push(next);
+        }
+        let leader = raft.metrics().borrow().current_leader;
+        let index = match leader {
+            None => Err(Refusal::NotLeader),
+            Some(leader) if leader == node => index_of_leader(&raft).await,
+            Some(leader) => match links.ask(leader, PeerRequest::ReadIndex, PROOF).await {
+                Ok(PeerReply::ReadIndex(index)) => Ok(index),
+                Ok(PeerReply::Refused(refusal)) => Err(refusal),
+                Ok(_) => Err(Refusal::Other("an answer to another question".into())),
+                Err(error) => Err(Refusal::Other(error_chain(&error))),
+            },
+        };
+        for answer in waiting {
+            // Whoever waited may have given up.
+            let _ = answer.send(index.clone());
+        }
+    }
+}
+
+fn stopping() -> Refusal {
+    Refusal::Other("this controller is stopping".into())
+}

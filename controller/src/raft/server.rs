@@ -1,0 +1,189 @@
+//! Answers the other controllers: Raft's questions, proposals, read indexes, and the product's own calls.
+//!
+//! It refuses peers of another life, entries while the disk is at its reserve, and a second snapshot at a time.
+
+mod receive;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use dotmac_protocol::ids::{IncarnationId, NodeId};
+use dotmac_runtime::{quic, supervise};
+use openraft::raft::AppendEntriesRequest;
+use quinn::{Connection, RecvStream, SendStream};
+
+use super::{
+    batcher::Batcher,
+    links::{Links, ends_at, who},
+    read,
+    rpc::{Answered, Asked, PeerReply, PeerRequest, Refusal},
+    types::{Raft, TypeConfig, error_chain},
+};
+use crate::{
+    peers::{PeerAnswer, PeerHandler},
+    storage::{engine::Engine, ledger::Ledger, snapshots::Snapshots},
+};
+
+/// How long the question of an open stream may take to arrive.
+const ARRIVAL: Duration = Duration::from_secs(10);
+/// Longest time spent on one question, whatever the asker offers.
+const BUDGET_MAX: Duration = Duration::from_secs(30);
+
+/// What answering needs; clones share it.
+#[derive(Clone)]
+pub struct PeerServer {
+    shared: Arc<Shared>,
+}
+
+pub(super) struct Shared {
+    pub(super) raft: Raft,
+    pub(super) links: Links,
+    pub(super) engine: Engine,
+    pub(super) ledger: Ledger,
+    pub(super) snapshots: Snapshots,
+    pub(super) batcher: Batcher,
+    pub(super) incarnations: BTreeMap<u64, IncarnationId>,
+    pub(super) handler: OnceLock<Arc<dyn PeerHandler>>,
+    pub(super) receiving: tokio::sync::Mutex<()>,
+}
+
+impl std::fmt::Debug for PeerServer {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("PeerServer")
+    }
+}
+
+impl PeerServer {
+    pub(super) fn new(shared: Shared) -> Self {
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// Whom the product's own calls go to; the first one stays.
+    pub fn set_handler(&self, handler: Arc<dyn PeerHandler>) {
+        if self.shared.handler.set(handler).is_err() {
+            tracing::warn!("a second handler of peers' calls is ignored");
+        }
+    }
+
+    /// Serves one connection of another controller until it ends.
+    pub async fn serve(&self, connection: Connection) {
+        let shared = &self.shared;
+        let node = match who(&connection, |node| shared.incarnations.get(&node).cloned()) {
+            Ok(node) if shared.incarnations.contains_key(&node) => node,
+            Ok(node) => {
+                tracing::warn!(node, "an unknown controller is refused");
+                connection.close(1_u32.into(), b"this controller is not known here");
+                return;
+            }
+            Err(error) => {
+                tracing::warn!(error = error_chain(&error), "a peer is refused");
+                connection.close(1_u32.into(), error.to_string().as_bytes());
+                return;
+            }
+        };
+        quic::widen(&connection);
+        // The transport limits how many streams are open, and so how many tasks there are.
+        while let Ok((send, receive)) = connection.accept_bi().await {
+            let shared = Arc::clone(&self.shared);
+            supervise::spawn("peer question", async move {
+                if let Err(error) = shared.answer(node, send, receive).await {
+                    tracing::debug!(node, error = error_chain(&error), "a peer got no answer");
+                }
+            });
+        }
+    }
+}
+
+impl Shared {
+    async fn answer(
+        &self,
+        node: u64,
+        mut send: SendStream,
+        mut receive: RecvStream,
+    ) -> Result<(), quic::FrameError> {
+        let arrived = tokio::time::timeout(ARRIVAL, quic::read_frame(&mut receive)).await;
+        let Some(asked) = arrived.unwrap_or(Ok(None))? else {
+            return Ok(());
+        };
+        let asked: Asked = asked;
+        let reply = match self.links.lives().admit(node, asked.life).await {
+            Ok(()) => {
+                let budget = Duration::from_millis(asked.budget_ms.into()).min(BUDGET_MAX);
+                match asked.request {
+                    PeerRequest::Snapshot { vote, meta } => {
+                        self.receive(vote, *meta, &mut send, &mut receive).await
+                    }
+                    request => {
+                        let answering = self.reply(node, request, budget);
+                        let answered = tokio::time::timeout(budget, answering).await;
+                        answered.unwrap_or(PeerReply::Refused(Refusal::TimedOut))
+                    }
+                }
+            }
+            Err(error) => {
+                tracing::error!(node, %error, "a controller is refused");
+                PeerReply::Refused(Refusal::Other(error.to_string()))
+            }
+        };
+        self.send(&mut send, reply).await?;
+        // The asker may be gone.
+        let _ = send.finish();
+        Ok(())
+    }
+
+    async fn send(&self, send: &mut SendStream, reply: PeerReply) -> Result<(), quic::FrameError> {
+        let life = self.links.lives().own();
+        quic::write_frame(send, &Answered { life, reply }).await
+    }
+
+    async fn reply(&self, node: u64, request: PeerRequest, budget: Duration) -> PeerReply {
+        match request {
+            PeerRequest::Vote(request) => match self.raft.vote(request).await {
+                Ok(response) => PeerReply::Vote(response),
+                Err(error) => other(&error),
+            },
+            PeerRequest::Append(request) => self.append(request).await,
+            PeerRequest::Propose { envelopes } => {
+                let answers = self.batcher.propose_forwarded(envelopes, ends_at(budget));
+                PeerReply::Proposed(answers.await)
+            }
+            PeerRequest::ReadIndex => match read::index_of_leader(&self.raft).await {
+                Ok(index) => PeerReply::ReadIndex(index),
+                Err(refusal) => PeerReply::Refused(refusal),
+            },
+            PeerRequest::Call(call) => match self.handler.get() {
+                Some(handler) => {
+                    PeerReply::Answer(Box::new(handler.handle(NodeId(node), call).await))
+                }
+                None => {
+                    let refused = PeerAnswer::Refused("this controller is starting".into());
+                    PeerReply::Answer(Box::new(refused))
+                }
+            },
+            PeerRequest::Snapshot { .. } => {
+                PeerReply::Refused(Refusal::Other("a snapshot is not answered here".into()))
+            }
+        }
+    }
+
+    async fn append(&self, request: AppendEntriesRequest<TypeConfig>) -> PeerReply {
+        if !request.entries.is_empty()
+            && let Err(error) = self.engine.check_reserve()
+        {
+            return PeerReply::Refused(Refusal::Reserve(error.to_string()));
+        }
+        match self.raft.append_entries(request).await {
+            Ok(response) => PeerReply::Append(response),
+            Err(error) => other(&error),
+        }
+    }
+}
+
+fn other(error: &(dyn std::error::Error + 'static)) -> PeerReply {
+    PeerReply::Refused(Refusal::Other(error_chain(error)))
+}

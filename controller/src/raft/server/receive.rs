@@ -1,0 +1,128 @@
+//! Receives a snapshot: facts into the ledger, pieces into a file, and when all is there and sound, Raft installs it.
+
+use std::time::Duration;
+
+use dotmac_runtime::quic;
+use openraft::Snapshot;
+use quinn::{RecvStream, SendStream};
+use thiserror::Error;
+
+use super::Shared;
+use crate::{
+    raft::{
+        rpc::{PeerReply, Refusal, SnapshotPart},
+        state_machine::{StateMachineError, check_facts, read_meta, read_state},
+        types::{Meta, RaftVote, SnapshotData, error_chain},
+    },
+    storage::{
+        ledger::LedgerError,
+        snapshots::{Incoming, SnapshotError, SnapshotFile},
+    },
+};
+
+/// How long the next part may take.
+const STEP: Duration = Duration::from_secs(10);
+
+/// Why a snapshot was not received.
+#[derive(Debug, Error)]
+enum ReceiveError {
+    #[error(transparent)]
+    Frame(#[from] quic::FrameError),
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    #[error(transparent)]
+    State(#[from] StateMachineError),
+    #[error("the snapshot ended early")]
+    Ended,
+    #[error("no part came within {0:?}")]
+    Slow(Duration),
+    #[error("the file covers something else than was announced")]
+    OtherMeta,
+    #[error("the work was interrupted")]
+    Interrupted,
+    #[error("{0}")]
+    Raft(String),
+}
+
+impl Shared {
+    /// Takes a snapshot from the stream and answers with the vote afterwards.
+    pub(super) async fn receive(
+        &self,
+        vote: RaftVote,
+        meta: Meta,
+        send: &mut SendStream,
+        receive: &mut RecvStream,
+    ) -> PeerReply {
+        let Ok(_receiving) = self.receiving.try_lock() else {
+            return PeerReply::Refused(Refusal::Overloaded);
+        };
+        if let Err(error) = self.engine.check_reserve() {
+            return PeerReply::Refused(Refusal::Reserve(error.to_string()));
+        }
+        match self.receive_parts(vote, meta, send, receive).await {
+            Ok(vote) => PeerReply::SnapshotDone { vote },
+            Err(error) => {
+                tracing::warn!(error = error_chain(&error), "snapshot not received");
+                PeerReply::Refused(Refusal::Other(error_chain(&error)))
+            }
+        }
+    }
+
+    async fn receive_parts(
+        &self,
+        vote: RaftVote,
+        meta: Meta,
+        send: &mut SendStream,
+        receive: &mut RecvStream,
+    ) -> Result<RaftVote, ReceiveError> {
+        let own = self.raft.with_raft_state(|state| *state.vote_ref()).await;
+        let own = own.map_err(|error| ReceiveError::Raft(error_chain(&error)))?;
+        if vote < own {
+            return Ok(own);
+        }
+        let heads = self.ledger.heads().into_iter();
+        let heads = heads
+            .map(|(stream, head)| (stream, head.sequence))
+            .collect();
+        self.send(send, PeerReply::SnapshotWanted { heads }).await?;
+        let index = meta.last_log_id.map_or(0, |log_id| log_id.index);
+        let mut incoming = self.snapshots.receive(index)?;
+        loop {
+            let part = tokio::time::timeout(STEP, quic::read_frame(receive)).await;
+            let part = part.map_err(|_| ReceiveError::Slow(STEP))??;
+            match part.ok_or(ReceiveError::Ended)? {
+                // Facts are made from committed entries only: they stay, whatever becomes of the snapshot.
+                SnapshotPart::Facts(facts) => self.ledger.append(0, &facts).await?,
+                SnapshotPart::Piece { offset, bytes } => incoming.write(offset, &bytes)?,
+                SnapshotPart::End => break,
+            }
+        }
+        self.ledger.settle().await?;
+        let file = self.check(incoming, &meta).await?;
+        let data = SnapshotData { file: Some(file) };
+        let snapshot = Snapshot {
+            meta,
+            snapshot: Box::new(data),
+        };
+        let installed = self.raft.install_full_snapshot(vote, snapshot).await;
+        let response = installed.map_err(|error| ReceiveError::Raft(error_chain(&error)))?;
+        tracing::info!(index, "snapshot installed");
+        Ok(response.vote)
+    }
+
+    /// Whether the file is whole, says what was announced, and has all its facts here.
+    async fn check(&self, incoming: Incoming, meta: &Meta) -> Result<SnapshotFile, ReceiveError> {
+        let (ledger, meta) = (self.ledger.clone(), meta.clone());
+        let checked = tokio::task::spawn_blocking(move || {
+            let file = incoming.finish()?;
+            if read_meta(&file)? != meta {
+                return Err(ReceiveError::OtherMeta);
+            }
+            check_facts(&read_state(&file)?, &ledger)?;
+            Ok(file)
+        });
+        checked.await.unwrap_or(Err(ReceiveError::Interrupted))
+    }
+}

@@ -1,0 +1,340 @@
+//! Applies committed entries to the State, hands the facts to the ledger, and makes and takes snapshots.
+//!
+//! The State lives in memory: snapshot files and the log bring it back. A snapshot is written only when the facts of
+//! everything in it are on disk. It refuses a snapshot whose facts the ledger lacks.
+
+use std::{
+    io::{self, Read, Write},
+    sync::Arc,
+};
+
+use dotmac_domain::{State, reply::Replies};
+use dotmac_protocol::codec::{self, DecodeError, Format};
+use openraft::{
+    EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot, storage::RaftStateMachine,
+};
+use thiserror::Error;
+use tokio::sync::watch;
+
+use super::types::{
+    Entry, Failure, LogId, Membership, Meta, SnapshotData, SnapshotHeader, TypeConfig, Verb,
+    state_failure,
+};
+use crate::storage::{
+    ledger::{Ledger, LedgerError},
+    snapshots::{SnapshotError, SnapshotFile, Snapshots},
+};
+
+/// Bytes of a State at most.
+const STATE_BYTES_MAX: usize = 2 * 1024 * 1024 * 1024 - 1;
+
+/// Why the state machine fails.
+#[derive(Debug, Error)]
+pub enum StateMachineError {
+    /// A snapshot file cannot be read or written.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// The ledger fails.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// A snapshot's header or State is none of this program's.
+    #[error("a snapshot cannot be decoded")]
+    Decode(#[from] DecodeError),
+    /// The State in a snapshot does not parse.
+    #[error("the state in a snapshot is malformed: {0}")]
+    State(String),
+    /// The snapshot is newer than the facts that are here.
+    #[error(
+        "the ledger lacks facts of stream {stream}: it ends at {found}, the snapshot at {expected}"
+    )]
+    FactsMissing {
+        /// Which stream.
+        stream: String,
+        /// Where the ledger ends.
+        found: u64,
+        /// Where the snapshot ends.
+        expected: u64,
+    },
+    /// Raft gave no file.
+    #[error("the snapshot to install has no file")]
+    NoFile,
+    /// A blocking task ended early: the program is stopping.
+    #[error("the work was interrupted")]
+    Interrupted,
+}
+
+/// What the rest of the controller sees of the State: always the newest, cheap to take.
+#[derive(Debug, Clone)]
+pub struct View {
+    state: watch::Receiver<Arc<State>>,
+    applied: watch::Receiver<u64>,
+}
+
+impl View {
+    /// The newest State.
+    #[must_use]
+    pub fn state(&self) -> Arc<State> {
+        self.state.borrow().clone()
+    }
+
+    /// Index of the last applied entry; the State is never older.
+    #[must_use]
+    pub fn applied(&self) -> watch::Receiver<u64> {
+        self.applied.clone()
+    }
+}
+
+/// The state machine as Raft owns it.
+#[derive(Debug)]
+pub struct StateMachine {
+    state: State,
+    last_applied: Option<LogId>,
+    membership: Membership,
+    ledger: Ledger,
+    snapshots: Snapshots,
+    published: watch::Sender<Arc<State>>,
+    applied: watch::Sender<u64>,
+}
+
+impl StateMachine {
+    /// Opens the newest sound snapshot, or starts empty. Blocks.
+    pub fn open(ledger: Ledger, snapshots: Snapshots) -> Result<(Self, View), StateMachineError> {
+        let (mut state, mut meta) = (State::default(), Meta::default());
+        if let Some(file) = snapshots.newest()? {
+            meta = read_meta(&file)?;
+            state = read_state(&file)?;
+            check_facts(&state, &ledger)?;
+        }
+        let published = watch::Sender::new(Arc::new(state.clone()));
+        let applied = watch::Sender::new(meta.last_log_id.map_or(0, |log_id| log_id.index));
+        let view = View {
+            state: published.subscribe(),
+            applied: applied.subscribe(),
+        };
+        let machine = Self {
+            state,
+            last_applied: meta.last_log_id,
+            membership: meta.last_membership,
+            ledger,
+            snapshots,
+            published,
+            applied,
+        };
+        Ok((machine, view))
+    }
+
+    async fn apply_entry(&mut self, entry: Entry) -> Result<Replies, StateMachineError> {
+        self.last_applied = Some(entry.log_id);
+        let mut facts = Vec::new();
+        let mut replies = Vec::new();
+        match entry.payload {
+            EntryPayload::Blank => {}
+            EntryPayload::Membership(membership) => {
+                self.membership = Membership::new(Some(entry.log_id), membership);
+            }
+            EntryPayload::Normal(proposal) => {
+                for envelope in &proposal.envelopes {
+                    let applied = self.state.apply(envelope);
+                    facts.extend(applied.facts);
+                    replies.push(applied.reply);
+                }
+            }
+        }
+        self.ledger.append(entry.log_id.index, &facts).await?;
+        Ok(Replies(replies))
+    }
+
+    /// The State first, so that whoever sees the index finds at least that State.
+    fn publish(&self) {
+        self.published.send_replace(Arc::new(self.state.clone()));
+        let index = self.last_applied.map_or(0, |log_id| log_id.index);
+        self.applied.send_replace(index);
+    }
+
+    async fn install(&mut self, meta: &Meta, data: SnapshotData) -> Result<(), StateMachineError> {
+        let file = data.file.ok_or(StateMachineError::NoFile)?;
+        let (ledger, snapshots) = (self.ledger.clone(), self.snapshots.clone());
+        let state = blocking(move || {
+            let state = read_state(&file)?;
+            check_facts(&state, &ledger)?;
+            snapshots.adopt(&file)?;
+            Ok(state)
+        })
+        .await?;
+        self.state = state;
+        self.last_applied = meta.last_log_id;
+        self.membership = meta.last_membership.clone();
+        self.publish();
+        Ok(())
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for StateMachine {
+    type SnapshotBuilder = SnapshotBuilder;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, Membership), Failure> {
+        Ok((self.last_applied, self.membership.clone()))
+    }
+
+    async fn apply<I>(&mut self, entries: I) -> Result<Vec<Replies>, Failure>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let mut replies = Vec::new();
+        for entry in entries {
+            let applied = self.apply_entry(entry).await;
+            replies.push(applied.map_err(|error| state_failure(Verb::Write, &error))?);
+        }
+        self.publish();
+        Ok(replies)
+    }
+
+    async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
+        SnapshotBuilder {
+            state: self.state.clone(),
+            last_applied: self.last_applied,
+            membership: self.membership.clone(),
+            ledger: self.ledger.clone(),
+            snapshots: self.snapshots.clone(),
+        }
+    }
+
+    async fn begin_receiving_snapshot(&mut self) -> Result<Box<SnapshotData>, Failure> {
+        Ok(Box::default())
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &Meta,
+        snapshot: Box<SnapshotData>,
+    ) -> Result<(), Failure> {
+        let installed = self.install(meta, *snapshot).await;
+        installed.map_err(|error| state_failure(Verb::Write, &error))
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<TypeConfig>>, Failure> {
+        let snapshots = self.snapshots.clone();
+        let found = blocking(move || {
+            let Some(file) = snapshots.newest()? else {
+                return Ok(None);
+            };
+            Ok(Some(snapshot(read_meta(&file)?, file)))
+        });
+        found
+            .await
+            .map_err(|error| state_failure(Verb::Read, &error))
+    }
+}
+
+/// A State at one moment, about to become a file.
+#[derive(Debug)]
+pub struct SnapshotBuilder {
+    state: State,
+    last_applied: Option<LogId>,
+    membership: Membership,
+    ledger: Ledger,
+    snapshots: Snapshots,
+}
+
+impl SnapshotBuilder {
+    async fn build(&mut self) -> Result<Snapshot<TypeConfig>, StateMachineError> {
+        self.ledger.settle().await?;
+        let index = self.last_applied.map_or(0, |log_id| log_id.index);
+        let term = self.last_applied.map_or(0, |log_id| log_id.leader_id.term);
+        let meta = Meta {
+            last_log_id: self.last_applied,
+            last_membership: self.membership.clone(),
+            snapshot_id: format!("{term}-{index}"),
+        };
+        let header = codec::encode(&SnapshotHeader(meta.clone()))
+            .expect("the members of a cluster fit in a header");
+        let (state, snapshots) = (self.state.clone(), self.snapshots.clone());
+        let file =
+            blocking(
+                move || Ok(snapshots.write(index, &header, |body| write_state(&state, body))?),
+            )
+            .await?;
+        tracing::info!(index, bytes = file.bytes(), "snapshot written");
+        Ok(snapshot(meta, file))
+    }
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
+    async fn build_snapshot(&mut self) -> Result<Snapshot<TypeConfig>, Failure> {
+        let built = self.build().await;
+        built.map_err(|error| state_failure(Verb::Write, &error))
+    }
+}
+
+/// What a snapshot file covers.
+pub(crate) fn read_meta(file: &SnapshotFile) -> Result<Meta, StateMachineError> {
+    Ok(codec::decode::<SnapshotHeader>(file.header())?.0)
+}
+
+/// The State in a snapshot file. Blocks.
+pub(crate) fn read_state(file: &SnapshotFile) -> Result<State, StateMachineError> {
+    let mut body = file.body()?;
+    let malformed = |error: &dyn std::fmt::Display| StateMachineError::State(error.to_string());
+    let mut version = [0; 1];
+    body.read_exact(&mut version)
+        .map_err(|error| malformed(&error))?;
+    if version != [State::VERSION] {
+        return Err(StateMachineError::Decode(DecodeError::Version {
+            kind: State::KIND,
+            found: Some(version[0]),
+            expected: State::VERSION,
+        }));
+    }
+    let config = bincode::config::standard().with_limit::<STATE_BYTES_MAX>();
+    let state = bincode::serde::decode_from_std_read(&mut body, config)
+        .map_err(|error| malformed(&error))?;
+    match body.read(&mut version) {
+        Ok(0) => Ok(state),
+        Ok(_) => Err(malformed(&"bytes are left over")),
+        Err(error) => Err(malformed(&error)),
+    }
+}
+
+/// Whether the ledger holds the facts up to the ends that a State knows.
+pub(crate) fn check_facts(state: &State, ledger: &Ledger) -> Result<(), StateMachineError> {
+    let heads = ledger.heads();
+    for (stream, expected) in &state.streams {
+        let found = heads.get(stream).map_or(0, |head| head.sequence);
+        let forks = heads.get(stream).is_some_and(|head| {
+            head.sequence == expected.sequence && head.digest != expected.digest
+        });
+        if found < expected.sequence || forks {
+            return Err(StateMachineError::FactsMissing {
+                stream: stream.to_string(),
+                found,
+                expected: expected.sequence,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Writes the State's encoded form: what `State::to_bytes` gives, without ever being whole in memory.
+fn write_state(state: &State, body: &mut dyn Write) -> io::Result<()> {
+    let mut body = body;
+    body.write_all(&[State::VERSION])?;
+    bincode::serde::encode_into_std_write(state, &mut body, bincode::config::standard())
+        .map_err(io::Error::other)?;
+    Ok(())
+}
+
+fn snapshot(meta: Meta, file: SnapshotFile) -> Snapshot<TypeConfig> {
+    Snapshot {
+        meta,
+        snapshot: Box::new(SnapshotData { file: Some(file) }),
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StateMachineError> + Send + 'static,
+) -> Result<T, StateMachineError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or(Err(StateMachineError::Interrupted))
+}

@@ -1,0 +1,472 @@
+//! The one place that knows the database engine (sled 0.34), made safe across a power cut.
+//!
+//! A flush of the database is no sync, so a single writer thread does both: it joins all waiting batches into one,
+//! applies it, flushes, syncs the file, and only then acknowledges. Values are cut small, because large leaves would go
+//! to files that are never synced; segments are so large that none freed since the last sync is overwritten before
+//! the next one. Any error of a write or a sync ends the process: after a failed sync nobody knows what is on disk.
+//!
+//! It refuses new writes when the disk's reserve is reached, and it refuses to open data that lost acknowledged writes.
+
+mod batch;
+mod mark;
+mod record;
+mod scan;
+mod writer;
+
+#[cfg(test)]
+mod power_tests;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fmt, io,
+    ops::Range,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    thread::JoinHandle,
+};
+
+use dotmac_runtime::disk::{Disk, SharedDisk, create_private_dir};
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot};
+
+pub use batch::{Area, Batch, Key};
+pub use record::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+pub use scan::Scan;
+
+use crate::storage::directory::Directory;
+use mark::Mark;
+use record::{chunk_key, decode_chunk, split_key};
+use writer::{Waiting, Writer};
+
+/// Bytes of a segment of the database file. One commit, rewritten leaves included, fills less than two of them.
+const SEGMENT_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes of one batch at most.
+pub const BATCH_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Attempts to read a value that is being replaced.
+const READ_ATTEMPTS: usize = 16;
+const FOLDER: &str = "records";
+const DATABASE_FILE: &str = "db";
+const MARK_FILE: &str = "mark";
+
+/// Limits of an engine.
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    /// Bytes of memory for the database's cache.
+    pub cache_bytes: u64,
+    /// Bytes that must stay free on the file system for new writes to be taken.
+    pub reserve_bytes: u64,
+    /// Batches that may wait; more wait outside.
+    pub queue_batches_max: usize,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self {
+            cache_bytes: 64 * 1024 * 1024,
+            reserve_bytes: 256 * 1024 * 1024,
+            queue_batches_max: 128,
+        }
+    }
+}
+
+/// Why the database cannot be opened.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// The file system refused.
+    #[error("cannot {action} {path}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// The database refuses its files.
+    #[error("the database in {path} cannot be opened: {detail}")]
+    Damaged {
+        /// Which folder.
+        path: PathBuf,
+        /// What the database says.
+        detail: String,
+    },
+    /// Writes that were acknowledged are missing.
+    #[error(
+        "the database in {path} went back to commit {found}, but commit {expected} was acknowledged: \
+         its files are damaged"
+    )]
+    WentBack {
+        /// Which folder.
+        path: PathBuf,
+        /// The last commit in the database.
+        found: u64,
+        /// The last one that was acknowledged.
+        expected: u64,
+    },
+}
+
+/// Why a value cannot be read.
+#[derive(Debug, Error)]
+pub enum ReadError {
+    /// A record fails its checksum or misses a part.
+    #[error("the record with key {key} is damaged")]
+    Corrupt {
+        /// The key in hexadecimal digits.
+        key: String,
+    },
+    /// The database reports an error.
+    #[error("the database cannot be read")]
+    Database(#[source] sled::Error),
+}
+
+/// Why a batch is not stored.
+#[derive(Debug, Error, Clone, PartialEq, Eq)]
+pub enum WriteError {
+    /// The disk's reserve is reached; reading goes on.
+    #[error("the disk has {free_bytes} bytes left, below the reserve of {reserve_bytes}")]
+    Reserve {
+        /// What is free.
+        free_bytes: u64,
+        /// What must stay free.
+        reserve_bytes: u64,
+    },
+    /// The batch exceeds [`BATCH_BYTES_MAX`].
+    #[error("the batch has {found} bytes, allowed are {allowed}")]
+    TooLarge {
+        /// Its size.
+        found: usize,
+        /// The limit.
+        allowed: usize,
+    },
+    /// The engine is closed, or it failed before; whether this batch is on disk is unknown.
+    #[error("the storage has stopped")]
+    Stopped,
+}
+
+/// A failed write or sync, after which the process must end.
+#[derive(Debug, Error)]
+pub enum FatalError {
+    /// The database refused a batch or a flush.
+    #[error("the database cannot be written")]
+    Database(#[source] sled::Error),
+    /// The file could not be synced.
+    #[error("cannot sync {path}")]
+    Sync {
+        /// Which file.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// A record that must be replaced cannot be read.
+    #[error("a record to replace cannot be read")]
+    Read(#[source] ReadError),
+    /// The database panicked.
+    #[error("the database panicked")]
+    Panicked,
+}
+
+/// What happens at a fatal error; it should not return in production.
+pub type OnFatal = Arc<dyn Fn(&FatalError) + Send + Sync>;
+
+/// Logs the error and ends the process at once, without running destructors.
+#[must_use]
+pub fn abort_on_fatal() -> OnFatal {
+    Arc::new(|error| {
+        tracing::error!(error = %error, source = ?std::error::Error::source(error), "storage failed");
+        std::process::abort();
+    })
+}
+
+/// Whether a batch may use the disk's reserve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Priority {
+    /// Something new: refused below the reserve.
+    New,
+    /// What was promised before: votes, facts of committed entries, removals.
+    Essential,
+}
+
+/// Called by the writer thread when a batch is on disk, or never will be. Must not block.
+pub type Done = Box<dyn FnOnce(Result<(), WriteError>) + Send>;
+
+/// A handle to the open database; clones share it.
+#[derive(Clone)]
+pub struct Engine {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    database: sled::Db,
+    queue: Mutex<Option<mpsc::Sender<Waiting>>>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+    reserve_bytes: u64,
+    directory: Arc<Directory>,
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            formatter,
+            "Engine({})",
+            self.shared.directory.path().display()
+        )
+    }
+}
+
+impl Engine {
+    /// Opens the database in a directory. Blocks while it recovers.
+    pub fn open(
+        directory: Directory,
+        config: &EngineConfig,
+        disk: SharedDisk,
+        on_fatal: OnFatal,
+    ) -> Result<Self, OpenError> {
+        let folder = directory.path().join(FOLDER);
+        create_private_dir(&folder).map_err(open_io("create", &folder))?;
+        let database_path = folder.join(DATABASE_FILE);
+        if database_path.exists() {
+            // What a killed process left in the page cache must be on disk before recovery builds on it.
+            disk.sync_data(&database_path)
+                .map_err(open_io("sync", &database_path))?;
+        }
+        let database = open_database(&folder, config.cache_bytes)?;
+        sync_files(&folder, disk.as_ref()).map_err(open_io("sync", &folder))?;
+        disk.sync_dir(directory.path())
+            .map_err(open_io("sync", directory.path()))?;
+        let mark_path = directory.path().join(MARK_FILE);
+        let mark = Mark::open(&mark_path).map_err(open_io("open", &mark_path))?;
+        let expected = mark.read().map_err(open_io("read", &mark_path))?;
+        let found = last_commit(&database).map_err(|error| OpenError::Damaged {
+            path: folder.clone(),
+            detail: error.to_string(),
+        })?;
+        if found < expected {
+            return Err(OpenError::WentBack {
+                path: folder,
+                found,
+                expected,
+            });
+        }
+        let directory = Arc::new(directory);
+        let (sender, receiver) = mpsc::channel(config.queue_batches_max.max(1));
+        let writer = Writer {
+            database: database.clone(),
+            database_path,
+            disk,
+            mark,
+            on_fatal,
+            last_commit: found,
+            _directory: Arc::clone(&directory),
+        };
+        let thread = std::thread::Builder::new()
+            .name("storage".into())
+            .spawn(move || writer.run(receiver))
+            .map_err(open_io("start the writer of", &folder))?;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                database,
+                queue: Mutex::new(Some(sender)),
+                writer: Mutex::new(Some(thread)),
+                reserve_bytes: config.reserve_bytes,
+                directory,
+            }),
+        })
+    }
+
+    /// The directory that the database lies in.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        self.shared.directory.path()
+    }
+
+    /// Reads one value.
+    pub fn get(&self, key: &Key) -> Result<Option<Vec<u8>>, ReadError> {
+        read_value(&self.shared.database, key)
+    }
+
+    /// Reads all values of a half-open range in order. Batches written meanwhile may or may not show.
+    #[must_use]
+    pub fn scan(&self, range: Range<Key>) -> Scan {
+        Scan::new(self.shared.database.clone(), &range)
+    }
+
+    /// The last value of a half-open range.
+    pub fn last(&self, range: Range<Key>) -> Result<Option<(Key, Vec<u8>)>, ReadError> {
+        if range.start >= range.end {
+            return Ok(None);
+        }
+        let bounds = range.start.as_bytes().to_vec()..range.end.as_bytes().to_vec();
+        let Some(found) = self.shared.database.range(bounds).next_back() else {
+            return Ok(None);
+        };
+        let (stored, _) = found.map_err(ReadError::Database)?;
+        let key = owned_key(&stored)?;
+        let value = self.get(&key)?.ok_or_else(|| corrupt(key.as_bytes()))?;
+        Ok(Some((key, value)))
+    }
+
+    /// Stores a batch and returns when it is on disk.
+    pub async fn write(&self, batch: Batch, priority: Priority) -> Result<(), WriteError> {
+        let (sender, receiver) = oneshot::channel();
+        let done: Done = Box::new(move |result| {
+            // Nobody waits any more when the caller was dropped.
+            let _ = sender.send(result);
+        });
+        self.submit(batch, priority, done).await?;
+        receiver.await.unwrap_or(Err(WriteError::Stopped))
+    }
+
+    /// Queues a batch behind those queued before, waiting for room; `done` is called when it is on disk.
+    pub async fn submit(
+        &self,
+        batch: Batch,
+        priority: Priority,
+        done: Done,
+    ) -> Result<(), WriteError> {
+        if batch.bytes() > BATCH_BYTES_MAX {
+            return Err(WriteError::TooLarge {
+                found: batch.bytes(),
+                allowed: BATCH_BYTES_MAX,
+            });
+        }
+        if priority == Priority::New {
+            self.check_reserve()?;
+        }
+        let queue = lock(&self.shared.queue).clone();
+        let queue = queue.ok_or(WriteError::Stopped)?;
+        queue
+            .send(Waiting { batch, done })
+            .await
+            .map_err(|_| WriteError::Stopped)
+    }
+
+    /// Whether new writes are taken at the moment.
+    pub fn check_reserve(&self) -> Result<(), WriteError> {
+        let reserve_bytes = self.shared.reserve_bytes;
+        let free_bytes = free_bytes(self.shared.directory.path());
+        if free_bytes < reserve_bytes {
+            return Err(WriteError::Reserve {
+                free_bytes,
+                reserve_bytes,
+            });
+        }
+        Ok(())
+    }
+
+    /// Stores what is queued and stops; later writes fail. The directory is free once all clones are dropped.
+    pub async fn close(&self) {
+        lock(&self.shared.queue).take();
+        let writer = lock(&self.shared.writer).take();
+        if let Some(writer) = writer {
+            // A panic of the writer was reported as fatal already.
+            let _ = tokio::task::spawn_blocking(move || writer.join()).await;
+        }
+    }
+}
+
+fn open_database(folder: &Path, cache_bytes: u64) -> Result<sled::Db, OpenError> {
+    let damaged = |detail: String| OpenError::Damaged {
+        path: folder.to_path_buf(),
+        detail,
+    };
+    let config = sled::Config::new()
+        .path(folder)
+        .cache_capacity(cache_bytes)
+        .segment_size(SEGMENT_BYTES)
+        .flush_every_ms(None);
+    match catch_unwind(AssertUnwindSafe(|| config.open())) {
+        Ok(Ok(database)) => Ok(database),
+        Ok(Err(error)) => Err(damaged(error.to_string())),
+        Err(_) => Err(damaged("it panicked during recovery".into())),
+    }
+}
+
+/// Syncs what recovery wrote: the records, the database's settings and its index of them.
+fn sync_files(folder: &Path, disk: &dyn Disk) -> io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            disk.sync_data(&entry.path())?;
+        }
+    }
+    disk.sync_dir(folder)
+}
+
+fn commit_key() -> Key {
+    Key::of(Area::Engine).text("commit")
+}
+
+fn last_commit(database: &sled::Db) -> Result<u64, ReadError> {
+    let Some(value) = read_value(database, &commit_key())? else {
+        return Ok(0);
+    };
+    let bytes = value
+        .try_into()
+        .map_err(|_| corrupt(commit_key().as_bytes()))?;
+    Ok(u64::from_le_bytes(bytes))
+}
+
+fn read_value(database: &sled::Db, key: &Key) -> Result<Option<Vec<u8>>, ReadError> {
+    for _ in 0..READ_ATTEMPTS {
+        let Some(first) = database
+            .get(chunk_key(key.as_bytes(), 0))
+            .map_err(ReadError::Database)?
+        else {
+            return Ok(None);
+        };
+        let first = decode_chunk(key.as_bytes(), 0, &first)?;
+        let mut value = first.payload.to_vec();
+        let mut whole = true;
+        for number in 1..first.chunks {
+            let next = database
+                .get(chunk_key(key.as_bytes(), number))
+                .map_err(ReadError::Database)?;
+            let Some(next) = next else {
+                whole = false;
+                break;
+            };
+            let next = decode_chunk(key.as_bytes(), number, &next)?;
+            if (next.stamp, next.chunks) != (first.stamp, first.chunks) {
+                whole = false;
+                break;
+            }
+            value.extend_from_slice(next.payload);
+        }
+        if whole {
+            return Ok(Some(value));
+        }
+    }
+    Err(corrupt(key.as_bytes()))
+}
+
+fn owned_key(stored: &[u8]) -> Result<Key, ReadError> {
+    let (key, _) = split_key(stored).ok_or_else(|| corrupt(stored))?;
+    Ok(Key::from_bytes(key.to_vec()))
+}
+
+fn corrupt(key: &[u8]) -> ReadError {
+    ReadError::Corrupt {
+        key: hex::encode(key),
+    }
+}
+
+/// Bytes free for this user; 0 when the file system does not tell.
+fn free_bytes(path: &Path) -> u64 {
+    rustix::fs::statvfs(path).map_or(0, |stat| stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+fn open_io(action: &'static str, path: &Path) -> impl Fn(io::Error) -> OpenError {
+    move |source| OpenError::Io {
+        action,
+        path: path.to_path_buf(),
+        source,
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,60 @@
+//! Where the programs under test lie: beside the test program itself. It builds nothing.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+
+/// The programs of a fleet.
+pub const PROGRAMS: [&str; 4] = ["dotmac", "dotmac-controller", "dotmac-agent", "demo-isp"];
+
+/// The directory that `cargo build --workspace --bins` fills.
+///
+/// # Errors
+/// When a program is missing there.
+pub fn directory() -> Result<PathBuf> {
+    let own = std::env::current_exe().context("the test program has no path")?;
+    let directory = own
+        .ancestors()
+        .skip(1)
+        .find(|directory| directory.file_name().is_some_and(|name| name != "deps"))
+        .context("the test program lies nowhere")?
+        .to_owned();
+    for program in PROGRAMS {
+        let path = directory.join(program);
+        ensure!(
+            path.is_file(),
+            "{} is missing: cargo build --workspace --bins",
+            path.display()
+        );
+    }
+    Ok(directory)
+}
+
+/// A directory for homes on the file system of the programs, so that they can be linked.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn homes() -> Result<PathBuf> {
+    let directory = directory()?;
+    let homes = directory.parent().unwrap_or(&directory).join("tmp/homes");
+    std::fs::create_dir_all(&homes)
+        .with_context(|| format!("{} cannot be made", homes.display()))?;
+    Ok(homes)
+}
+
+/// Puts the programs into a home, as `make up` does; linked where that is possible.
+///
+/// # Errors
+/// When the home cannot be written.
+pub fn install(home: &Path) -> Result<()> {
+    let (from, to) = (directory()?, home.join("bin"));
+    std::fs::create_dir_all(&to)?;
+    for program in PROGRAMS {
+        let (from, to) = (from.join(program), to.join(program));
+        if std::fs::hard_link(&from, &to).is_err() {
+            std::fs::copy(&from, &to)
+                .with_context(|| format!("{} cannot be installed", to.display()))?;
+        }
+    }
+    Ok(())
+}

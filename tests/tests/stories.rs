@@ -1,0 +1,83 @@
+//! The stories of a whole system: real controllers, agents and instances, started and broken from outside. Each story
+//! is named by its claim; those of one group share a fleet.
+
+#[path = "stories/agents.rs"]
+mod agents;
+#[path = "stories/controllers.rs"]
+mod controllers;
+#[path = "stories/demo.rs"]
+mod demo;
+#[path = "stories/facts.rs"]
+mod facts;
+#[path = "stories/forgery.rs"]
+mod forgery;
+#[path = "stories/lifetime.rs"]
+mod lifetime;
+#[path = "stories/operator.rs"]
+mod operator;
+#[path = "stories/refusals.rs"]
+mod refusals;
+#[path = "stories/trail.rs"]
+mod trail;
+
+use std::process::ExitCode;
+
+use dotmac_tests::{group, runner};
+
+fn main() -> ExitCode {
+    runner::main(vec![
+        group!(operator:
+            timed the_quick_start_request_as_it_stands_is_active_within_five_seconds,
+            calm show_tells_the_way_of_the_order_hop_by_hop,
+            calm a_program_that_knows_nothing_of_the_platform_is_released_and_deployed,
+            calm law_7_a_foreign_deployment_and_a_missing_one_give_the_same_404,
+            calm law_2_only_a_tombstone_after_its_grace_time_removes_an_instance,
+            calm undelete_within_the_grace_time_restarts_nothing,
+            calm law_4_a_join_token_admits_one_agent_of_one_region_once,
+            calm law_11_what_is_too_much_is_refused_or_cut_and_nothing_else_suffers,
+        ),
+        group!(controllers:
+            timed law_1_nothing_acknowledged_is_lost_when_the_leading_controller_is_killed,
+            calm law_5_cut_off_from_all_controllers_is_not_down,
+            calm law_10_an_order_says_what_it_waits_for_and_one_controller_alone_signs_nothing,
+        ),
+        group!(agents:
+            calm an_agent_that_was_killed_finds_everything_as_it_left_it,
+            calm a_killed_instance_is_restarted_and_shown_as_degraded,
+            calm a_hang_is_found_by_the_probe,
+            calm an_instance_that_keeps_crashing_fails_with_the_reason_and_its_last_lines,
+        ),
+        group!(facts:
+            calm law_8_a_report_counts_once_when_the_agent_dies_before_its_acknowledgement,
+            calm law_8_an_order_counts_once_when_its_gateway_dies_before_the_receipt,
+            calm law_8_every_record_counts_once_while_controllers_keep_dying,
+            calm law_8_a_retried_request_counts_once,
+        ),
+        group!(forgery:
+            calm law_3_what_one_controller_signs_alone_moves_nobody,
+        ),
+        group!(trail:
+            calm one_story_with_one_request_from_the_api_to_the_agent,
+            calm law_9_a_planted_secret_is_in_no_file_but_the_one_that_its_agent_keeps,
+            calm the_logs_of_an_instance_reach_the_operator_through_no_controllers_eyes,
+            calm a_byte_changed_on_disk_is_named,
+        ),
+        group!(lifetime:
+            calm two_fleets_live_side_by_side,
+            calm up_again_recognises_what_runs,
+            timed a_stopped_fleet_has_everything_again_within_five_seconds,
+            calm law_1_after_a_kill_of_everything_up_adopts_what_survived_and_restarts_the_rest,
+        ),
+        group!(demo:
+            calm breaking_the_leader_loses_nothing,
+            calm breaking_an_agent_loses_nothing,
+            calm breaking_an_instance_loses_nothing,
+            calm breaking_all_controllers_loses_nothing,
+        ),
+        group!(refusals:
+            alone a_port_in_use_is_one_clear_line_and_nothing_is_started,
+            alone a_home_that_cannot_be_written_is_one_clear_line_and_nothing_is_started,
+            alone data_of_a_newer_version_is_one_clear_line_and_nothing_is_harmed,
+        ),
+    ])
+}
