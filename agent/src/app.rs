@@ -4,6 +4,8 @@
 
 mod data_dir;
 mod host;
+#[cfg(test)]
+mod tests;
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -70,7 +72,9 @@ pub enum AppError {
     #[error("the agent's certificate cannot be used")]
     Certificate(#[from] dotmac_runtime::tls::IdentityError),
     /// The agent is not enrolled and has no token to enrol with.
-    #[error("the agent is not enrolled yet: set join_token_file to a file with a token of `dotmac agents token`")]
+    #[error(
+        "the agent is not enrolled yet: set join_token_file to a file with a token of `dotmac agents token`"
+    )]
     NoToken,
     /// The token file cannot be read.
     #[error("the join token cannot be read")]
@@ -83,7 +87,7 @@ pub enum AppError {
     Region { configured: String, token: String },
     /// The controllers do not admit the agent.
     #[error("the agent was not admitted")]
-    Enrol(#[from] EnrolError),
+    Enrol(#[source] Box<EnrolError>),
     /// No UDP socket.
     #[error("no connection can be made from this host")]
     Endpoint(#[from] quic::EndpointError),
@@ -190,14 +194,20 @@ impl Agent {
         };
         let trust = TrustStore::open(&self.data.trust())?.ok_or(AppError::NoTrust)?;
         let (intake, chain, stations) = self.open(&keys, &certificate, trust)?;
-        let result = self.serve(keys, certificate, &endpoint, intake, chain, stations).await;
+        let result = self
+            .serve(keys, certificate, &endpoint, intake, chain, stations)
+            .await;
         endpoint.close(0_u32.into(), b"the agent stops");
         endpoint.wait_idle().await;
         result
     }
 
     async fn join(&self, endpoint: &Endpoint, keys: &Keys) -> Result<Certificate, AppError> {
-        let file = self.config.join_token_file.as_ref().ok_or(AppError::NoToken)?;
+        let file = self
+            .config
+            .join_token_file
+            .as_ref()
+            .ok_or(AppError::NoToken)?;
         let text = keyfile::read_private(file)?;
         let token = std::str::from_utf8(&text)
             .ok()
@@ -215,9 +225,10 @@ impl Agent {
             entropy: &self.surroundings.entropy,
             keys,
             store: &self.store,
-            trust_directory: &self.data.trust(),
         };
-        Ok(link::join(&enrolment, &token, &self.config.region).await?)
+        link::join(&enrolment, &token, &self.config.region, &self.data.trust())
+            .await
+            .map_err(|error| AppError::Enrol(Box::new(error)))
     }
 
     /// Opens what is on disk, and records what was found on the way.
@@ -235,8 +246,11 @@ impl Agent {
         };
         let limits = ChainLimits::default();
         let disk = SystemDisk::shared();
-        let Opened { chain, bad, accepted } =
-            Chain::open(&self.data.chain(), owner, disk, clock.clone(), limits)?;
+        let Opened {
+            chain,
+            bad,
+            accepted,
+        } = Chain::open(&self.data.chain(), owner, disk, clock.clone(), limits)?;
         let (agent, tenants) = (certificate.agent.clone(), self.config.tenants.clone());
         let (journal, damages) = Journal::open(&self.data.journal(), agent, tenants, &trust)?;
         let root = trust.current();
@@ -340,5 +354,7 @@ fn start_text(root: &TrustRoot) -> String {
 fn audit(chain: &Chain, action: &str, detail: &str) -> Result<(), chain::AppendError> {
     let action = action.to_owned();
     let detail = cut_detail(detail);
-    chain.append(&About::default(), Event::Audit { action, detail }).map(|_| ())
+    chain
+        .append(&About::default(), Event::Audit { action, detail })
+        .map(|_| ())
 }

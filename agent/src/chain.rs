@@ -7,38 +7,42 @@
 //! It never drops what was not acknowledged: at its bound it takes no more and says so. Acknowledged segments stay
 //! readable up to a bound of their own. It refuses to continue a chain whose unacknowledged part was changed.
 
+mod error;
+mod open;
 #[cfg(test)]
 mod tests;
 mod walk;
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::VecDeque,
     fs::File,
     io,
     os::unix::fs::FileExt as _,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use dotmac_protocol::{
     codec,
-    digest::Digest,
     frame::{REPORT_RECORDS_MAX, Report},
     ids::{AgentId, IncarnationId},
-    keys::{PublicKey, Signature},
+    keys::Signature,
     line,
     record::{ChainHead, Event, Outcome, RECORD_DOMAIN, Record, SignedRecord, cut_detail},
 };
 use dotmac_runtime::{
     clock::Clock,
-    disk::{self, Appender, SharedDisk},
+    disk::{Appender, SharedDisk},
 };
 use ed25519_dalek::SigningKey;
-use thiserror::Error;
 use tokio::sync::watch;
 
-pub use self::walk::{BadRecord, Verified, verify};
-use self::walk::{EXTENSION, Place, walk};
+use self::walk::{EXTENSION, Place};
+pub use self::{
+    error::{Ahead, AppendError, OpenError},
+    open::Opened,
+    walk::{BadRecord, Verified, verify},
+};
 use crate::unit::{About, Recorder};
 
 /// Bytes of records in one batch at most: well within [`Report`]'s limit.
@@ -104,56 +108,6 @@ struct Tail {
     finished: VecDeque<(u64, u64)>,
 }
 
-/// A chain that was opened, and what was noticed on the way.
-#[allow(missing_debug_implementations, reason = "it holds the signing key")]
-pub struct Opened {
-    /// The chain.
-    pub chain: Chain,
-    /// Damaged records in the acknowledged part: the controllers hold them, so the chain goes on.
-    pub bad: Vec<BadRecord>,
-    /// Leaves for which an `Accepted` receipt is in the files.
-    pub accepted: BTreeSet<Digest>,
-}
-
-/// Why a chain cannot be continued.
-#[derive(Debug, Error)]
-pub enum OpenError {
-    /// A record that the controllers may not hold yet is damaged.
-    #[error("the record chain is damaged where controllers have not acknowledged it yet")]
-    Bad(#[from] BadRecord),
-    /// The files belong to another agent or another life of it.
-    #[error("the record chain in {} belongs to agent {agent}, incarnation {incarnation}", directory.display())]
-    Owner {
-        directory: PathBuf,
-        agent: AgentId,
-        incarnation: IncarnationId,
-    },
-    /// The disk fails.
-    #[error("the record chain in {} cannot be opened", directory.display())]
-    Disk {
-        directory: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-}
-
-/// Why a record was not appended.
-#[derive(Debug, Error)]
-pub enum AppendError {
-    /// Too much waits for acknowledgement.
-    #[error("{waiting_bytes} bytes of records wait for acknowledgement; no more are taken")]
-    Full { waiting_bytes: u64 },
-    /// The event exceeds what one record may hold.
-    #[error("the event is too large for a record")]
-    TooLarge(#[source] codec::EncodeError),
-    /// The disk refuses the record; the chain is as it was.
-    #[error("the record cannot be written")]
-    Write(#[source] io::Error),
-    /// A sync failed: nothing may be appended until the chain was opened again.
-    #[error("the record chain failed: {0}")]
-    Failed(String),
-}
-
 /// Records to send, in order and without gaps.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
@@ -163,101 +117,7 @@ pub struct Batch {
     pub records: Vec<SignedRecord>,
 }
 
-/// Controllers acknowledge more than this chain holds: its disk is older than they know.
-#[derive(Debug, Error, Clone, PartialEq, Eq)]
-#[error("controllers hold records up to {acknowledged}, this agent's chain ends at {last}")]
-pub struct Ahead {
-    /// What they acknowledge.
-    pub acknowledged: u64,
-    /// What there is.
-    pub last: u64,
-}
-
 impl Chain {
-    /// Opens or begins the chain in a directory: proves what is there and cuts a torn last line off.
-    ///
-    /// # Errors
-    /// When the disk fails, the chain is somebody else's, or its unacknowledged part is damaged.
-    pub fn open(
-        directory: &Path,
-        owner: Owner,
-        disk: SharedDisk,
-        clock: Clock,
-        limits: ChainLimits,
-    ) -> Result<Opened, OpenError> {
-        let failed = |source| OpenError::Disk {
-            directory: directory.to_owned(),
-            source,
-        };
-        disk::create_private_dir(directory).map_err(failed)?;
-        let acknowledged = walk::read_mark(directory).map_err(failed)?;
-        let (mut outbox, mut accepted) = (VecDeque::new(), BTreeSet::new());
-        let key = PublicKey::of(&owner.key);
-        let walked = walk(
-            directory,
-            &key,
-            acknowledged,
-            acknowledged,
-            |record, _, place| {
-                if record.sequence > acknowledged {
-                    outbox.push_back(place);
-                }
-                if let Event::Receipt(receipt) = &record.event
-                    && receipt.outcome == Outcome::Accepted
-                {
-                    accepted.insert(receipt.leaf);
-                }
-            },
-        )?;
-        if let Some((agent, incarnation)) = walked.verified.owner
-            && (agent != owner.agent || incarnation != owner.incarnation)
-        {
-            let directory = directory.to_owned();
-            return Err(OpenError::Owner {
-                directory,
-                agent,
-                incarnation,
-            });
-        }
-        let head = ChainHead {
-            sequence: walked.verified.last,
-            digest: walked.verified.digest,
-        };
-        let mut finished: VecDeque<_> = walked.segments.into();
-        let (segment, length) = finished.pop_back().unwrap_or((1, 0));
-        let path = directory.join(file_name(segment));
-        let mut file = Appender::open(&path, disk.clone()).map_err(failed)?;
-        file.truncate(length)
-            .and_then(|()| file.sync())
-            .map_err(failed)?;
-        let tail = Tail {
-            file,
-            segment,
-            head,
-            acknowledged,
-            outbox_bytes: outbox.iter().map(|place| u64::from(place.length)).sum(),
-            outbox,
-            finished,
-        };
-        let chain = Self {
-            owner,
-            directory: directory.to_owned(),
-            disk,
-            clock,
-            limits,
-            tail: Mutex::new(tail),
-            sync_gate: Mutex::new(()),
-            durable: watch::Sender::new(head.sequence),
-            failure: watch::Sender::new(None),
-        };
-        let bad = walked.bad;
-        Ok(Opened {
-            chain,
-            bad,
-            accepted,
-        })
-    }
-
     /// Appends one event. It is on disk, synced, when this returns its sequence. Waits for the disk.
     ///
     /// # Errors
@@ -293,7 +153,10 @@ impl Chain {
         let first = tail.acknowledged + 1;
         drop(tail);
         let records: io::Result<_> = places.iter().map(|place| self.read(place)).collect();
-        Ok(Batch { first, records: records? })
+        Ok(Batch {
+            first,
+            records: records?,
+        })
     }
 
     /// Notes that records up to `through` are committed on a majority; they are not sent again.

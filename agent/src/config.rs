@@ -260,11 +260,24 @@ mod tests {
     fn the_example_explains_every_key_and_shows_the_real_defaults() {
         let example = include_str!("../../config/agent.toml");
         let is_key = |line: &str| line.starts_with("# ") && line.contains(" = ");
-        let lines = example.lines().map(|line| if is_key(line) { &line[2..] } else { line });
+        let lines = example
+            .lines()
+            .map(|line| if is_key(line) { &line[2..] } else { line });
         let switched_on = lines.collect::<Vec<_>>().join("\n");
         assert_eq!(parse(example).unwrap(), parse(&switched_on).unwrap());
-        for key in ["region", "data_dir", "join_token_file", "tenants", "listen", "port_first", "port_last"] {
-            assert!(switched_on.contains(&format!("\n{key} = ")), "{key} is missing");
+        for key in [
+            "region",
+            "data_dir",
+            "join_token_file",
+            "tenants",
+            "listen",
+            "port_first",
+            "port_last",
+        ] {
+            assert!(
+                switched_on.contains(&format!("\n{key} = ")),
+                "{key} is missing"
+            );
         }
     }
 }

@@ -11,9 +11,10 @@ mod questions;
 mod renew;
 mod session;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -135,8 +136,12 @@ impl Link {
             if began.elapsed() >= SETTLED {
                 rounds.settled(&address);
             }
-            tracing::info!(address, reason, "no session");
-            self.state.send_replace(LinkState::Disconnected(reason));
+            let state = LinkState::Disconnected(reason.clone());
+            if self.state.send_replace(state.clone()) == state {
+                tracing::debug!(address, reason, "still no session");
+            } else {
+                tracing::info!(address, reason, "no session");
+            }
             tokio::time::sleep(rounds.pause()).await;
         }
     }
@@ -160,8 +165,7 @@ impl Link {
 
     async fn recover(&self, address: &str) -> String {
         let before = self.certificate().clone();
-        let trust_directory = std::path::Path::new("");
-        let enrolment = self.parts.enrolment(trust_directory);
+        let enrolment = self.parts.enrolment();
         let intake = &self.parts.intake;
         let follow = |documents: &[_]| intake.follow(documents).map(|_| intake.pinned());
         let recovered = enrolment.recover(address, &before, follow).await;
@@ -179,7 +183,9 @@ impl Link {
 
     fn has_certificate_in_date(&self) -> bool {
         let now = self.parts.clock.now();
-        self.certificate().validity().is_ok_and(|validity| now < validity.not_after)
+        self.certificate()
+            .validity()
+            .is_ok_and(|validity| now < validity.not_after)
     }
 
     /// Shows a certificate from now on. It is on disk already.
@@ -190,19 +196,20 @@ impl Link {
     }
 
     fn certificate(&self) -> MutexGuard<'_, Certificate> {
-        self.certificate.lock().unwrap_or_else(PoisonError::into_inner)
+        self.certificate
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl LinkParts {
-    fn enrolment<'a>(&'a self, trust_directory: &'a std::path::Path) -> Enrolment<'a> {
+    fn enrolment(&self) -> Enrolment<'_> {
         Enrolment {
             endpoint: &self.endpoint,
             clock: &self.clock,
             entropy: &self.entropy,
             keys: &self.keys,
             store: &self.store,
-            trust_directory,
         }
     }
 }
@@ -215,11 +222,15 @@ pub async fn join(
     enrolment: &Enrolment<'_>,
     token: &JoinToken,
     region: &RegionId,
+    trust_directory: &Path,
 ) -> Result<Certificate, EnrolError> {
     let mut rounds = Rounds::new(enrolment.entropy.clone());
     loop {
         let address = rounds.next(&token.controllers);
-        match enrolment.join(&address, token, region).await {
+        match enrolment
+            .join(&address, token, region, trust_directory)
+            .await
+        {
             Ok(certificate) => {
                 tracing::info!(agent = %certificate.agent, "enrolled");
                 return Ok(certificate);
@@ -262,7 +273,10 @@ impl Rounds {
                 self.left.swap(index, other);
             }
             // Taken from the end: whom a session was just lost to comes last.
-            let avoided = self.left.iter().position(|one| self.avoid.as_ref() == Some(one));
+            let avoided = self
+                .left
+                .iter()
+                .position(|one| self.avoid.as_ref() == Some(one));
             if let Some(position) = avoided {
                 self.left.swap(0, position);
             }

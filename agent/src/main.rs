@@ -120,11 +120,18 @@ fn stop_instances(config: &std::path::Path) -> anyhow::Result<()> {
 fn verify_chain(config: &std::path::Path) -> anyhow::Result<()> {
     let config = Config::read(config)?;
     let identity = config.data_dir.join("identity");
-    anyhow::ensure!(identity.is_dir(), "{} holds no agent", config.data_dir.display());
+    anyhow::ensure!(
+        identity.is_dir(),
+        "{} holds no agent",
+        config.data_dir.display()
+    );
     let keys = IdentityStore::open(&identity)?.keys(&Entropy::system())?;
     let verified = chain::verify(&config.data_dir.join("chain"), &keys.public())?;
     let (first, last, digest) = (verified.first, verified.last, verified.digest);
-    report(&format!("records {first} to {last} hold; the last one is {digest}"), false);
+    report(
+        &format!("records {first} to {last} hold; the last one is {digest}"),
+        false,
+    );
     Ok(())
 }
 

@@ -206,10 +206,15 @@ mod tests {
         assert!(TrustStore::open(directory.path()).unwrap().is_none());
         let [first, second, third] =
             [1, 2, 3].map(|version| sign_trust(&trust_root(version), &[10]));
-        TrustStore::pin(directory.path(), first.digest(), &[first.clone()]).unwrap();
+        TrustStore::pin(
+            directory.path(),
+            first.digest(),
+            std::slice::from_ref(&first),
+        )
+        .unwrap();
         let mut store = TrustStore::open(directory.path()).unwrap().unwrap();
         assert!(matches!(
-            store.follow(&[third.clone()]),
+            store.follow(std::slice::from_ref(&third)),
             Err(TrustStoreError::Refused(TrustError::Version { .. }))
         ));
         assert!(store.follow(&[first.clone(), second, third]).unwrap());

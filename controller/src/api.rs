@@ -63,7 +63,10 @@ pub fn router(node: Arc<Node>) -> Router {
         .route("/api/v1/audit/streams", get(audit::streams))
         .fallback(no_such_path)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(middleware::from_fn_with_state(Arc::clone(&node), tracking::track))
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(&node),
+            tracking::track,
+        ))
         .with_state(node)
 }
 
@@ -89,5 +92,8 @@ async fn no_such_path(OriginalUri(uri): OriginalUri) -> Problem {
 }
 
 async fn method_not_allowed(method: Method) -> Problem {
-    Problem::new(&METHOD_NOT_ALLOWED, format!("{method} is not possible here"))
+    Problem::new(
+        &METHOD_NOT_ALLOWED,
+        format!("{method} is not possible here"),
+    )
 }

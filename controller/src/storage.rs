@@ -10,5 +10,7 @@
 
 pub mod directory;
 pub mod engine;
+#[cfg(test)]
+pub(crate) mod fuse;
 pub mod ledger;
 pub mod snapshots;

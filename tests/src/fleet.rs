@@ -35,7 +35,9 @@ pub const LEADER_WITHIN: Duration = Duration::from_secs(20);
 /// Milliseconds between deletion and removal in these fleets.
 pub const GRACE_MS: u64 = 6_000;
 /// Lines of each log told after a failure.
-const TAIL_LINES: usize = 25;
+const TAIL_LINES: usize = 12;
+/// Characters of each line told after a failure.
+const TAIL_CHARS: usize = 400;
 
 /// One fleet.
 #[allow(missing_debug_implementations, reason = "its client holds a token")]
@@ -356,9 +358,9 @@ impl Fleet {
         self.api()?.ask(Method::DELETE, &path, None, None).await?.ok(202)
     }
 
-    /// Leaves home and logs on the disk, for whoever looks into a failure.
-    pub fn keep(&self) {
-        self.is_kept.store(true, Ordering::Relaxed);
+    /// Leaves home and logs on the disk, for whoever looks into a failure; `true` the first time.
+    pub fn keep(&self) -> bool {
+        !self.is_kept.swap(true, Ordering::Relaxed)
     }
 
     /// The last lines of every log.
@@ -371,7 +373,12 @@ impl Fleet {
                 let path = self.home.join(name).join(log);
                 let Ok(bytes) = fs::read(&path) else { continue };
                 let lines = String::from_utf8_lossy(&bytes);
-                let lines: Vec<_> = lines.lines().collect();
+                // Elections fill pages and are the least interesting.
+                let lines: Vec<String> = lines
+                    .lines()
+                    .filter(|line| !line.contains("openraft::"))
+                    .map(|line| line.chars().take(TAIL_CHARS).collect())
+                    .collect();
                 let last = &lines[lines.len().saturating_sub(TAIL_LINES)..];
                 if !last.is_empty() {
                     text.push_str(&format!("--- {name}/{log}\n{}\n", last.join("\n")));

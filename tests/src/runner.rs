@@ -180,8 +180,9 @@ impl Stage {
         };
         let result = result.map_err(|error| {
             let Some(fleet) = &fleet else { return error };
-            fleet.keep();
-            anyhow!("{error:#}\n{}", fleet.tails())
+            // The logs once a fleet, when they are fresh.
+            let tails = if fleet.keep() { fleet.tails() } else { String::new() };
+            anyhow!("{error:#}\n{tails}")
         });
         self.note(group, story.name, started.elapsed(), result);
         drop((alone, among));

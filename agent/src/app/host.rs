@@ -41,7 +41,9 @@ impl LinkHost {
 impl Host for LinkHost {
     fn health(&self, unit: &UnitId) -> HealthStatus {
         let statuses = self.statuses.borrow();
-        statuses.get(unit).map_or(HealthStatus::Unknown, |status| status.health)
+        statuses
+            .get(unit)
+            .map_or(HealthStatus::Unknown, |status| status.health)
     }
 
     fn logs(&self, question: &Question) -> Result<mpsc::Receiver<String>, String> {
@@ -66,7 +68,8 @@ pub(super) struct Afterwards {
 
 impl Recorder for Afterwards {
     fn record(&self, about: &About, event: Event) {
-        let is_removed = matches!(&event, Event::Receipt(receipt) if receipt.outcome == Outcome::Removed);
+        let is_removed =
+            matches!(&event, Event::Receipt(receipt) if receipt.outcome == Outcome::Removed);
         self.chain.record(about, event);
         if let Some(unit) = about.unit.as_ref().filter(|_| is_removed) {
             self.platform.forget(unit);

@@ -108,7 +108,10 @@ fn a_batch_is_the_same_bytes_until_it_is_acknowledged_also_after_a_restart() {
     assert_eq!(second.batch().unwrap().records, sent[4..]);
     assert_eq!(chain(directory.path()).batch().unwrap().records, sent[4..]);
     second.acknowledge(6).unwrap();
-    assert_eq!((second.batch().unwrap().records, second.outbox()), (vec![], (0, 0)));
+    assert_eq!(
+        (second.batch().unwrap().records, second.outbox()),
+        (vec![], (0, 0))
+    );
     let ahead = Ahead {
         acknowledged: 7,
         last: 6,

@@ -9,9 +9,7 @@ use std::{path::Path, time::Duration};
 use dotmac_protocol::{
     codec,
     digest::Digest,
-    frame::{
-        ALPN_ENROL, EnrolGreeting, EnrolReply, EnrolRequest, JoinToken, RECOVER_DOMAIN,
-    },
+    frame::{ALPN_ENROL, EnrolGreeting, EnrolReply, EnrolRequest, JoinToken, RECOVER_DOMAIN},
     ids::RegionId,
     keys::Signature,
     trust::SignedTrustRoot,
@@ -45,8 +43,6 @@ pub struct Enrolment<'a> {
     pub keys: &'a Keys,
     /// Where the certificate will lie.
     pub store: &'a IdentityStore,
-    /// Where the trust root lies.
-    pub trust_directory: &'a Path,
 }
 
 /// Why there is no certificate.
@@ -109,7 +105,8 @@ impl EnrolError {
 }
 
 impl Enrolment<'_> {
-    /// Joins with a token at one controller: pins the trust root, then shows the token, then keeps the certificate.
+    /// Joins with a token at one controller: pins the trust root in `trust_directory`, then shows the token, then keeps
+    /// the certificate.
     ///
     /// # Errors
     /// When there is no certificate after it. The trust root may be pinned already; a repetition pins it again.
@@ -118,6 +115,7 @@ impl Enrolment<'_> {
         address: &str,
         token: &JoinToken,
         region: &RegionId,
+        trust_directory: &Path,
     ) -> Result<Certificate, EnrolError> {
         let request = EnrolRequest::Join {
             token: token.id.clone(),
@@ -128,7 +126,8 @@ impl Enrolment<'_> {
             seal_key: self.keys.seal.public(),
             incarnation: self.keys.incarnation.clone(),
         };
-        let pin = |documents: &[SignedTrustRoot]| self.pin(token.trust_root, documents);
+        let expected = token.trust_root;
+        let pin = |documents: &[SignedTrustRoot]| pin(trust_directory, expected, documents);
         let connection = self.connect(address).await?;
         let admitted = self.ask(&connection, &request, pin).await;
         connection.close(0_u32.into(), b"enrolled");
@@ -167,17 +166,6 @@ impl Enrolment<'_> {
         }
     }
 
-    fn pin(
-        &self,
-        expected: Digest,
-        documents: &[SignedTrustRoot],
-    ) -> Result<PinnedIssuers, TrustStoreError> {
-        let named = documents.iter().position(|document| document.digest() == expected);
-        let documents = &documents[named.unwrap_or(0)..];
-        let store = TrustStore::pin(self.trust_directory, expected, documents)?;
-        Ok(PinnedIssuers::of(&store.current()))
-    }
-
     async fn connect(&self, address: &str) -> Result<Connection, EnrolError> {
         let config = tls::client_config_unpinned(ALPN_ENROL, self.clock);
         quic::connect(self.endpoint, &config, address, super::CONNECT_PATIENCE)
@@ -199,7 +187,9 @@ impl Enrolment<'_> {
         let body = codec::encode(request).map_err(FrameError::from)?;
         let length = u32::try_from(body.len()).expect("a request is small");
         let (mut send, mut receive) = connection.open_bi().await?;
-        send.write_all(&length.to_be_bytes()).await.map_err(FrameError::from)?;
+        send.write_all(&length.to_be_bytes())
+            .await
+            .map_err(FrameError::from)?;
         let greeting = tokio::time::timeout(STEP, read_frame::<EnrolGreeting>(&mut receive))
             .await
             .map_err(|_| EnrolError::Silent("greeting"))??
@@ -248,6 +238,20 @@ impl Enrolment<'_> {
             }
         }
     }
+}
+
+/// Pins the document that the token names, and follows those behind it.
+fn pin(
+    trust_directory: &Path,
+    expected: Digest,
+    documents: &[SignedTrustRoot],
+) -> Result<PinnedIssuers, TrustStoreError> {
+    let named = documents
+        .iter()
+        .position(|document| document.digest() == expected);
+    let documents = &documents[named.unwrap_or(0)..];
+    let store = TrustStore::pin(trust_directory, expected, documents)?;
+    Ok(PinnedIssuers::of(&store.current()))
 }
 
 /// Whether a chain is one certificate for this key and its issuer's.

@@ -117,10 +117,17 @@ impl Certificate {
 #[must_use]
 pub fn usable_addresses(addresses: &[String]) -> Option<Vec<String>> {
     let usable = |address: &&String| {
-        let port = address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+        let port = address
+            .rsplit_once(':')
+            .and_then(|(_, port)| port.parse::<u16>().ok());
         address.len() <= ADDRESS_BYTES_MAX && port.is_some()
     };
-    let found: Vec<_> = addresses.iter().filter(usable).take(CONTROLLERS_MAX).cloned().collect();
+    let found: Vec<_> = addresses
+        .iter()
+        .filter(usable)
+        .take(CONTROLLERS_MAX)
+        .cloned()
+        .collect();
     (!found.is_empty()).then_some(found)
 }
 
@@ -272,7 +279,9 @@ mod tests {
         let issuer =
             pki::Issuer::create(&cluster, dotmac_protocol::ids::NodeId(1), &clock, &entropy);
         let request = pki::csr(&keys.enrolment);
-        let chain = issuer.issue_agent(&request, &cluster, &agent(), NOW, 60_000).unwrap();
+        let chain = issuer
+            .issue_agent(&request, &cluster, &agent(), NOW, 60_000)
+            .unwrap();
         let certificate = Certificate {
             agent: agent(),
             key: keys.enrolment.clone(),
@@ -312,7 +321,11 @@ mod tests {
 
     #[test]
     fn unusable_addresses_do_not_replace_usable_ones() {
-        let told = ["a:1".to_owned(), "no-port".to_owned(), format!("{}:1", "x".repeat(400))];
+        let told = [
+            "a:1".to_owned(),
+            "no-port".to_owned(),
+            format!("{}:1", "x".repeat(400)),
+        ];
         assert_eq!(usable_addresses(&told), Some(vec!["a:1".to_owned()]));
         assert_eq!(usable_addresses(&told[1..]), None);
     }

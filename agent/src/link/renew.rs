@@ -30,7 +30,11 @@ pub(super) async fn run(
         let request = pki::csr(&key);
         while renewed.try_recv().is_ok() {}
         let frame = AgentFrame::Renew { request };
-        session.control.send(frame).await.map_err(|_| SessionEnd::Closed)?;
+        session
+            .control
+            .send(frame)
+            .await
+            .map_err(|_| SessionEnd::Closed)?;
         let outcome = match tokio::time::timeout(RENEW_PATIENCE, renewed.recv()).await {
             Err(_) => Err("no answer in time".to_owned()),
             Ok(None) => return Err(SessionEnd::Closed),
@@ -78,8 +82,14 @@ fn take_over(session: &Session<'_>, key: KeyPair, chain: Vec<Vec<u8>>) -> Result
         return Err("the new certificate is not valid now".to_owned());
     }
     let parts = &session.link.parts;
-    parts.store.keep(&certificate).map_err(|error| error.to_string())?;
-    session.link.replace(certificate).map_err(|error| error.to_string())?;
+    parts
+        .store
+        .keep(&certificate)
+        .map_err(|error| error.to_string())?;
+    session
+        .link
+        .replace(certificate)
+        .map_err(|error| error.to_string())?;
     tracing::info!("the certificate was renewed");
     Ok(())
 }

@@ -27,12 +27,7 @@ use super::{
     identity::{IdentityStoreError, usable_addresses},
     questions, renew,
 };
-use crate::{
-    chain::Ahead,
-    intake::Verdict,
-    trust::TrustStoreError,
-    unit::Order,
-};
+use crate::{chain::Ahead, intake::Verdict, trust::TrustStoreError, unit::Order};
 
 /// How long hello and welcome may take.
 const WELCOME_PATIENCE: Duration = Duration::from_secs(5);
@@ -147,9 +142,12 @@ async fn introduce(
     tls::peer(connection)?;
     let (mut send, mut receive) = connection.open_bi().await?;
     write_frame(&mut send, &AgentFrame::Hello(hello(link))).await?;
-    let frame = timeout(WELCOME_PATIENCE, read_frame::<ControllerFrame>(&mut receive))
-        .await
-        .map_err(|_| SessionEnd::NoWelcome)??;
+    let frame = timeout(
+        WELCOME_PATIENCE,
+        read_frame::<ControllerFrame>(&mut receive),
+    )
+    .await
+    .map_err(|_| SessionEnd::NoWelcome)??;
     let welcome = match frame {
         Some(ControllerFrame::Welcome(welcome)) => welcome,
         Some(ControllerFrame::Goodbye { reason }) => return Err(SessionEnd::Goodbye(reason)),
@@ -183,7 +181,11 @@ fn hello(link: &Link) -> Hello {
             generation: wanted.generation,
             sequence: wanted.sequence,
             removed,
-            health: if removed { HealthStatus::Stopped } else { parts.host.health(&wanted.unit) },
+            health: if removed {
+                HealthStatus::Stopped
+            } else {
+                parts.host.health(&wanted.unit)
+            },
         }
     };
     Hello {
@@ -199,8 +201,11 @@ fn hello(link: &Link) -> Hello {
 
 async fn acknowledge(link: &Link, through: u64) -> Result<(), SessionEnd> {
     let chain = Arc::clone(&link.parts.chain);
-    tokio::task::spawn_blocking(move || chain.acknowledge(through)).await??;
-    Ok(())
+    let acknowledged = tokio::task::spawn_blocking(move || chain.acknowledge(through)).await?;
+    if let Err(error) = &acknowledged {
+        tracing::error!(%error, "no session is possible: the agent has to be enrolled anew");
+    }
+    Ok(acknowledged?)
 }
 
 async fn write_control(mut send: SendStream, mut frames: mpsc::Receiver<AgentFrame>) -> Ended {

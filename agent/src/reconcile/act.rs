@@ -51,6 +51,7 @@ impl Hands {
         let again = memory.crashes > 0;
         // On disk before anything starts: a shim whose number nobody knows would never be found.
         self.save();
+        self.adopted.remove(slot);
         match self.launch(wanted, target, slot) {
             Ok(started) => self.note_start(wanted, slot, &started, again),
             Err(error) => self.note_refusal(wanted, slot, &error),

@@ -280,3 +280,6 @@ fn last_end(memory: &SlotMemory) -> String {
         lines => format!("{}; its last lines:\n{lines}", end.how),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -28,6 +28,8 @@ use dotmac_runtime::{clock::Clock, entropy::Entropy, process::ProcessIdentity};
 use tempfile::TempDir;
 use tokio::sync::watch;
 
+/// A program that runs until it is stopped.
+pub(crate) const SLEEPER: &str = "echo ready; while :; do sleep 0.05; done";
 /// No condition of these tests takes longer, unless it never comes true.
 const PATIENCE: Duration = Duration::from_secs(60);
 

@@ -25,7 +25,9 @@ use super::{
 
 /// `GET /api/v1/agents`
 pub(super) async fn list(mut reading: Reading) -> Result<Response, Problem> {
-    reading.who.require(&reading.state, Permission::AgentRead, None)?;
+    reading
+        .who
+        .require(&reading.state, Permission::AgentRead, None)?;
     let (limit, cursor) = reading.page();
     let Reading { state, query, .. } = reading;
     query.finish()?;
@@ -39,7 +41,9 @@ pub(super) async fn list(mut reading: Reading) -> Result<Response, Problem> {
 
 /// `POST /api/v1/agents/tokens`
 pub(super) async fn create_join_token(change: Change) -> Result<Response, Problem> {
-    change.who.require(&change.state, Permission::AgentWrite, None)?;
+    change
+        .who
+        .require(&change.state, Permission::AgentWrite, None)?;
     let token = read(change.fields()?, &change)?;
     let (id, region) = (token.id.clone(), token.region.clone());
     change.ask(Command::CreateJoinToken(token)).await?;
@@ -47,7 +51,11 @@ pub(super) async fn create_join_token(change: Change) -> Result<Response, Proble
     // A retry gets the time of the first request.
     let expires_at = state.join_tokens.get(&id).map(|token| token.expires_at);
     let genesis = &change.node.genesis;
-    let controllers: Vec<&str> = genesis.nodes.iter().map(|card| card.link_address.as_str()).collect();
+    let controllers: Vec<&str> = genesis
+        .nodes
+        .iter()
+        .map(|card| card.link_address.as_str())
+        .collect();
     let body = json!({
         "id": id, "region": region, "expires_at": time_or_null(expires_at),
         "trust_root": genesis.trust_root.digest().to_string(), "controllers": controllers,
@@ -60,18 +68,28 @@ fn read(mut fields: Fields, change: &Change) -> Result<CreateJoinToken, Problem>
     let secret_digest =
         fields.required::<Digest>("secret_digest", "sha256: and 64 hexadecimal digits");
     let region = region(&mut fields, &change.state, true);
-    let ttl_ms = fields.number("ttl_ms", 1..=JOIN_TOKEN_LIFETIME_MAX_MS).unwrap_or(3_600_000);
+    let ttl_ms = fields
+        .number("ttl_ms", 1..=JOIN_TOKEN_LIFETIME_MAX_MS)
+        .unwrap_or(3_600_000);
     let expires_at = change.received_at().plus_millis(ttl_ms);
     let token = (|| {
         let (id, secret_digest) = (id?, secret_digest?);
-        Some(CreateJoinToken { id, secret_digest, region: region?, expires_at })
+        Some(CreateJoinToken {
+            id,
+            secret_digest,
+            region: region?,
+            expires_at,
+        })
     })();
     fields.finish_with(token)
 }
 
 /// The member `region`; a wrong one is answered with all that there are.
 pub(super) fn region(fields: &mut Fields, state: &State, is_required: bool) -> Option<RegionId> {
-    let regions = state.genesis.as_ref().map_or(&[][..], |genesis| &genesis.regions);
+    let regions = state
+        .genesis
+        .as_ref()
+        .map_or(&[][..], |genesis| &genesis.regions);
     let names: Vec<&str> = regions.iter().map(RegionId::as_str).collect();
     let allowed = format!("one of {}", names.join(", "));
     let text: String = if is_required {
@@ -79,7 +97,10 @@ pub(super) fn region(fields: &mut Fields, state: &State, is_required: bool) -> O
     } else {
         fields.text("region")?
     };
-    let found = regions.iter().find(|region| region.as_str() == text).cloned();
+    let found = regions
+        .iter()
+        .find(|region| region.as_str() == text)
+        .cloned();
     if found.is_none() {
         fields.refuse("region", &text, allowed);
     }
@@ -89,9 +110,16 @@ pub(super) fn region(fields: &mut Fields, state: &State, is_required: bool) -> O
 fn item(state: &State, id: &AgentId, agent: &Agent) -> Value {
     let (status, since, node, software) = match &agent.presence {
         Presence::Unknown => ("unknown", None, None, None),
-        Presence::Connected { node, software, since } => {
-            ("connected", Some(*since), Some(*node), Some(software.as_str()))
-        }
+        Presence::Connected {
+            node,
+            software,
+            since,
+        } => (
+            "connected",
+            Some(*since),
+            Some(*node),
+            Some(software.as_str()),
+        ),
         Presence::Disconnected { since } => ("disconnected", Some(*since), None, None),
     };
     json!({
@@ -107,5 +135,9 @@ fn units(state: &State, id: &AgentId) -> usize {
     let first: dotmac_protocol::ids::UnitId = "a/0".parse().expect("a kind, a slash and a name");
     let start = (id.clone(), first);
     let from = (Bound::Included(start), Bound::Unbounded);
-    state.units.range(from).take_while(|((agent, _), _)| agent == id).count()
+    state
+        .units
+        .range(from)
+        .take_while(|((agent, _), _)| agent == id)
+        .count()
 }

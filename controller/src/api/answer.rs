@@ -33,7 +33,10 @@ pub(super) fn page_of(items: impl Iterator<Item = (String, Value)>, limit: usize
     let mut items: Vec<(String, Value)> = items.take(limit.saturating_add(1)).collect();
     let has_more = items.len() > limit;
     items.truncate(limit);
-    let next = items.last().filter(|_| has_more).map(|(key, _)| key.clone());
+    let next = items
+        .last()
+        .filter(|_| has_more)
+        .map(|(key, _)| key.clone());
     page(items.into_iter().map(|(_, value)| value).collect(), next)
 }
 
@@ -42,7 +45,10 @@ pub(super) fn time(at: Timestamp) -> String {
     i64::try_from(at.0)
         .ok()
         .and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok())
-        .map_or_else(|| format!("{:.3}", jiff::Timestamp::MAX), |at| format!("{at:.3}"))
+        .map_or_else(
+            || format!("{:.3}", jiff::Timestamp::MAX),
+            |at| format!("{at:.3}"),
+        )
 }
 
 /// Like [`time`], or null.
@@ -58,7 +64,10 @@ mod tests {
 
     #[test]
     fn times_are_rfc_3339_in_utc_with_milliseconds() {
-        assert_eq!(time(Timestamp(1_700_000_000_123)), "2023-11-14T22:13:20.123Z");
+        assert_eq!(
+            time(Timestamp(1_700_000_000_123)),
+            "2023-11-14T22:13:20.123Z"
+        );
         assert_eq!(time(Timestamp(0)), "1970-01-01T00:00:00.000Z");
         assert!(time(Timestamp(u64::MAX)).starts_with("9999-12-30T"));
     }

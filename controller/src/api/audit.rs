@@ -46,7 +46,9 @@ pub(super) async fn streams(mut reading: Reading) -> Result<Response, Problem> {
     let after = reading.query.text("after");
     let (limit, cursor) = reading.page();
     reading.who.has(Permission::AuditRead)?;
-    let Reading { state, query, who, .. } = reading;
+    let Reading {
+        state, query, who, ..
+    } = reading;
     query.finish()?;
     let after: Option<Stream> = cursor.or(after).and_then(|cursor| cursor.parse().ok());
     let items = state
@@ -56,7 +58,10 @@ pub(super) async fn streams(mut reading: Reading) -> Result<Response, Problem> {
         .filter(|(stream, _)| may_see(&who, &state, stream))
         .map(|(stream, head)| {
             let key = match stream {
-                Stream::Agent(agent, _) => state.agents.get(agent).map(|one| hex::encode(one.identity.0)),
+                Stream::Agent(agent, _) => state
+                    .agents
+                    .get(agent)
+                    .map(|one| hex::encode(one.identity.0)),
                 Stream::Platform | Stream::Tenant(_) => None,
             };
             let item = json!({
@@ -75,7 +80,9 @@ fn window(reading: &mut Reading) -> (usize, u64) {
     let cursor = cursor.and_then(|text| {
         let sequence = text.parse::<u64>().ok();
         if sequence.is_none() {
-            reading.query.refuse("cursor", &text, "the next_cursor of a page");
+            reading
+                .query
+                .refuse("cursor", &text, "the next_cursor of a page");
         }
         sequence
     });
@@ -90,12 +97,19 @@ async fn answer(
     limit: usize,
     show: fn(&Fact) -> Result<Value, Problem>,
 ) -> Result<Response, Problem> {
-    let Reading { node, who, state, query, .. } = reading;
+    let Reading {
+        node,
+        who,
+        state,
+        query,
+        ..
+    } = reading;
     let stream = query.finish_with(stream)?;
     match &stream {
         Stream::Tenant(tenant) => who.tenant(&state, Permission::AuditRead, tenant)?,
         Stream::Platform => who.require(&state, Permission::AuditRead, None)?,
-        Stream::Agent(..) if may_see(&who, &state, &stream) && state.streams.contains_key(&stream) => {}
+        Stream::Agent(..)
+            if may_see(&who, &state, &stream) && state.streams.contains_key(&stream) => {}
         Stream::Agent(..) => return Err(Problem::not_found("stream", &stream.to_string())),
     }
     let head = state.streams.get(&stream).map_or(0, |head| head.sequence);
@@ -173,6 +187,9 @@ fn link(fact: &Fact) -> Result<Value, Problem> {
 }
 
 fn unreadable(fact: &Fact) -> Problem {
-    let detail = format!("link {} of stream {} cannot be read", fact.sequence, fact.stream);
+    let detail = format!(
+        "link {} of stream {} cannot be read",
+        fact.sequence, fact.stream
+    );
     Problem::new(&INTERNAL, detail)
 }

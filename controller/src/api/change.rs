@@ -71,7 +71,16 @@ impl FromRequest<Arc<Node>> for Change {
         let if_match = if_match.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
         let state = node.read(READ_DEADLINE).await?;
         let asked = asked(&parts, &body);
-        Ok(Self { node: Arc::clone(node), who, state, body, request, asked, received_at, if_match })
+        Ok(Self {
+            node: Arc::clone(node),
+            who,
+            state,
+            body,
+            request,
+            asked,
+            received_at,
+            if_match,
+        })
     }
 }
 
@@ -83,15 +92,23 @@ impl Change {
 
     /// That nothing is asked for besides what the path says.
     pub(super) fn expect_no_fields(&self) -> Result<(), Problem> {
-        if self.body.is_empty() { Ok(()) } else { self.fields()?.finish() }
+        if self.body.is_empty() {
+            Ok(())
+        } else {
+            self.fields()?.finish()
+        }
     }
 
     /// That the caller has seen this version of what he changes, if he says which one he saw. A retry was checked
     /// the first time.
     pub(super) fn expect_version(&self, version: &str) -> Result<(), Problem> {
-        let Some(wanted) = &self.if_match else { return Ok(()) };
+        let Some(wanted) = &self.if_match else {
+            return Ok(());
+        };
         let is_retry = self.state.answers.contains_key(&self.request);
-        let is_same = wanted.split(',').any(|one| matches!(one.trim(), "*") || one.trim() == version);
+        let is_same = wanted
+            .split(',')
+            .any(|one| matches!(one.trim(), "*") || one.trim() == version);
         if is_same || is_retry {
             return Ok(());
         }
@@ -113,7 +130,10 @@ impl Change {
             received_at: self.received_at,
             command,
         };
-        Ok(self.node.ask(&self.who.caller, ask, CHANGE_DEADLINE).await??)
+        Ok(self
+            .node
+            .ask(&self.who.caller, ask, CHANGE_DEADLINE)
+            .await??)
     }
 
     /// The State with the change in it; if that cannot be had in time, what this controller knows.
@@ -133,7 +153,9 @@ fn asked(parts: &Parts, body: &[u8]) -> Digest {
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     let mut values = headers.get_all("idempotency-key").iter();
-    let Some(value) = values.next() else { return Ok(None) };
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
     let is_printable = |text: &&str| text.bytes().all(|byte| (0x20..=0x7e).contains(&byte));
     let key = value.to_str().ok().filter(is_printable);
     match key {
@@ -141,7 +163,11 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
         _ => {
             let mut wrong = Fields::of_query(None)?;
             let allowed = format!("once, 1 to {KEY_MAX} printable ASCII characters");
-            wrong.refuse("Idempotency-Key", &String::from_utf8_lossy(value.as_bytes()), allowed);
+            wrong.refuse(
+                "Idempotency-Key",
+                &String::from_utf8_lossy(value.as_bytes()),
+                allowed,
+            );
             wrong.finish().map(|()| None)
         }
     }
@@ -156,13 +182,15 @@ fn request_id(key: Option<&str>, token: &TokenId, entropy: &Entropy) -> RequestI
         }
         None => entropy.hex(16),
     };
-    name.parse().expect("32 hexadecimal digits are a request id")
+    name.parse()
+        .expect("32 hexadecimal digits are a request id")
 }
 
 async fn read_body(headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
-    let too_large =
-        || Problem::new(&TOO_LARGE, format!("a body has at most {BODY_MAX} bytes"));
-    let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    let too_large = || Problem::new(&TOO_LARGE, format!("a body has at most {BODY_MAX} bytes"));
+    let length = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok());
     let length: Option<usize> = length.and_then(|text| text.parse().ok());
     if length.is_some_and(|length| length > BODY_MAX) {
         return Err(too_large());
@@ -182,17 +210,27 @@ async fn read_body(headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
     };
     let late = |_| {
         let seconds = BODY_DEADLINE.as_secs();
-        Problem::new(&BODY_TIMED_OUT, format!("the body took more than {seconds} s"))
+        Problem::new(
+            &BODY_TIMED_OUT,
+            format!("the body took more than {seconds} s"),
+        )
     };
-    let whole = tokio::time::timeout(BODY_DEADLINE, collect).await.map_err(late)??;
+    let whole = tokio::time::timeout(BODY_DEADLINE, collect)
+        .await
+        .map_err(late)??;
     if !whole.is_empty() && !is_json(headers) {
-        return Err(Problem::new(&UNSUPPORTED_MEDIA_TYPE, "the body is not said to be JSON"));
+        return Err(Problem::new(
+            &UNSUPPORTED_MEDIA_TYPE,
+            "the body is not said to be JSON",
+        ));
     }
     Ok(whole)
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let kind = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
     let kind = kind.and_then(|text| text.split(';').next()).map(str::trim);
     kind.is_some_and(|kind| kind.eq_ignore_ascii_case("application/json"))
 }
@@ -213,7 +251,10 @@ mod tests {
         assert_eq!(first, request_id(Some("key"), &token, &entropy));
         assert_ne!(first, request_id(Some("key2"), &token, &entropy));
         assert_ne!(first, request_id(Some("key"), &other, &entropy));
-        assert_ne!(request_id(None, &token, &entropy), request_id(None, &token, &entropy));
+        assert_ne!(
+            request_id(None, &token, &entropy),
+            request_id(None, &token, &entropy)
+        );
     }
 
     #[test]

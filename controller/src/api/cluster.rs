@@ -27,7 +27,10 @@ pub(super) async fn status(
     who.require(&state, Permission::ClusterRead, None)?;
     let statuses = ask_all(&node).await;
     // Whoever is in the highest term knows best who leads.
-    let knows = statuses.values().filter(|one| one.leader.is_some()).max_by_key(|one| one.term);
+    let knows = statuses
+        .values()
+        .filter(|one| one.leader.is_some())
+        .max_by_key(|one| one.term);
     let leader = knows.and_then(|one| one.leader);
     let term = statuses.values().map(|one| one.term).max();
     let nodes: Vec<Value> = node

@@ -61,20 +61,26 @@ async fn create(change: Change) -> Result<Response, Problem> {
     let order = order::Order::read(change.fields()?, &change.state)?;
     order.check_right(&change.who, &change.state)?;
     let command = order.seal(&change.state, &change.node.entropy)?;
-    let accepted = change.ask(Command::CreateDeployment(Box::new(command))).await?;
+    let accepted = change
+        .ask(Command::CreateDeployment(Box::new(command)))
+        .await?;
     let Accepted::Deployment { deployment: id, .. } = accepted else {
         return Err(late("the deployment"));
     };
     let mut response = after(&change, &id, StatusCode::CREATED).await?;
     let at = created(&format!("{DEPLOYMENTS}/{id}"), serde_json::Value::Null);
     if let Some(location) = at.headers().get(header::LOCATION) {
-        response.headers_mut().insert(header::LOCATION, location.clone());
+        response
+            .headers_mut()
+            .insert(header::LOCATION, location.clone());
     }
     Ok(response)
 }
 
 async fn show(reading: Reading, Named(id): Named<String>) -> Result<Response, Problem> {
-    let Reading { who, state, query, .. } = reading;
+    let Reading {
+        who, state, query, ..
+    } = reading;
     let (id, deployment) = who.deployment(&state, &id)?;
     query.finish()?;
     Ok(entity(StatusCode::OK, &state, &id, deployment))
@@ -84,7 +90,11 @@ async fn delete(Named(id): Named<String>, change: Change) -> Result<Response, Pr
     let (id, deployment) = change.who.deployment(&change.state, &id)?;
     change.expect_no_fields()?;
     change.expect_version(&version(deployment))?;
-    change.ask(Command::DeleteDeployment { deployment: id.clone() }).await?;
+    change
+        .ask(Command::DeleteDeployment {
+            deployment: id.clone(),
+        })
+        .await?;
     after(&change, &id, StatusCode::ACCEPTED).await
 }
 
@@ -92,14 +102,23 @@ async fn undelete(Named(id): Named<String>, change: Change) -> Result<Response, 
     let (id, deployment) = change.who.deployment(&change.state, &id)?;
     change.expect_no_fields()?;
     change.expect_version(&version(deployment))?;
-    change.ask(Command::UndeleteDeployment { deployment: id.clone() }).await?;
+    change
+        .ask(Command::UndeleteDeployment {
+            deployment: id.clone(),
+        })
+        .await?;
     after(&change, &id, StatusCode::OK).await
 }
 
 async fn list(mut reading: Reading) -> Result<Response, Problem> {
     reading.who.has(Permission::DeploymentRead)?;
     let (limit, cursor) = reading.page();
-    let Reading { who, state, mut query, .. } = reading;
+    let Reading {
+        who,
+        state,
+        mut query,
+        ..
+    } = reading;
     let filter = Filter::read(&mut query);
     let after = cursor.and_then(|text| {
         let after = text.parse::<DeploymentId>().ok();
@@ -132,7 +151,11 @@ impl Filter {
         let status = query.text("status_filter").and_then(|text| {
             let status = STATUSES.into_iter().find(|status| status.as_str() == text);
             if status.is_none() {
-                query.refuse("status_filter", &text, STATUSES.map(Status::as_str).join(", "));
+                query.refuse(
+                    "status_filter",
+                    &text,
+                    STATUSES.map(Status::as_str).join(", "),
+                );
             }
             status
         });
@@ -142,28 +165,47 @@ impl Filter {
             query.refuse("include", other, "destroyed");
         }
         let has_destroyed = include.is_some() || status == Some(Status::Destroyed);
-        Self { status, tenant, has_destroyed }
+        Self {
+            status,
+            tenant,
+            has_destroyed,
+        }
     }
 
     fn takes(&self, one: &Deployment) -> bool {
         self.status.is_none_or(|status| one.status == status)
-            && self.tenant.as_ref().is_none_or(|tenant| one.tenant == *tenant)
+            && self
+                .tenant
+                .as_ref()
+                .is_none_or(|tenant| one.tenant == *tenant)
             && (self.has_destroyed || one.status != Status::Destroyed)
     }
 }
 
 /// The deployment as it is after a change.
-async fn after(change: &Change, id: &DeploymentId, status: StatusCode) -> Result<Response, Problem> {
+async fn after(
+    change: &Change,
+    id: &DeploymentId,
+    status: StatusCode,
+) -> Result<Response, Problem> {
     let state = change.state_after().await;
     let deployment = state.deployments.get(id).ok_or_else(|| late(id.as_str()))?;
     Ok(entity(status, &state, id, deployment))
 }
 
 fn late(id: &str) -> Problem {
-    Problem::new(&TIMED_OUT, format!("the change of {id} is accepted and not seen here yet"))
+    Problem::new(
+        &TIMED_OUT,
+        format!("the change of {id} is accepted and not seen here yet"),
+    )
 }
 
-fn entity(status: StatusCode, state: &State, id: &DeploymentId, deployment: &Deployment) -> Response {
+fn entity(
+    status: StatusCode,
+    state: &State,
+    id: &DeploymentId,
+    deployment: &Deployment,
+) -> Response {
     let mut response = answer(status, view::deployment(state, id, deployment));
     let version = HeaderValue::try_from(version(deployment)).expect("digits are a header value");
     response.headers_mut().insert(header::ETAG, version);

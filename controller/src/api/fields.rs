@@ -54,7 +54,10 @@ impl Fields {
             axum::extract::Query::<Vec<(String, String)>>::try_from_uri(&uri).ok()
         });
         let Some(axum::extract::Query(pairs)) = pairs else {
-            return Err(Problem::new(&MALFORMED, "the query of the address cannot be read"));
+            return Err(Problem::new(
+                &MALFORMED,
+                "the query of the address cannot be read",
+            ));
         };
         if pairs.len() > PARAMETERS_MAX {
             let detail = format!("a query has at most {PARAMETERS_MAX} parameters");
@@ -70,7 +73,13 @@ impl Fields {
     }
 
     fn new(members: Map<String, Value>, prefix: String, is_query: bool) -> Self {
-        Self { members, prefix, known: Vec::new(), errors: Vec::new(), is_query }
+        Self {
+            members,
+            prefix,
+            known: Vec::new(),
+            errors: Vec::new(),
+            is_query,
+        }
     }
 
     /// Takes a member out; null counts as absent.
@@ -86,9 +95,17 @@ impl Fields {
 
     /// Notes a wrong value.
     pub(super) fn refuse(&mut self, name: &str, value: &str, allowed: impl Into<String>) {
-        let field = format!("{}{}", self.prefix, name.chars().take(100).collect::<String>());
+        let field = format!(
+            "{}{}",
+            self.prefix,
+            name.chars().take(100).collect::<String>()
+        );
         let value = value.chars().take(VALUE_MAX).collect();
-        self.errors.push(FieldError { field, value, allowed: allowed.into() });
+        self.errors.push(FieldError {
+            field,
+            value,
+            allowed: allowed.into(),
+        });
     }
 
     /// A text.
@@ -137,7 +154,11 @@ impl Fields {
         let fits = number.filter(|number| range.contains(number));
         let found = fits.and_then(|number| N::try_from(number).ok());
         if found.is_none() {
-            self.refuse(name, &show(&value), format!("{} to {}", range.start(), range.end()));
+            self.refuse(
+                name,
+                &show(&value),
+                format!("{} to {}", range.start(), range.end()),
+            );
         }
         found
     }
@@ -200,7 +221,11 @@ impl Fields {
     /// The members of an object that are read like these; to be given to [`Self::absorb`] afterwards.
     pub(super) fn nested(&mut self, name: &'static str) -> Option<Self> {
         let members = self.object(name)?;
-        Some(Self::new(members, format!("{}{name}.", self.prefix), self.is_query))
+        Some(Self::new(
+            members,
+            format!("{}{name}.", self.prefix),
+            self.is_query,
+        ))
     }
 
     /// Takes over what was wrong with nested members.
@@ -214,7 +239,11 @@ impl Fields {
     /// With everything that was wrong, unknown members too.
     pub(super) fn finish(self) -> Result<(), Problem> {
         let errors = self.into_errors();
-        if errors.is_empty() { Ok(()) } else { Err(Problem::fields(errors)) }
+        if errors.is_empty() {
+            Ok(())
+        } else {
+            Err(Problem::fields(errors))
+        }
     }
 
     /// Everything was read and made into `value`, which is `None` only if something was wrong.
@@ -257,7 +286,8 @@ mod tests {
 
     #[test]
     fn everything_that_is_wrong_is_told_at_once_and_secrets_are_not_repeated() {
-        let body = json!({"name": 5, "count": 11, "url": 7, "hidden": "canary", "more": {"inner": "x"}});
+        let body =
+            json!({"name": 5, "count": 11, "url": 7, "hidden": "canary", "more": {"inner": "x"}});
         let mut fields = Fields::of_body(body).unwrap();
         assert_eq!(fields.text("name"), None);
         assert_eq!(fields.number::<u32>("count", 1..=10), None);
@@ -266,9 +296,14 @@ mod tests {
         let nested = fields.nested("more").unwrap();
         fields.absorb(nested);
         let problem = format!("{:?}", fields.finish().unwrap_err());
-        for (field, value) in
-            [("name", "5"), ("count", "11"), ("url", ""), ("missing", ""), ("more.inner", ""), ("hidden", "")]
-        {
+        for (field, value) in [
+            ("name", "5"),
+            ("count", "11"),
+            ("url", ""),
+            ("missing", ""),
+            ("more.inner", ""),
+            ("hidden", ""),
+        ] {
             let expected = format!("field: {field:?}, value: {value:?}");
             assert!(problem.contains(&expected), "{expected} in {problem}");
         }

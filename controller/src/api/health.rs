@@ -10,12 +10,17 @@ use crate::node::Node;
 
 /// The paths.
 pub(super) fn routes() -> Router<Arc<Node>> {
-    Router::new().route("/health/live", get(live)).route("/health/ready", get(ready))
+    Router::new()
+        .route("/health/live", get(live))
+        .route("/health/ready", get(ready))
 }
 
 async fn live() -> Response {
     let version = env!("CARGO_PKG_VERSION");
-    answer(StatusCode::OK, json!({"status": "alive", "service": "controller", "version": version}))
+    answer(
+        StatusCode::OK,
+        json!({"status": "alive", "service": "controller", "version": version}),
+    )
 }
 
 /// Ready is whoever knows a leader and how the cluster began.
@@ -27,7 +32,18 @@ async fn ready(State(node): State<Arc<Node>>) -> Response {
         (false, _) => Some("no leader is known"),
         (true, false) => Some("the genesis is not applied yet"),
     };
-    let status = if reason.is_none() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let word = if reason.is_none() { "ready" } else { "not ready" };
-    answer(status, json!({"status": word, "reason": reason, "node": node.card.node}))
+    let status = if reason.is_none() {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    let word = if reason.is_none() {
+        "ready"
+    } else {
+        "not ready"
+    };
+    answer(
+        status,
+        json!({"status": word, "reason": reason, "node": node.card.node}),
+    )
 }

@@ -25,8 +25,14 @@ use crate::node::{Caller, Node};
 /// Bytes of a token's text at most.
 const BEARER_MAX: usize = 512;
 /// Parameters in which people try to pass a token.
-const TOKEN_PARAMETERS: [&str; 6] =
-    ["access_token", "api_key", "apikey", "authorization", "bearer", "token"];
+const TOKEN_PARAMETERS: [&str; 6] = [
+    "access_token",
+    "api_key",
+    "apikey",
+    "authorization",
+    "bearer",
+    "token",
+];
 
 /// Whoever holds the token of a request.
 #[derive(Debug)]
@@ -60,7 +66,9 @@ fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
     let refuse = |detail: &str| Err(Problem::new(&UNAUTHENTICATED, detail));
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let (value, rest) = (values.next(), values.next());
-    let Some(value) = value else { return refuse("the header Authorization is missing") };
+    let Some(value) = value else {
+        return refuse("the header Authorization is missing");
+    };
     if rest.is_some() {
         return refuse("the header Authorization is given more than once");
     }
@@ -87,7 +95,11 @@ impl Principal {
 
     /// Whether the role includes a permission, wherever.
     pub(super) fn has(&self, permission: Permission) -> Result<(), Problem> {
-        if self.token.role.grants(permission) { Ok(()) } else { Err(forbidden(permission)) }
+        if self.token.role.grants(permission) {
+            Ok(())
+        } else {
+            Err(forbidden(permission))
+        }
     }
 
     /// Whether this is permitted for something of `tenant` (`None`: of the platform).
@@ -97,7 +109,11 @@ impl Principal {
         permission: Permission,
         tenant: Option<&TenantId>,
     ) -> Result<(), Problem> {
-        if state.may(&self.actor(), permission, tenant) { Ok(()) } else { Err(forbidden(permission)) }
+        if state.may(&self.actor(), permission, tenant) {
+            Ok(())
+        } else {
+            Err(forbidden(permission))
+        }
     }
 
     /// The deployment that a path names, if it is there and visible; otherwise always the same answer (law 7).
@@ -141,9 +157,9 @@ mod tests {
     use super::bearer;
 
     fn headers(values: &[&str]) -> HeaderMap {
-        let pairs = values.iter().map(|value| {
-            (header::AUTHORIZATION, HeaderValue::from_str(value).unwrap())
-        });
+        let pairs = values
+            .iter()
+            .map(|value| (header::AUTHORIZATION, HeaderValue::from_str(value).unwrap()));
         pairs.collect()
     }
 
@@ -151,7 +167,13 @@ mod tests {
     fn only_one_bearer_token_counts() {
         assert_eq!(bearer(&headers(&["Bearer abc"])).unwrap(), "abc");
         assert_eq!(bearer(&headers(&["bearer  abc"])).unwrap(), "abc");
-        for wrong in [&[][..], &["Basic abc"], &["abc"], &["Bearer "], &["Bearer a", "Bearer a"]] {
+        for wrong in [
+            &[][..],
+            &["Basic abc"],
+            &["abc"],
+            &["Bearer "],
+            &["Bearer a", "Bearer a"],
+        ] {
             assert!(bearer(&headers(wrong)).is_err(), "{wrong:?}");
         }
     }

@@ -38,19 +38,30 @@ pub(super) struct Problem {
 impl Problem {
     /// A problem of a kind, in one sentence.
     pub(super) fn new(kind: &'static Kind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), next: None, errors: Vec::new() }
+        Self {
+            kind,
+            detail: detail.into(),
+            next: None,
+            errors: Vec::new(),
+        }
     }
 
     /// With another hint than the kind's.
     pub(super) fn with_next(self, next: impl Into<Cow<'static, str>>) -> Self {
-        Self { next: Some(next.into()), ..self }
+        Self {
+            next: Some(next.into()),
+            ..self
+        }
     }
 
     /// Fields that are wrong.
     pub(super) fn fields(errors: Vec<FieldError>) -> Self {
         let names: Vec<&str> = errors.iter().map(|error| error.field.as_str()).collect();
         let detail = format!("not allowed as given: {}", names.join(", "));
-        Self { errors, ..Self::new(&INVALID, detail) }
+        Self {
+            errors,
+            ..Self::new(&INVALID, detail)
+        }
     }
 
     /// There is no such thing, or it is somebody else's: the same words for both (law 7).
@@ -75,7 +86,10 @@ impl From<Rejection> for Problem {
             Code::NotFounded => &NOT_FOUNDED,
             Code::OutOfOrder => &kind::OUT_OF_ORDER,
         };
-        Self { errors: rejection.errors, ..Self::new(kind, rejection.detail) }
+        Self {
+            errors: rejection.errors,
+            ..Self::new(kind, rejection.detail)
+        }
     }
 }
 
@@ -143,7 +157,12 @@ mod tests {
 
     #[test]
     fn every_code_has_the_status_that_was_agreed() {
-        let status = |code| Problem::from(Rejection::new(code, "")).into_response().status().as_u16();
+        let status = |code| {
+            Problem::from(Rejection::new(code, ""))
+                .into_response()
+                .status()
+                .as_u16()
+        };
         let codes = [
             (Code::Invalid, 422),
             (Code::Forbidden, 403),
@@ -164,10 +183,22 @@ mod tests {
 
     #[test]
     fn whoever_may_try_again_is_told_when() {
-        let attestations = AskError::Attestations { found: 1, needed: 2, detail: String::new() };
+        let attestations = AskError::Attestations {
+            found: 1,
+            needed: 2,
+            detail: String::new(),
+        };
         let errors = [
-            (Problem::from(LogError::Unavailable(String::new())), 503, true),
-            (Problem::from(LogError::TimedOut(Duration::from_secs(1))), 504, false),
+            (
+                Problem::from(LogError::Unavailable(String::new())),
+                503,
+                true,
+            ),
+            (
+                Problem::from(LogError::TimedOut(Duration::from_secs(1))),
+                504,
+                false,
+            ),
             (Problem::from(LogError::Overloaded), 429, true),
             (Problem::from(LogError::Storage(String::new())), 503, true),
             (Problem::from(attestations), 503, true),
@@ -175,7 +206,11 @@ mod tests {
         for (problem, status, has_time) in errors {
             let response = problem.into_response();
             assert_eq!(response.status().as_u16(), status);
-            assert_eq!(response.headers().contains_key(header::RETRY_AFTER), has_time, "{status}");
+            assert_eq!(
+                response.headers().contains_key(header::RETRY_AFTER),
+                has_time,
+                "{status}"
+            );
         }
     }
 }

@@ -64,7 +64,15 @@ impl FromRequestParts<Arc<Node>> for Reading {
         let path = parts.uri.path_and_query();
         let address = path.map_or_else(|| "/".to_owned(), ToString::to_string);
         let request = Tag::of(parts).random(&node.entropy);
-        Ok(Self { node: Arc::clone(node), who, state, query, address, received_at, request })
+        Ok(Self {
+            node: Arc::clone(node),
+            who,
+            state,
+            query,
+            address,
+            received_at,
+            request,
+        })
     }
 }
 
@@ -82,14 +90,20 @@ impl Reading {
         tenant: Option<TenantId>,
         detail: String,
     ) -> Result<(), Problem> {
-        let command = Command::NoteAccess { action: action.to_owned(), tenant, detail };
+        let command = Command::NoteAccess {
+            action: action.to_owned(),
+            tenant,
+            detail,
+        };
         let ask = Ask {
             request: self.request.clone(),
             asked: Digest::tagged("dotmac/asked/v1", self.address.as_bytes()),
             received_at: self.received_at,
             command,
         };
-        self.node.ask(&self.who.caller, ask, NOTE_DEADLINE).await??;
+        self.node
+            .ask(&self.who.caller, ask, NOTE_DEADLINE)
+            .await??;
         Ok(())
     }
 }
@@ -102,7 +116,9 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Named<T
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let wrong = |_| Problem::new(&NO_SUCH_PATH, "the address cannot be read");
-        let Path(names) = Path::<T>::from_request_parts(parts, state).await.map_err(wrong)?;
+        let Path(names) = Path::<T>::from_request_parts(parts, state)
+            .await
+            .map_err(wrong)?;
         Ok(Self(names))
     }
 }

@@ -40,7 +40,9 @@ pub(super) fn routes() -> Router<Arc<Node>> {
 }
 
 async fn list(mut reading: Reading) -> Result<Response, Problem> {
-    reading.who.require(&reading.state, Permission::ReleaseRead, None)?;
+    reading
+        .who
+        .require(&reading.state, Permission::ReleaseRead, None)?;
     let (limit, cursor) = reading.page();
     let Reading { state, query, .. } = reading;
     query.finish()?;
@@ -48,13 +50,20 @@ async fn list(mut reading: Reading) -> Result<Response, Problem> {
     let items = state
         .releases
         .iter()
-        .filter(|(key, _)| after.is_none_or(|after| (key.name.as_str(), key.version.as_str()) > after))
+        .filter(|(key, _)| {
+            after.is_none_or(|after| (key.name.as_str(), key.version.as_str()) > after)
+        })
         .map(|(key, release)| (key.to_string(), item(&state, key, release)));
     Ok(page_of(items, limit))
 }
 
-async fn show(reading: Reading, Named(names): Named<(String, String)>) -> Result<Response, Problem> {
-    reading.who.require(&reading.state, Permission::ReleaseRead, None)?;
+async fn show(
+    reading: Reading,
+    Named(names): Named<(String, String)>,
+) -> Result<Response, Problem> {
+    reading
+        .who
+        .require(&reading.state, Permission::ReleaseRead, None)?;
     let Reading { state, query, .. } = reading;
     query.finish()?;
     let (key, release) = find(&state, &names)?;
@@ -64,23 +73,43 @@ async fn show(reading: Reading, Named(names): Named<(String, String)>) -> Result
 }
 
 async fn add(change: Change) -> Result<Response, Problem> {
-    change.who.require(&change.state, Permission::ReleaseWrite, None)?;
+    change
+        .who
+        .require(&change.state, Permission::ReleaseWrite, None)?;
     strict_json::parse(&change.body)?;
     let wrong = |error: dotmac_protocol::release::ManifestError| {
         Rejection::field(&error.field, error.found, error.allowed)
     };
     let manifest = Manifest::parse(&change.body).map_err(wrong)?;
-    let key = ReleaseKey { name: manifest.name.clone(), version: manifest.version.clone() };
-    change.ask(Command::AddRelease { manifest: manifest.canonical() }).await?;
+    let key = ReleaseKey {
+        name: manifest.name.clone(),
+        version: manifest.version.clone(),
+    };
+    change
+        .ask(Command::AddRelease {
+            manifest: manifest.canonical(),
+        })
+        .await?;
     let body = item_after(&change, &key).await?;
-    Ok(created(&format!("{RELEASES}/{}/{}", key.name, key.version), body))
+    Ok(created(
+        &format!("{RELEASES}/{}/{}", key.name, key.version),
+        body,
+    ))
 }
 
-async fn retire(Named(names): Named<(String, String)>, change: Change) -> Result<Response, Problem> {
-    change.who.require(&change.state, Permission::ReleaseWrite, None)?;
+async fn retire(
+    Named(names): Named<(String, String)>,
+    change: Change,
+) -> Result<Response, Problem> {
+    change
+        .who
+        .require(&change.state, Permission::ReleaseWrite, None)?;
     change.expect_no_fields()?;
     let (ReleaseKey { name, version }, _) = find(&change.state, &names)?;
-    let key = ReleaseKey { name: name.clone(), version: version.clone() };
+    let key = ReleaseKey {
+        name: name.clone(),
+        version: version.clone(),
+    };
     change.ask(Command::RetireRelease { name, version }).await?;
     Ok(answer(StatusCode::OK, item_after(&change, &key).await?))
 }
@@ -89,7 +118,10 @@ fn find<'s>(
     state: &'s State,
     (name, version): &(String, String),
 ) -> Result<(ReleaseKey, &'s Release), Problem> {
-    let key = name.parse::<ReleaseName>().ok().zip(version.parse::<ReleaseVersion>().ok());
+    let key = name
+        .parse::<ReleaseName>()
+        .ok()
+        .zip(version.parse::<ReleaseVersion>().ok());
     let found = key.and_then(|(name, version)| {
         let key = ReleaseKey { name, version };
         let release = state.releases.get(&key)?;
@@ -101,8 +133,15 @@ fn find<'s>(
 async fn item_after(change: &Change, key: &ReleaseKey) -> Result<Value, Problem> {
     let state = change.state_after().await;
     let release = state.releases.get(key);
-    let late = || Problem::new(&TIMED_OUT, format!("release {key} is accepted and not seen here yet"));
-    release.map(|release| item(&state, key, release)).ok_or_else(late)
+    let late = || {
+        Problem::new(
+            &TIMED_OUT,
+            format!("release {key} is accepted and not seen here yet"),
+        )
+    };
+    release
+        .map(|release| item(&state, key, release))
+        .ok_or_else(late)
 }
 
 fn item(state: &State, key: &ReleaseKey, release: &Release) -> Value {

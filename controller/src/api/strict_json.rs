@@ -16,18 +16,30 @@ use super::problem::{MALFORMED, Problem};
 pub(super) fn parse(bytes: &[u8]) -> Result<Value, Problem> {
     let twice = RefCell::new(None);
     let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let seed = Place { path: String::new(), twice: &twice };
-    let read = seed.deserialize(&mut reader).and_then(|value| reader.end().map(|()| value));
+    let seed = Place {
+        path: String::new(),
+        twice: &twice,
+    };
+    let read = seed
+        .deserialize(&mut reader)
+        .and_then(|value| reader.end().map(|()| value));
     let error = match read {
         Ok(value) => return Ok(value),
         Err(error) => error,
     };
     if let Some(field) = twice.into_inner() {
         let allowed = "once".to_owned();
-        return Err(Problem::fields(vec![FieldError { field, value: String::new(), allowed }]));
+        return Err(Problem::fields(vec![FieldError {
+            field,
+            value: String::new(),
+            allowed,
+        }]));
     }
     let (line, column) = (error.line(), error.column());
-    Err(Problem::new(&MALFORMED, format!("the body is not JSON at line {line}, column {column}")))
+    Err(Problem::new(
+        &MALFORMED,
+        format!("the body is not JSON at line {line}, column {column}"),
+    ))
 }
 
 /// Where in the document a value is.
@@ -68,7 +80,9 @@ impl<'de> Visitor<'de> for Place<'_> {
     }
 
     fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value, E> {
-        Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("not a finite number"))
+        Number::from_f64(value)
+            .map(Value::Number)
+            .ok_or_else(|| E::custom("not a finite number"))
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Value, E> {
@@ -83,7 +97,10 @@ impl<'de> Visitor<'de> for Place<'_> {
         let mut values = Vec::new();
         loop {
             let path = join(&self.path, &values.len().to_string());
-            match items.next_element_seed(Place { path, twice: self.twice })? {
+            match items.next_element_seed(Place {
+                path,
+                twice: self.twice,
+            })? {
                 Some(value) => values.push(value),
                 None => return Ok(Value::Array(values)),
             }
@@ -98,7 +115,10 @@ impl<'de> Visitor<'de> for Place<'_> {
                 self.twice.replace(Some(path));
                 return Err(A::Error::custom("a member is given twice"));
             }
-            let value = members.next_value_seed(Place { path, twice: self.twice })?;
+            let value = members.next_value_seed(Place {
+                path,
+                twice: self.twice,
+            })?;
             values.insert(name, value);
         }
         Ok(Value::Object(values))
@@ -107,7 +127,11 @@ impl<'de> Visitor<'de> for Place<'_> {
 
 fn join(path: &str, name: &str) -> String {
     let name: String = name.chars().take(100).collect();
-    if path.is_empty() { name } else { format!("{path}.{name}") }
+    if path.is_empty() {
+        name
+    } else {
+        format!("{path}.{name}")
+    }
 }
 
 #[cfg(test)]
@@ -119,12 +143,18 @@ mod tests {
     #[test]
     fn a_value_is_read_as_everybody_reads_it() {
         let text = r#"{"a":[1,-2,2.5,"x",null,true],"b":{"c":{}}}"#;
-        assert_eq!(parse(text.as_bytes()).unwrap(), json!({"a": [1, -2, 2.5, "x", null, true], "b": {"c": {}}}));
+        assert_eq!(
+            parse(text.as_bytes()).unwrap(),
+            json!({"a": [1, -2, 2.5, "x", null, true], "b": {"c": {}}})
+        );
     }
 
     #[test]
     fn a_member_given_twice_is_named() {
-        for (text, field) in [(r#"{"a":1,"a":1}"#, "a"), (r#"{"x":[{"y":1,"y":2}]}"#, "x.0.y")] {
+        for (text, field) in [
+            (r#"{"a":1,"a":1}"#, "a"),
+            (r#"{"x":[{"y":1,"y":2}]}"#, "x.0.y"),
+        ] {
             let problem = format!("{:?}", parse(text.as_bytes()).unwrap_err());
             assert!(problem.contains(&format!("field: {field:?}")), "{problem}");
         }

@@ -1,9 +1,6 @@
 //! Access tokens. The caller makes the token and sends its digest; the text never comes here.
 
-use axum::{
-    http::StatusCode,
-    response::Response,
-};
+use axum::{http::StatusCode, response::Response};
 use dotmac_domain::{
     Command,
     access::{Permission, Role},
@@ -25,7 +22,9 @@ const ROLES: &str = "platform_admin, tenant_admin, tenant_user, reseller, suppor
 
 /// `POST /api/v1/tokens`
 pub(super) async fn create(change: Change) -> Result<Response, Problem> {
-    change.who.require(&change.state, Permission::TokenWrite, None)?;
+    change
+        .who
+        .require(&change.state, Permission::TokenWrite, None)?;
     let token = read(change.fields()?)?;
     change.ask(Command::CreateToken(token.clone())).await?;
     let state = change.state_after().await;
@@ -52,12 +51,22 @@ fn read(mut fields: Fields) -> Result<CreateToken, Problem> {
     let tenant = fields.parsed::<TenantId>("tenant_id", "the id of a tenant");
     let token = (|| {
         let (id, secret_digest) = (id?, secret_digest?);
-        Some(CreateToken { id, secret_digest, name: name?, role: role?, tenant })
+        Some(CreateToken {
+            id,
+            secret_digest,
+            name: name?,
+            role: role?,
+            tenant,
+        })
     })();
     fields.finish_with(token)
 }
 
 fn role_of(text: &str) -> Option<Role> {
-    let name = if text == "master_admin" { "platform_admin" } else { text };
+    let name = if text == "master_admin" {
+        "platform_admin"
+    } else {
+        text
+    };
     Role::deserialize(Value::from(name)).ok()
 }

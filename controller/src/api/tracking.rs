@@ -35,7 +35,12 @@ impl Tag {
 
     /// The id; a random one if nobody decided before.
     pub(super) fn random(&self, entropy: &Entropy) -> RequestId {
-        let make = || entropy.hex(16).parse().expect("16 random bytes make a request id");
+        let make = || {
+            entropy
+                .hex(16)
+                .parse()
+                .expect("16 random bytes make a request id")
+        };
         self.0.get_or_init(make).clone()
     }
 }
@@ -62,7 +67,10 @@ pub(super) async fn track(
     let headers = response.headers_mut();
     let value = HeaderValue::try_from(id.as_str()).expect("hexadecimal digits are a header value");
     headers.insert(REQUEST_ID, value);
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

@@ -93,6 +93,12 @@ impl Registry {
             .collect()
     }
 
+    /// The session of an agent, if it is connected here.
+    #[must_use]
+    pub fn connection(&self, agent: &AgentId) -> Option<Connection> {
+        self.lock().get(agent).map(|session| session.connection.clone())
+    }
+
     /// Puts a live question to an agent; pieces of its answer arrive until it ends or the receiver is dropped.
     ///
     /// # Errors
@@ -102,8 +108,7 @@ impl Registry {
         agent: &AgentId,
         question: Question,
     ) -> Result<mpsc::Receiver<Answer>, QuestionError> {
-        let connection = self.lock().get(agent).map(|session| session.connection.clone());
-        let Some(connection) = connection else {
+        let Some(connection) = self.connection(agent) else {
             return Err(QuestionError::NotConnected(agent.clone()));
         };
         let broken = |detail: String| QuestionError::Broken { agent: agent.clone(), detail };

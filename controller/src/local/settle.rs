@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::{layout::Layout, member::Member, release};
 use crate::cli::{
-    Client, agents, elapsed_ms, encode, failure::Failure, logs::tail, releases, view,
+    Client, agents, cluster, elapsed_ms, encode, failure::Failure, logs::tail, releases, view,
 };
 
 /// Milliseconds for all of it; a first start on a small machine takes a few thousand.
@@ -48,16 +48,12 @@ pub(crate) async fn settle(
         .filter(|member| !member.is_controller());
     let agents: Vec<_> = agents.collect();
     admit(client, entropy, &agents).await?;
-    wait(
-        layout,
-        started,
-        "not every agent is connected",
-        async || {
-            let connected = regions(&agents::list(client).await?, true);
-            Ok(agents.iter().all(|agent| connected.contains(&agent.name)))
-        },
-    )
-    .await?;
+    let connected = async || {
+        let connected = regions(&agents::list(client).await?, true);
+        let all = agents.iter().all(|agent| connected.contains(&agent.name));
+        Ok(all && sessions(&client.get(cluster::PATH).await?) >= agents.len())
+    };
+    wait(layout, started, "not every agent is connected", connected).await?;
     tell(&format!("{} agents are connected", agents.len()));
     add_demo(layout, client).await
 }
@@ -79,6 +75,13 @@ async fn admit(client: &Client, entropy: &Entropy, agents: &[Member]) -> Result<
         }
     }
     Ok(())
+}
+
+/// Agents' sessions that the controllers hold now: what they knew before a restart does not count.
+fn sessions(status: &Value) -> usize {
+    let counts = view::items(status, "nodes").iter();
+    let counts = counts.filter_map(|node| node["agents"].as_u64());
+    usize::try_from(counts.sum::<u64>()).unwrap_or(usize::MAX)
 }
 
 fn regions(agents: &[Value], only_connected: bool) -> BTreeSet<String> {
@@ -160,7 +163,7 @@ fn ailing(layout: &Layout) -> String {
 mod tests {
     use serde_json::json;
 
-    use super::regions;
+    use super::{regions, sessions};
 
     #[test]
     fn an_agent_that_joined_before_needs_no_token_even_if_it_is_away() {
@@ -173,5 +176,11 @@ mod tests {
             regions(&agents, true).into_iter().collect::<Vec<_>>(),
             ["do-fra1"]
         );
+    }
+
+    #[test]
+    fn only_sessions_of_controllers_that_answer_count() {
+        let nodes = json!([{"agents": 2}, {"agents": 3}, {"state": "unreachable", "agents": null}]);
+        assert_eq!(sessions(&json!({ "nodes": nodes })), 5);
     }
 }

@@ -1,6 +1,6 @@
 //! Three controllers over real QUIC on the loopback: elections, loss, return, snapshots, and who may not return.
 
-mod fleet;
+pub(super) mod fleet;
 
 use std::time::Duration;
 

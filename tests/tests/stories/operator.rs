@@ -89,7 +89,7 @@ pub(crate) async fn a_program_that_knows_nothing_of_the_platform_is_released_and
 ) -> Result<()> {
     let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/releases/python-http.json");
     fleet.dotmac(&["releases", "add", manifest]).await?.ok()?;
-    let shown = fleet.dotmac_json(&["releases", "show", "python-http:1.0.0"]).await?;
+    let shown = fleet.dotmac_json(&["releases", "show", "python-http", "1.0.0"]).await?;
     ensure!(deployment::text(&shown, "digest").starts_with("sha256:"), "{shown}");
     let body = json!({"tenant_name": "Files", "region": "gcp-europe-west1", "image_tag": "python-http:1.0.0"});
     let id = fleet.deploy_as(&body).await?;
@@ -103,7 +103,7 @@ pub(crate) async fn a_program_that_knows_nothing_of_the_platform_is_released_and
     other["description"] = "something else".into();
     let again = fleet.api()?.post("/api/v1/releases", &other).await?;
     ensure!(again.status == 409, "another content under the same version: {again:?}");
-    fleet.dotmac(&["releases", "retire", "python-http:1.0.0"]).await?.ok()?;
+    fleet.dotmac(&["releases", "retire", "python-http", "1.0.0"]).await?.ok()?;
     let refused = fleet.api()?.post(DEPLOYMENTS, &body).await?;
     ensure!(refused.status == 422, "a retired release was deployed: {refused:?}");
     let still = fleet.deployment(&id).await?;
@@ -234,7 +234,7 @@ pub(crate) async fn law_4_a_join_token_admits_one_agent_of_one_region_once(
         let config = format!(
             "region = \"{region}\"\ndata_dir = \"data\"\njoin_token_file = \"join.token\"\ntenants = []\n\
              [instance_api]\nlisten = \"127.0.0.1:{}\"\n[process]\nport_first = {}\nport_last = {}\n",
-            base + 30, base + 40, base + 49
+            base + 30, base + 40, base + 79
         );
         std::fs::write(directory.join("agent.toml"), config)?;
         let agent = fleet.home().join("bin/dotmac-agent");

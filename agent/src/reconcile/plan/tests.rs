@@ -24,7 +24,7 @@ use crate::{
 
 const NOW: Timestamp = Timestamp(1_000_000);
 
-/// A migration first, then a database, then two copies of a web server.
+/// A migration first, then a database, then a web server.
 fn target(generation: u64, content: u8) -> Target {
     let manifest = Manifest::parse(
         br#"{"name": "demo", "version": "1", "components": {
@@ -36,7 +36,7 @@ fn target(generation: u64, content: u8) -> Target {
     .unwrap();
     let instance = Instance {
         run: RunState::Running,
-        replicas: 2,
+        replicas: 1,
         ..fixture::instance("demo")
     };
     Target {
@@ -49,15 +49,27 @@ fn target(generation: u64, content: u8) -> Target {
             .cloned()
             .collect(),
         manifest,
-        instance: Arc::new(Instance {
-            replicas: 2,
-            ..instance
-        }),
+        instance: Arc::new(instance),
     }
 }
 
 fn keep(generation: u64, content: u8) -> Goal {
     Goal::Keep(Box::new(target(generation, content)))
+}
+
+/// Only a web server, in so many copies.
+fn copies(generation: u64, content: u8, replicas: u16) -> Goal {
+    let mut target = target(generation, content);
+    target.manifest.components.retain(|name, component| {
+        component.after.clear();
+        name.as_str() == "web"
+    });
+    target.order.retain(|name| name.as_str() == "web");
+    target.instance = Arc::new(Instance {
+        replicas,
+        ..(*target.instance).clone()
+    });
+    Goal::Keep(Box::new(target))
 }
 
 fn name(text: &str) -> SlotName {
@@ -112,7 +124,6 @@ fn all_ready(content: u8) -> Slots {
         ("migration.0", done(1)),
         ("database.0", ready(content)),
         ("web.0", ready(content)),
-        ("web.1", ready(content)),
     ])
 }
 
@@ -137,7 +148,7 @@ fn components_start_behind_those_they_need() {
     now.insert(name("database.0"), slot(Phase::Running, Readiness::Open, 1));
     assert_eq!(actions(&keep(1, 1), &now), []);
     now.insert(name("database.0"), ready(1));
-    assert_eq!(actions(&keep(1, 1), &now), [start("web.0"), start("web.1")]);
+    assert_eq!(actions(&keep(1, 1), &now), [start("web.0")]);
 }
 
 #[test]
@@ -188,37 +199,56 @@ fn crashes_in_a_row_are_started_again_after_growing_pauses() {
         [500, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000]
     );
     let mut now = all_ready(1);
-    now.insert(name("web.1"), crashed(3, Timestamp(NOW.0 - 1_999)));
+    now.insert(name("web.0"), crashed(3, Timestamp(NOW.0 - 1_999)));
     let until = Some(Timestamp(NOW.0 + 1));
-    let reason = "web.1 is started again after a pause: exit code 7".to_owned();
+    let reason = "web.0 is started again after a pause: exit code 7".to_owned();
     assert_eq!(steps(&keep(1, 1), &now), [Step::Wait { until, reason }]);
-    now.insert(name("web.1"), crashed(3, Timestamp(NOW.0 - 2_000)));
-    assert_eq!(steps(&keep(1, 1), &now), [Step::Start(name("web.1"))]);
+    now.insert(name("web.0"), crashed(3, Timestamp(NOW.0 - 2_000)));
+    assert_eq!(steps(&keep(1, 1), &now), [Step::Start(name("web.0"))]);
 }
 
 #[test]
 fn a_clock_that_was_set_back_does_not_stretch_a_pause() {
     let mut now = all_ready(1);
-    now.insert(name("web.1"), crashed(1, Timestamp(NOW.0 + 3_600_000)));
-    assert_eq!(steps(&keep(1, 1), &now), [Step::Start(name("web.1"))]);
+    now.insert(name("web.0"), crashed(1, Timestamp(NOW.0 + 3_600_000)));
+    assert_eq!(steps(&keep(1, 1), &now), [Step::Start(name("web.0"))]);
 }
 
 #[test]
 fn a_new_release_does_not_wait_for_the_crashes_of_the_old_one() {
     let mut now = all_ready(2);
-    now.insert(name("web.1"), crashed(9, NOW));
-    assert_eq!(actions(&keep(1, 2), &now), [Step::Start(name("web.1"))]);
+    now.insert(name("web.0"), crashed(9, NOW));
+    assert_eq!(actions(&keep(1, 2), &now), [Step::Start(name("web.0"))]);
 }
 
 #[test]
-fn copies_are_replaced_one_at_a_time_behind_the_task_and_their_dependencies() {
+fn components_are_replaced_behind_the_task_and_those_they_need() {
     let goal = keep(2, 2);
     let stop = |text: &str| Step::Stop(name(text), StopReason::Replaced);
     let mut now = all_ready(1);
     assert_eq!(actions(&goal, &now), [Step::Start(name("migration.0"))]);
     now.insert(name("migration.0"), done(2));
     assert_eq!(actions(&goal, &now), [stop("database.0")]);
+    now.insert(name("database.0"), slot(Phase::Running, Readiness::Open, 2));
+    assert_eq!(
+        actions(&goal, &now),
+        [],
+        "the old web server stays until the new database is ready"
+    );
     now.insert(name("database.0"), ready(2));
+    assert_eq!(actions(&goal, &now), [stop("web.0")]);
+}
+
+#[test]
+fn copies_are_started_together_and_replaced_one_at_a_time() {
+    let start = |text: &str| Step::Start(name(text));
+    let stop = |text: &str| Step::Stop(name(text), StopReason::Replaced);
+    assert_eq!(
+        actions(&copies(1, 1, 2), &Slots::new()),
+        [start("web.0"), start("web.1")]
+    );
+    let goal = copies(2, 2, 2);
+    let mut now = slots([("web.0", ready(1)), ("web.1", ready(1))]);
     assert_eq!(actions(&goal, &now), [stop("web.0")]);
     now.insert(
         name("web.0"),
@@ -226,7 +256,7 @@ fn copies_are_replaced_one_at_a_time_behind_the_task_and_their_dependencies() {
     );
     assert_eq!(actions(&goal, &now), []);
     now.insert(name("web.0"), slot(Phase::Idle, Readiness::Open, 1));
-    assert_eq!(actions(&goal, &now), [Step::Start(name("web.0"))]);
+    assert_eq!(actions(&goal, &now), [start("web.0")]);
     now.insert(name("web.0"), slot(Phase::Running, Readiness::Open, 2));
     assert_eq!(actions(&goal, &now), [], "the new copy is not ready yet");
     now.insert(name("web.0"), ready(2));
@@ -287,10 +317,8 @@ fn a_suspended_unit_stops_backwards_and_keeps_everything() {
     let goal = Goal::Suspend(Box::new(target(2, 1)));
     let stop = |text: &str| Step::Stop(name(text), StopReason::Suspended);
     let mut now = all_ready(1);
-    assert_eq!(actions(&goal, &now), [stop("web.0"), stop("web.1")]);
-    for web in ["web.0", "web.1"] {
-        now.insert(name(web), slot(Phase::Idle, Readiness::Open, 1));
-    }
+    assert_eq!(actions(&goal, &now), [stop("web.0")]);
+    now.insert(name("web.0"), slot(Phase::Idle, Readiness::Open, 1));
     assert_eq!(actions(&goal, &now), [stop("database.0")]);
     now.insert(name("database.0"), slot(Phase::Idle, Readiness::Open, 1));
     assert_eq!(steps(&goal, &now), []);
@@ -300,7 +328,7 @@ fn a_suspended_unit_stops_backwards_and_keeps_everything() {
 fn a_removed_unit_is_deleted_only_when_nothing_of_it_runs() {
     let stop = |text: &str| Step::Stop(name(text), StopReason::Removed);
     let now = all_ready(1);
-    let all = [stop("database.0"), stop("web.0"), stop("web.1")];
+    let all = [stop("database.0"), stop("web.0")];
     assert_eq!(actions(&Goal::Remove, &now), all);
     let stopping = slots([("web.0", slot(Phase::Stopping(NOW), Readiness::Open, 1))]);
     assert_eq!(actions(&Goal::Remove, &stopping), []);

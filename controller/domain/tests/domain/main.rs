@@ -6,6 +6,7 @@ mod hostile;
 mod law_10_waiting;
 mod law_11_bounded;
 mod law_2_absence;
+mod law_3_histories;
 mod law_3_signers;
 mod law_6_purity;
 mod law_7_foreign;

@@ -19,8 +19,16 @@ use crate::api::{
 /// What credentials are sealed for.
 const CONTEXT: &str = "dotmac/credential/v1";
 /// Words in the name of a member whose value is secret.
-const SECRET_WORDS: [&str; 8] =
-    ["password", "passwd", "passphrase", "secret", "token", "key", "credential", "dsn"];
+const SECRET_WORDS: [&str; 8] = [
+    "password",
+    "passwd",
+    "passphrase",
+    "secret",
+    "token",
+    "key",
+    "credential",
+    "dsn",
+];
 /// Credentials of one deployment at most.
 const CREDENTIALS_MAX: usize = 64;
 /// Bytes of a credential's name at most.
@@ -47,7 +55,11 @@ pub(super) fn take_from(config: &mut Map<String, Value>) -> Result<Secrets, Fiel
         "at most {} secret members, each with a path of its own of at most {NAME_MAX} bytes",
         CREDENTIALS_MAX - 2
     );
-    Err(FieldError { field: "custom_config".into(), value: String::new(), allowed })
+    Err(FieldError {
+        field: "custom_config".into(),
+        value: String::new(),
+        allowed,
+    })
 }
 
 /// Seals secrets to the agent that would get a new deployment of this region.
@@ -74,7 +86,10 @@ pub(super) fn seal_to_agent(
     };
     let sealed = secrets.iter().map(|(name, secret)| {
         let sealed = seal::seal(&agent.seal_key, CONTEXT, secret.as_bytes(), entropy)?;
-        Ok(SealedCredential { name: name.clone(), sealed })
+        Ok(SealedCredential {
+            name: name.clone(),
+            sealed,
+        })
     });
     let sealed: Result<_, seal::SealError> = sealed.collect();
     let unusable = |_| Problem::new(&INTERNAL, format!("nothing can be sealed to agent {id}"));
@@ -89,7 +104,9 @@ fn split(path: &str, members: &mut Map<String, Value>, is_inside: bool, found: &
         let is_secret = is_inside || is_secret_name(&name);
         if let Some(Value::Object(inner)) = members.get_mut(&name) {
             split(&at, inner, is_secret, found);
-        } else if members.get(&name).is_some_and(|value| must_hide(value, is_secret))
+        } else if members
+            .get(&name)
+            .is_some_and(|value| must_hide(value, is_secret))
             && let Some(value) = members.remove(&name)
         {
             found.push((at, Secret::new(text(value))));
@@ -112,12 +129,10 @@ fn must_hide(value: &Value, is_secret: bool) -> bool {
 fn holds_secret(value: &Value) -> bool {
     match value {
         Value::Array(items) => items.iter().any(holds_secret),
-        Value::Object(members) => {
-            members.iter().any(|(name, value)| match value {
-                Value::Object(inner) if is_secret_name(name) => !inner.is_empty(),
-                other => must_hide(other, is_secret_name(name)),
-            })
-        }
+        Value::Object(members) => members.iter().any(|(name, value)| match value {
+            Value::Object(inner) if is_secret_name(name) => !inner.is_empty(),
+            other => must_hide(other, is_secret_name(name)),
+        }),
         other => must_hide(other, false),
     }
 }
@@ -149,10 +164,14 @@ mod tests {
     use super::take_from;
 
     fn taken(config: Value) -> (Value, Vec<(String, String)>) {
-        let Value::Object(mut config) = config else { panic!("an object") };
+        let Value::Object(mut config) = config else {
+            panic!("an object")
+        };
         let found = take_from(&mut config).unwrap();
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-        let found = found.into_iter().map(|(name, secret)| (name, text(secret.as_bytes())));
+        let found = found
+            .into_iter()
+            .map(|(name, secret)| (name, text(secret.as_bytes())));
         (Value::Object(config), found.collect())
     }
 
@@ -164,10 +183,13 @@ mod tests {
             "replica": "postgres://u:p@h/d", "plain": "https://example.org/a@b",
             "upstreams": [{"host": "x", "password": "e"}], "names": ["f"],
         }));
-        assert_eq!(left, json!({
-            "colour": "blue", "use_token": true, "api_key": "",
-            "radius": {"port": 3799, "keys": {}}, "plain": "https://example.org/a@b", "names": ["f"],
-        }));
+        assert_eq!(
+            left,
+            json!({
+                "colour": "blue", "use_token": true, "api_key": "",
+                "radius": {"port": 3799, "keys": {}}, "plain": "https://example.org/a@b", "names": ["f"],
+            })
+        );
         let expected = [
             ("config.SMTP_Password", "a"),
             ("config.pin_token", "7"),
@@ -177,17 +199,25 @@ mod tests {
             ("config.replica", "postgres://u:p@h/d"),
             ("config.upstreams", "[{\"host\":\"x\",\"password\":\"e\"}]"),
         ];
-        let mut found: Vec<_> = found.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+        let mut found: Vec<_> = found
+            .iter()
+            .map(|(name, text)| (name.as_str(), text.as_str()))
+            .collect();
         found.sort_unstable();
         assert_eq!(found, expected);
     }
 
     #[test]
     fn no_two_secrets_share_a_name() {
-        let Value::Object(mut config) = json!({"a.token": "x", "a": {"token": "y"}}) else { panic!() };
+        let Value::Object(mut config) = json!({"a.token": "x", "a": {"token": "y"}}) else {
+            panic!()
+        };
         assert!(take_from(&mut config).is_err());
         let Value::Object(mut config) = json!({"keys": (0..63).map(|n| (n.to_string(), json!("x")))
-            .collect::<serde_json::Map<_, _>>()}) else { panic!() };
+            .collect::<serde_json::Map<_, _>>()})
+        else {
+            panic!()
+        };
         assert!(take_from(&mut config).is_err());
     }
 }

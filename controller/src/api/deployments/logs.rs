@@ -27,10 +27,15 @@ use crate::api::{
 const LINES: (u64, u32) = (10_000, 100);
 
 /// `GET …/deployments/{id}/logs`
-pub(super) async fn logs(mut reading: Reading, Named(id): Named<String>) -> Result<Response, Problem> {
+pub(super) async fn logs(
+    mut reading: Reading,
+    Named(id): Named<String>,
+) -> Result<Response, Problem> {
     let (id, deployment) = reading.who.deployment(&reading.state, &id)?;
     let (tenant, agent) = (deployment.tenant.clone(), deployment.agent.clone());
-    reading.who.require(&reading.state, Permission::DeploymentLogs, Some(&tenant))?;
+    reading
+        .who
+        .require(&reading.state, Permission::DeploymentLogs, Some(&tenant))?;
     let question = question(&mut reading.query, UnitId::instance(&id));
     let query = std::mem::replace(&mut reading.query, Fields::of_query(None)?);
     let (question, detail) = query.finish_with(question)?;
@@ -41,7 +46,13 @@ pub(super) async fn logs(mut reading: Reading, Named(id): Named<String>) -> Resu
     if let Some(elsewhere) = elsewhere(&reading, &agent) {
         return Ok(elsewhere);
     }
-    reading.note_access("deployment.logs-read", Some(tenant), format!("{id}: {detail}")).await?;
+    reading
+        .note_access(
+            "deployment.logs-read",
+            Some(tenant),
+            format!("{id}: {detail}"),
+        )
+        .await?;
     let asked = reading.node.registry.question(&agent, question).await;
     let answers = asked.map_err(|error| Problem::new(&AGENT_DISCONNECTED, error.to_string()))?;
     Ok(stream_of(answers))
@@ -68,19 +79,36 @@ fn question(query: &mut Fields, unit: UnitId) -> Option<(Question, String)> {
     if follow {
         detail.push_str(" and those that follow");
     }
-    Some((Question::Logs { unit, component, lines, follow, seal_to }, detail))
+    Some((
+        Question::Logs {
+            unit,
+            component,
+            lines,
+            follow,
+            seal_to,
+        },
+        detail,
+    ))
 }
 
 /// Where to ask instead, if another controller has the agent's session.
 fn elsewhere(reading: &Reading, agent: &AgentId) -> Option<Response> {
     let node = &reading.node;
-    if node.registry.heard().iter().any(|heard| heard.agent == *agent) {
+    if node
+        .registry
+        .heard()
+        .iter()
+        .any(|heard| heard.agent == *agent)
+    {
         return None;
     }
     let Presence::Connected { node: other, .. } = reading.state.agents.get(agent)?.presence else {
         return None;
     };
-    let card = node.genesis.card(other).filter(|_| other != node.card.node)?;
+    let card = node
+        .genesis
+        .card(other)
+        .filter(|_| other != node.card.node)?;
     let location = format!("http://{}{}", card.api_address, reading.address);
     let location = HeaderValue::try_from(location).ok()?;
     let mut response = StatusCode::TEMPORARY_REDIRECT.into_response();
@@ -92,7 +120,10 @@ fn elsewhere(reading: &Reading, agent: &AgentId) -> Option<Response> {
 fn stream_of(answers: mpsc::Receiver<Answer>) -> Response {
     let lines = stream::unfold(answers, |mut answers| async move {
         let answer = answers.recv().await?;
-        Some((Ok::<_, std::convert::Infallible>(Bytes::from(line(&answer))), answers))
+        Some((
+            Ok::<_, std::convert::Infallible>(Bytes::from(line(&answer))),
+            answers,
+        ))
     });
     let mut response = Body::from_stream(lines).into_response();
     let kind = HeaderValue::from_static("application/x-ndjson");
@@ -115,7 +146,10 @@ fn line(answer: &Answer) -> String {
 #[cfg(test)]
 mod tests {
     use dotmac_protocol::frame::Answer;
-    use dotmac_runtime::{entropy::Entropy, seal::{SealKey, seal}};
+    use dotmac_runtime::{
+        entropy::Entropy,
+        seal::{SealKey, seal},
+    };
     use tokio::sync::mpsc;
 
     use super::stream_of;
@@ -127,12 +161,20 @@ mod tests {
         let sealed = seal(&key.public(), "dotmac/answer/v1", b"canary", &entropy).unwrap();
         let (tx, rx) = mpsc::channel(2);
         tx.send(Answer::Piece(sealed)).await.unwrap();
-        tx.send(Answer::Refused { reason: "gone".into() }).await.unwrap();
+        tx.send(Answer::Refused {
+            reason: "gone".into(),
+        })
+        .await
+        .unwrap();
         drop(tx);
-        let body = axum::body::to_bytes(stream_of(rx).into_body(), 10_000).await.unwrap();
+        let body = axum::body::to_bytes(stream_of(rx).into_body(), 10_000)
+            .await
+            .unwrap();
         let text = String::from_utf8(body.to_vec()).unwrap();
-        let lines: Vec<serde_json::Value> =
-            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let lines: Vec<serde_json::Value> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
         assert_eq!(lines.len(), 2);
         assert!(lines[0]["to"].as_str().unwrap().starts_with("sha256:"));
         assert_eq!(lines[0]["encapsulated"].as_str().unwrap().len(), 64);

@@ -52,7 +52,9 @@ impl Order {
         let tenant_name = if tenant.is_some() {
             fields.text("tenant_name").unwrap_or_default()
         } else {
-            fields.required("tenant_name", "1 to 255 characters").unwrap_or_default()
+            fields
+                .required("tenant_name", "1 to 255 characters")
+                .unwrap_or_default()
         };
         let command = CreateDeployment {
             tenant_name,
@@ -65,9 +67,13 @@ impl Order {
             license_tier: word(&mut fields, "license_tier", LICENSE_TIERS, "basic"),
             image_tag: fields.text("image_tag"),
             cluster_name: fields.text("cluster_name"),
-            max_customers: fields.number("max_customers", 1..=1_000_000).unwrap_or(1000),
+            max_customers: fields
+                .number("max_customers", 1..=1_000_000)
+                .unwrap_or(1000),
             max_services: fields.number("max_services", 1..=100_000).unwrap_or(500),
-            api_rate_limit: fields.number("api_rate_limit", 100..=1_000_000).unwrap_or(1000),
+            api_rate_limit: fields
+                .number("api_rate_limit", 100..=1_000_000)
+                .unwrap_or(1000),
             features: features(&mut fields),
             custom_config,
             credentials: Vec::new(),
@@ -101,7 +107,10 @@ impl Order {
         if self.secrets.is_empty() {
             return Ok(self.command);
         }
-        let default = state.genesis.as_ref().map(|genesis| &genesis.default_region);
+        let default = state
+            .genesis
+            .as_ref()
+            .map(|genesis| &genesis.default_region);
         let region = self.command.region.as_ref().or(default);
         let region =
             region.ok_or_else(|| Problem::new(&NOT_FOUNDED, "the cluster is not founded yet"))?;
@@ -109,14 +118,23 @@ impl Order {
             credentials::seal_to_agent(&self.secrets, state, region, entropy)?;
         // The region is settled with the agent.
         let region = Some(region.clone());
-        Ok(CreateDeployment { credentials, sealed_for: Some(agent), region, ..self.command })
+        Ok(CreateDeployment {
+            credentials,
+            sealed_for: Some(agent),
+            region,
+            ..self.command
+        })
     }
 }
 
 /// One of a few words, which the error lists.
 fn word(fields: &mut Fields, name: &'static str, allowed: &str, default: &str) -> String {
-    let Some(text) = fields.text(name) else { return default.to_owned() };
-    let mut words = allowed.split([',', ' ']).filter(|word| !matches!(*word, "" | "or"));
+    let Some(text) = fields.text(name) else {
+        return default.to_owned();
+    };
+    let mut words = allowed
+        .split([',', ' '])
+        .filter(|word| !matches!(*word, "" | "or"));
     if !words.any(|word| word == text) {
         fields.refuse(name, &text, allowed);
     }
@@ -132,7 +150,11 @@ fn features(fields: &mut Fields) -> BTreeMap<String, bool> {
             }
             other => {
                 let field = format!("features.{name}");
-                let value = if other.is_number() { other.to_string() } else { String::new() };
+                let value = if other.is_number() {
+                    other.to_string()
+                } else {
+                    String::new()
+                };
                 fields.refuse(&field, &value, "true or false");
             }
         }
@@ -158,9 +180,8 @@ fn config(fields: &mut Fields, secrets: &mut Secrets) -> String {
 /// The numbers of tier `custom`; the State says whether they are wanted.
 fn resources(fields: &mut Fields) -> Option<CustomResources> {
     let mut numbers = fields.nested("resources")?;
-    let cpu = |numbers: &mut Fields, name| {
-        numbers.quantity(name, quantity::cpu_millis, quantity::CPU)
-    };
+    let cpu =
+        |numbers: &mut Fields, name| numbers.quantity(name, quantity::cpu_millis, quantity::CPU);
     let bytes =
         |numbers: &mut Fields, name| numbers.quantity(name, quantity::bytes, quantity::BYTES);
     let cpu_request_millis = cpu(&mut numbers, "cpu_request");
@@ -183,5 +204,8 @@ fn resources(fields: &mut Fields) -> Option<CustomResources> {
 }
 
 fn replicas(value: &Value) -> Option<u16> {
-    value.as_u64().filter(|count| (1..=50).contains(count)).and_then(|count| count.try_into().ok())
+    value
+        .as_u64()
+        .filter(|count| (1..=50).contains(count))
+        .and_then(|count| count.try_into().ok())
 }

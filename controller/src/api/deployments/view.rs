@@ -15,9 +15,20 @@ use crate::api::answer::{time, time_or_null};
 /// The contract's `Deployment`.
 pub(super) fn deployment(state: &State, id: &DeploymentId, one: &Deployment) -> Value {
     let release = state.releases.get(&one.release);
-    let ready: u32 = one.components.iter().map(|part| u32::from(part.ready)).sum();
-    let desired: u32 = one.components.iter().map(|part| u32::from(part.desired)).sum();
-    let waiting = one.waiting.as_ref().filter(|_| one.status != Status::Active);
+    let ready: u32 = one
+        .components
+        .iter()
+        .map(|part| u32::from(part.ready))
+        .sum();
+    let desired: u32 = one
+        .components
+        .iter()
+        .map(|part| u32::from(part.desired))
+        .sum();
+    let waiting = one
+        .waiting
+        .as_ref()
+        .filter(|_| one.status != Status::Active);
     let mut shown = json!({
         "id": id,
         "tenant_id": one.tenant,
@@ -56,7 +67,11 @@ pub(super) fn deployment(state: &State, id: &DeploymentId, one: &Deployment) -> 
     shown["limits"] = one.limits.as_ref().map(limits).into();
     shown["custom_config"] = serde_json::from_str(&one.custom_config).unwrap_or_default();
     // The names only: what they hold is for the agent's eyes.
-    let credentials: Vec<&str> = one.credentials.iter().map(|one| one.name.as_str()).collect();
+    let credentials: Vec<&str> = one
+        .credentials
+        .iter()
+        .map(|one| one.name.as_str())
+        .collect();
     shown["credentials"] = credentials.into();
     shown["waiting"] = waiting.map_or(Value::Null, |waiting| {
         json!({"reason": waiting.reason, "since": time(waiting.since), "who": waiting.who})

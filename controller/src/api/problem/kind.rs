@@ -23,11 +23,20 @@ const fn kind(
     title: &'static str,
     next: &'static str,
 ) -> Kind {
-    Kind { code, status, title, next, retry_after_s: None }
+    Kind {
+        code,
+        status,
+        title,
+        next,
+        retry_after_s: None,
+    }
 }
 
 const fn passing(kind: Kind, retry_after_s: u32) -> Kind {
-    Kind { retry_after_s: Some(retry_after_s), ..kind }
+    Kind {
+        retry_after_s: Some(retry_after_s),
+        ..kind
+    }
 }
 
 macro_rules! kinds {

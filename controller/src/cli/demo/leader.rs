@@ -3,13 +3,18 @@
 use serde_json::Value;
 
 use super::scene::{Scene, Verdict};
-use crate::cli::{cluster, failure::Failure, view};
+use crate::{
+    cli::{cluster, failure::Failure, view},
+    local::hold::Hold,
+};
 
 pub(super) async fn run(scene: &Scene<'_>) -> Result<Verdict, Failure> {
     let status: Value = scene.client.get(cluster::PATH).await?;
     let old = view::text(&status, "leader");
     let member = scene.member(&format!("controller-{old}"))?;
     let identity = scene.running(&member)?;
+    // Otherwise it is back before the others have noticed, and may lead again.
+    let hold = Hold::take(&scene.layout, std::slice::from_ref(&member.name))?;
     scene.kill(&member.name, &identity)?;
     scene.timeline.begin(&format!(
         "kill -9 {} (pid {}), the leader",
@@ -23,17 +28,19 @@ pub(super) async fn run(scene: &Scene<'_>) -> Result<Verdict, Failure> {
             (!leader.is_empty() && leader != old).then_some(leader)
         };
         let leader = scene.until("a new leader", elected).await?;
-        scene.timeline.mark(&format!("controller-{leader} leads"));
+        scene
+            .timeline
+            .mark(&format!("cluster status names controller-{leader} the leader"));
         Ok::<_, Failure>(leader)
     };
-    let (leader, writes, again) = tokio::join!(
-        new_leader,
-        scene.writes_again(),
-        scene.restarted(&member, &identity)
-    );
+    let (leader, writes) = tokio::join!(new_leader, scene.writes_again());
     let leader = leader?;
     writes?;
-    again?;
+    drop(hold);
+    scene
+        .timeline
+        .mark(&format!("{} may come back", member.name));
+    scene.restarted(&member, &identity).await?;
     let caught_up = async || {
         let status: Value = scene.client.get(cluster::PATH).await.ok()?;
         let node = |id: &str| {

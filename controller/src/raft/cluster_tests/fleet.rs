@@ -233,8 +233,18 @@ impl Drop for Fleet {
     }
 }
 
+/// The first entry of a log, without a cluster around it.
+pub(in crate::raft) fn founding() -> Envelope {
+    let (clock, entropy) = (Clock::system(), Entropy::seeded(1));
+    let issuers: Vec<Issuer> =
+        (1..=3).map(|node| Issuer::create(&cluster(), NodeId(node), &clock, &entropy)).collect();
+    let signing: Vec<SigningKey> = (1..=3).map(|seed| SigningKey::from_bytes(&[seed; 32])).collect();
+    let genesis = genesis(&trust_root(&issuers, &signing), &signing, &[]);
+    envelope(u64::MAX, Actor::Founder, Command::Found(Box::new(genesis)))
+}
+
 /// A request that leaves one fact on the platform's stream.
-pub(super) fn note(number: u64) -> Envelope {
+pub(in crate::raft) fn note(number: u64) -> Envelope {
     let command = Command::NoteAccess {
         action: "test.noted".into(),
         tenant: None,

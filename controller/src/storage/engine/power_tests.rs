@@ -2,44 +2,14 @@
 
 use std::{
     collections::BTreeMap,
-    io,
     path::Path,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex},
 };
 
-use dotmac_runtime::{
-    disk::{Disk, cut::CutDisk},
-    supervise,
-};
+use dotmac_runtime::supervise;
 
 use super::{Area, Batch, Engine, EngineConfig, Key, Priority, WriteError};
-use crate::storage::directory::Directory;
-
-/// Lets some syncs through, then the power is gone: every later one fails.
-#[derive(Debug)]
-struct Fuse {
-    disk: CutDisk,
-    syncs_left: AtomicU64,
-    blown: AtomicBool,
-}
-
-impl Disk for Fuse {
-    fn sync_data(&self, path: &Path) -> io::Result<()> {
-        if self.syncs_left.load(Ordering::SeqCst) == 0 {
-            self.blown.store(true, Ordering::SeqCst);
-            return Err(io::Error::other("the power is cut"));
-        }
-        self.syncs_left.fetch_sub(1, Ordering::SeqCst);
-        self.disk.sync_data(path)
-    }
-
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.disk.sync_dir(path)
-    }
-}
+use crate::storage::{directory::Directory, fuse::Fuse};
 
 type Acknowledged = BTreeMap<u64, u8>;
 
@@ -117,22 +87,17 @@ async fn law_1_acknowledged_writes_survive_power_cuts() {
     let mut acknowledged = Acknowledged::new();
     let mut cuts = 0;
     for round in 1..=24_u8 {
-        let disk = Arc::new(Fuse {
-            disk: CutDisk::new(home.path()).unwrap(),
-            syncs_left: AtomicU64::new(u64::MAX),
-            blown: AtomicBool::new(false),
-        });
+        let disk = Arc::new(Fuse::new(home.path()));
         let engine = open(home.path(), disk.clone());
         assert_eq!(lost(&engine, &acknowledged, round - 1), 0, "round {round}");
-        disk.syncs_left
-            .store(3 + u64::from(round) % 7, Ordering::SeqCst);
+        disk.blow_after(3 + u64::from(round) % 7);
         let written = write_until_cut(&engine, round).await;
         assert!(!written.is_empty());
         acknowledged.extend(written);
         engine.close().await;
         drop(engine);
-        cuts += usize::from(disk.blown.load(Ordering::SeqCst));
-        disk.disk.cut_power().unwrap();
+        cuts += usize::from(disk.is_blown());
+        disk.cut_power();
     }
     assert_eq!(cuts, 24, "every round must end in a cut");
 }
@@ -140,19 +105,15 @@ async fn law_1_acknowledged_writes_survive_power_cuts() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_sync_the_same_test_loses_acknowledged_writes() {
     let home = tempfile::tempdir().unwrap();
-    let disk = Arc::new(Fuse {
-        disk: CutDisk::new(home.path()).unwrap(),
-        syncs_left: AtomicU64::new(u64::MAX),
-        blown: AtomicBool::new(false),
-    });
+    let disk = Arc::new(Fuse::new(home.path()));
     let engine = open(home.path(), disk.clone());
-    disk.disk.lose_syncs_after(0);
-    disk.syncs_left.store(20, Ordering::SeqCst);
+    disk.lose_all_syncs();
+    disk.blow_after(20);
     let acknowledged = write_until_cut(&engine, 1).await;
     engine.close().await;
     drop(engine);
-    disk.disk.cut_power().unwrap();
-    disk.syncs_left.store(u64::MAX, Ordering::SeqCst);
+    disk.cut_power();
+    disk.blow_after(u64::MAX);
     let engine = open(home.path(), disk);
     assert_eq!(lost(&engine, &acknowledged, 1), acknowledged.len());
     assert!(!acknowledged.is_empty());

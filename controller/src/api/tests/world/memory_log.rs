@@ -1,0 +1,119 @@
+//! A log of one controller in memory: it applies to a real State, and keeps what was proposed, as bytes.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use dotmac_domain::{
+    Envelope, Reply, State,
+    audit::{Fact, Stream},
+};
+use dotmac_protocol::{codec, ids::NodeId};
+use futures::future::BoxFuture;
+use tokio::sync::watch;
+
+use crate::{
+    log::{Leadership, Log, LogError},
+    peers::{PeerAnswer, PeerCall},
+};
+
+/// Applies what is proposed at once; keeps what was proposed, as bytes.
+pub(in crate::api::tests) struct MemoryLog {
+    state: Mutex<Arc<State>>,
+    facts: Mutex<BTreeMap<Stream, Vec<Fact>>>,
+    pub(in crate::api::tests) entries: Mutex<Vec<Vec<u8>>>,
+    pub(in crate::api::tests) failure: Mutex<Option<LogError>>,
+    pub(in crate::api::tests) leadership: watch::Sender<Leadership>,
+    applied: watch::Sender<u64>,
+}
+
+impl MemoryLog {
+    pub(super) fn new() -> Self {
+        let leadership = Leadership {
+            term: 1,
+            leader: Some(NodeId(1)),
+        };
+        Self {
+            state: Mutex::default(),
+            facts: Mutex::default(),
+            entries: Mutex::default(),
+            failure: Mutex::default(),
+            leadership: watch::Sender::new(leadership),
+            applied: watch::Sender::new(0),
+        }
+    }
+
+    fn failing(&self) -> Result<(), LogError> {
+        self.failure.lock().unwrap().clone().map_or(Ok(()), Err)
+    }
+
+    fn apply(&self, envelope: &Envelope) -> Reply {
+        self.entries
+            .lock()
+            .unwrap()
+            .push(codec::encode(envelope).unwrap());
+        let mut state = self.state.lock().unwrap();
+        let applied = Arc::make_mut(&mut state).apply(envelope);
+        for fact in applied.facts {
+            self.facts
+                .lock()
+                .unwrap()
+                .entry(fact.stream.clone())
+                .or_default()
+                .push(fact);
+        }
+        self.applied.send_modify(|index| *index += 1);
+        applied.reply
+    }
+}
+
+impl Log for MemoryLog {
+    fn state(&self) -> Arc<State> {
+        Arc::clone(&self.state.lock().unwrap())
+    }
+
+    fn applied(&self) -> watch::Receiver<u64> {
+        self.applied.subscribe()
+    }
+
+    fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.leadership.subscribe()
+    }
+
+    fn propose(&self, envelope: Envelope, _: Duration) -> BoxFuture<'_, Result<Reply, LogError>> {
+        Box::pin(async move {
+            self.failing()?;
+            Ok(self.apply(&envelope))
+        })
+    }
+
+    fn barrier(&self, _: Duration) -> BoxFuture<'_, Result<(), LogError>> {
+        Box::pin(async move { self.failing() })
+    }
+
+    fn call(
+        &self,
+        node: NodeId,
+        _: PeerCall,
+        _: Duration,
+    ) -> BoxFuture<'_, Result<PeerAnswer, LogError>> {
+        Box::pin(async move {
+            Err(LogError::Refused {
+                node,
+                reason: "it is away".into(),
+            })
+        })
+    }
+
+    fn facts(&self, stream: &Stream, after: u64, limit: usize) -> Result<Vec<Fact>, LogError> {
+        let facts = self.facts.lock().unwrap();
+        let links = facts.get(stream).into_iter().flatten();
+        Ok(links
+            .filter(|fact| fact.sequence > after)
+            .take(limit)
+            .cloned()
+            .collect())
+    }
+}
