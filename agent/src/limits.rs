@@ -4,6 +4,7 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use dotmac_protocol::{digest::Digest, record::Limits, release::Share, unit::Resources};
@@ -12,6 +13,8 @@ use crate::shim::files::Group;
 
 const ROOT: &str = "/sys/fs/cgroup";
 const PERIOD_US: u64 = 100_000;
+const REMOVE_TRIES_MAX: usize = 50;
+const REMOVE_PAUSE: Duration = Duration::from_millis(10);
 
 /// What one copy of a component may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,6 +98,7 @@ impl ControlGroups {
             for base in &hierarchy.bases {
                 // A group that is still in use stays; one that never was is not there.
                 drop(fs::remove_dir(base.directory.join(slot)));
+                drop(fs::remove_dir(&base.directory));
             }
         }
     }
@@ -106,27 +110,53 @@ pub(crate) fn remove_groups(data_dir: &Path) {
     for controller in ["", "cpu", "memory"] {
         let mount = Path::new(ROOT).join(controller);
         if let Ok(own) = own_group(&mount, controller) {
-            // There is none, or it is still in use.
-            drop(fs::remove_dir(own.join(&name)));
+            remove_base(&own.join(&name));
         }
+    }
+}
+
+/// The kernel lets go of the groups below a little after they were removed.
+fn remove_base(directory: &Path) {
+    for _ in 0..REMOVE_TRIES_MAX {
+        let busy = fs::remove_dir(directory)
+            .is_err_and(|error| error.kind() == io::ErrorKind::ResourceBusy);
+        let mut entries = fs::read_dir(directory).into_iter().flatten().flatten();
+        let in_use = entries.any(|entry| entry.path().is_dir());
+        if !busy || in_use {
+            return;
+        }
+        std::thread::sleep(REMOVE_PAUSE);
     }
 }
 
 /// Two agents on one host have two names.
 fn name(data_dir: &Path) -> String {
+    let data_dir = std::path::absolute(data_dir).unwrap_or_else(|_| data_dir.to_owned());
     let id = Digest::of(data_dir.as_os_str().as_encoded_bytes()).hex();
     format!("dotmac-{}", &id[..12])
 }
 
 impl Hierarchy {
+    fn make_group(&self, base: &Base, group: &Path) -> Result<(), String> {
+        make(&base.directory)?;
+        if self.version == Version::Two {
+            write(
+                &base.directory.join("cgroup.subtree_control"),
+                "+cpu +memory",
+            )?;
+        }
+        make(group)
+    }
+
     fn prepare(&self, slot: &str, caps: Caps) -> Result<Vec<Group>, String> {
         let quota = caps.cpu_limit_millis.max(10) * PERIOD_US / 1_000;
         let memory = caps.memory_limit_bytes.max(4 * 1024 * 1024);
         let mut groups = Vec::new();
         for (number, base) in self.bases.iter().enumerate() {
-            make(&base.directory)?;
             let group = base.directory.join(slot);
-            make(&group)?;
+            // Twice: another unit's release may remove the empty base in between.
+            self.make_group(base, &group)
+                .or_else(|_| self.make_group(base, &group))?;
             let settings = match (self.version, number) {
                 (Version::Two, _) => vec![
                     ("cpu.max", format!("{quota} {PERIOD_US}")),
@@ -174,6 +204,8 @@ fn detect_two(name: &str) -> Result<Hierarchy, String> {
     let directory = own.join(name);
     make(&directory)?;
     write(&directory.join("cgroup.subtree_control"), "+cpu +memory")?;
+    // It could be made, and is made again when it is needed; one in use stays.
+    drop(fs::remove_dir(&directory));
     let leave = own_group(root, "")?.join("cgroup.procs");
     Ok(Hierarchy {
         by: "cgroup v2 (cpu and memory)",
@@ -192,6 +224,8 @@ fn detect_one(name: &str) -> Result<Hierarchy, String> {
         let own = own_group(&mount, controller)?;
         let directory = own.join(name);
         make(&directory)?;
+        // It could be made, and is made again when it is needed; one in use stays.
+        drop(fs::remove_dir(&directory));
         let leave = own.join("cgroup.procs");
         Ok(Base { directory, leave })
     };

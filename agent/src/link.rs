@@ -9,6 +9,7 @@ pub mod enrol;
 pub mod identity;
 mod questions;
 mod renew;
+mod rounds;
 mod session;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -36,15 +37,12 @@ use tokio::sync::{mpsc, watch};
 use self::{
     enrol::{EnrolError, Enrolment},
     identity::{Certificate, IdentityStore, Keys},
+    rounds::Rounds,
 };
 use crate::{chain::Chain, intake::Intake};
 
 /// How long a connection may take; a dead controller costs no more.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
-/// The first pause after a round of all controllers failed.
-const PAUSE_MIN_MS: u64 = 100;
-/// The longest pause.
-const PAUSE_MAX_MS: u64 = 5_000;
 /// A session that lasted so long proves that the way is good: the next pause is short again.
 const SETTLED: Duration = Duration::from_secs(5);
 
@@ -241,62 +239,6 @@ pub async fn join(
             Err(error) => return Err(error),
         }
         tokio::time::sleep(rounds.pause()).await;
-    }
-}
-
-/// In which order controllers are tried, and how long to wait between. Every round is shuffled, so that agents spread.
-#[derive(Debug)]
-struct Rounds {
-    entropy: Entropy,
-    left: Vec<String>,
-    avoid: Option<String>,
-    failed: u32,
-}
-
-impl Rounds {
-    fn new(entropy: Entropy) -> Self {
-        Self {
-            entropy,
-            left: Vec::new(),
-            avoid: None,
-            failed: 0,
-        }
-    }
-
-    /// The next address to try; `all` may change between rounds. An empty list gives an address that fails.
-    fn next(&mut self, all: &[String]) -> String {
-        if self.left.is_empty() {
-            self.left = all.to_vec();
-            for index in (1..self.left.len()).rev() {
-                let bound = u64::try_from(index + 1).expect("a short list");
-                let other = usize::try_from(self.entropy.below(bound)).expect("a short list");
-                self.left.swap(index, other);
-            }
-            // Taken from the end: whom a session was just lost to comes last.
-            let avoided = self
-                .left
-                .iter()
-                .position(|one| self.avoid.as_ref() == Some(one));
-            if let Some(position) = avoided {
-                self.left.swap(0, position);
-            }
-            self.failed = self.failed.saturating_add(1);
-        }
-        self.left.pop().unwrap_or_default()
-    }
-
-    /// A session lasted: start afresh, with the others first.
-    fn settled(&mut self, address: &str) {
-        self.left.clear();
-        self.avoid = Some(address.to_owned());
-        self.failed = 0;
-    }
-
-    /// How long to wait before the next attempt: at random below a bound that doubles with every failed round.
-    fn pause(&mut self) -> Duration {
-        let doublings = self.failed.saturating_sub(1).min(10);
-        let bound = (PAUSE_MIN_MS << doublings).min(PAUSE_MAX_MS);
-        Duration::from_millis(self.entropy.below(bound))
     }
 }
 

@@ -87,6 +87,7 @@ pub fn tail(files: &SlotFiles, lines: u32, bytes_max: u64) -> String {
 struct Slot {
     name: SlotName,
     files: SlotFiles,
+    /// Bytes of all that was ever written, up to here, were told.
     position: u64,
 }
 
@@ -134,7 +135,7 @@ async fn tell(
     pieces: &mpsc::Sender<String>,
 ) -> Result<(), mpsc::error::SendError<String>> {
     for slot in &mut slots {
-        slot.position = std::fs::metadata(slot.files.output()).map_or(0, |file| file.len());
+        slot.position = slot.files.output_total();
         let past = tail(&slot.files, lines, PAST_BYTES_MAX);
         send(slot, named, &past, pieces).await?;
     }
@@ -169,14 +170,15 @@ impl Slot {
         let Ok(mut file) = File::open(self.files.output()) else {
             return String::new();
         };
-        let length = file.metadata().map_or(0, |file| file.len());
-        if length < self.position {
-            // It was cut: what came after begins anew.
-            self.position = 0;
+        let (cut, length) = self.files.extent(&file);
+        // What was taken away before it was told is lost; a file that a stranger emptied begins anew.
+        let mut start = self.position.saturating_sub(cut);
+        if start > length {
+            start = 0;
         }
         let mut bytes = Vec::new();
         let read = file
-            .seek(SeekFrom::Start(self.position))
+            .seek(SeekFrom::Start(start))
             .and_then(|_| file.take(PIECE_BYTES_MAX as u64).read_to_end(&mut bytes));
         if read.is_err() {
             return String::new();
@@ -186,7 +188,7 @@ impl Slot {
         } else if bytes.len() < PIECE_BYTES_MAX {
             bytes.clear();
         }
-        self.position += bytes.len() as u64;
+        self.position = cut + start + bytes.len() as u64;
         String::from_utf8_lossy(&bytes).into_owned()
     }
 }

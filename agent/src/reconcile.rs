@@ -68,14 +68,14 @@ pub struct ReconcileConfig {
     pub shim_program: PathBuf,
     /// Ports for components.
     pub ports: RangeInclusive<u16>,
-    /// Bytes of output kept in each of two files per slot.
+    /// Bytes of output kept per slot at least; at twice that the oldest are taken away.
     pub output_bytes_max: u64,
     /// How restarts are slowed down.
     pub backoff: Backoff,
 }
 
 impl ReconcileConfig {
-    /// The default bound of output: twice this is kept per slot.
+    /// The default for [`ReconcileConfig::output_bytes_max`].
     pub const OUTPUT_BYTES_MAX: u64 = 8 * 1024 * 1024;
 }
 

@@ -90,6 +90,7 @@ async fn a_killed_instance_is_restarted_after_a_pause_and_shows_it() {
     fleet.start();
     fleet.until_health(HealthStatus::Healthy).await;
     let first = fleet.process("web.0");
+    fleet.mark();
     first.send_signal(Signal::KILL).unwrap();
     fleet.until_health(HealthStatus::Degraded).await;
     let exited = fleet.until_audit("instance.exited").await;
@@ -152,6 +153,7 @@ async fn a_hung_instance_is_found_by_its_probe_and_restarted() {
     fleet.start();
     let health = fleet.until_health(HealthStatus::Healthy).await;
     let first = fleet.process("web.0");
+    fleet.mark();
     first.send_signal(Signal::STOP).unwrap();
     let hung = fleet.until_audit("instance.exited").await;
     assert!(hung.contains("it hung and was stopped"), "{hung}");
@@ -274,6 +276,7 @@ async fn a_killed_shim_takes_its_child_along_and_both_are_replaced() {
     fleet.start();
     fleet.until_health(HealthStatus::Healthy).await;
     let (child, shim) = (fleet.process("web.0"), fleet.shim("web.0"));
+    fleet.mark();
     shim.send_signal(Signal::KILL).unwrap();
     let exited = fleet.until_audit("instance.exited").await;
     assert!(exited.contains("its shim was killed"), "{exited}");

@@ -58,7 +58,11 @@ impl Ports {
     /// The real ones.
     #[must_use]
     pub fn system() -> Self {
-        Self { clock: Clock::system(), entropy: Entropy::system(), disk: Arc::new(SystemDisk) }
+        Self {
+            clock: Clock::system(),
+            entropy: Entropy::system(),
+            disk: Arc::new(SystemDisk),
+        }
     }
 }
 
@@ -114,7 +118,11 @@ pub struct Running {
 
 /// Starts a controller; it serves when this returns, and knows a leader a moment later.
 pub async fn start(config: Config, ports: Ports) -> Result<Running, AppError> {
-    let Ports { clock, entropy, disk } = ports;
+    let Ports {
+        clock,
+        entropy,
+        disk,
+    } = ports;
     let keys = bootstrap::load_keys(&config)?;
     let genesis = Arc::new(bootstrap::read_genesis(&config.genesis)?);
     let card = own_card(&config, &keys, &genesis)?;
@@ -143,8 +151,15 @@ pub async fn start(config: Config, ports: Ports) -> Result<Running, AppError> {
         .map_err(|source| AppError::Api { address, source })?;
     let client = tls::client_config(Some(identity.clone()), pinned, ALPN_PEER, &clock);
     let settings = raft_config(&config, &genesis);
-    let raft =
-        RaftLog::start(settings, endpoint.clone(), client, disk, abort_on_fatal(), &entropy).await?;
+    let raft = RaftLog::start(
+        settings,
+        endpoint.clone(),
+        client,
+        disk,
+        abort_on_fatal(),
+        &entropy,
+    )
+    .await?;
     let node = Arc::new(Node::new(NodeParts {
         card,
         genesis,
@@ -154,22 +169,44 @@ pub async fn start(config: Config, ports: Ports) -> Result<Running, AppError> {
         signing_key: keys.signing,
     }));
     let liveness = Liveness::default();
-    raft.set_handler(Arc::new(Handler { node: Arc::clone(&node), liveness: liveness.clone() }));
+    raft.set_handler(Arc::new(Handler {
+        node: Arc::clone(&node),
+        liveness: liveness.clone(),
+    }));
     let certificate_ms = u64::from(config.certificates.agent_hours) * HOUR_MS;
     let gateway = Arc::new(Gateway::new(Arc::clone(&node), issuer, certificate_ms));
     let (stop, stopping) = watch::channel(false);
-    let api = supervise::spawn("api", api::serve(Arc::clone(&node), listener, told(stopping)));
+    let api = supervise::spawn(
+        "api",
+        api::serve(Arc::clone(&node), listener, told(stopping)),
+    );
     let loops = vec![
         supervise::spawn("dispatch", dispatch::run(Arc::clone(&node))),
         supervise::spawn("planners", leader::run_planners(Arc::clone(&node))),
-        supervise::spawn("hearing", leader::run_hearing(Arc::clone(&node), liveness.clone())),
-        supervise::spawn("liveness", leader::run_liveness(Arc::clone(&node), liveness)),
+        supervise::spawn(
+            "hearing",
+            leader::run_hearing(Arc::clone(&node), liveness.clone()),
+        ),
+        supervise::spawn(
+            "liveness",
+            leader::run_liveness(Arc::clone(&node), liveness),
+        ),
         supervise::spawn("revocation", gateway::run_revocation(Arc::clone(&node))),
         supervise::spawn("certificate", own.renew(identity)),
-        supervise::spawn("accept", accept(endpoint.clone(), Arc::clone(&raft), gateway)),
+        supervise::spawn(
+            "accept",
+            accept(endpoint.clone(), Arc::clone(&raft), gateway),
+        ),
     ];
     tracing::info!(node = %node.card.node, api = %address, link = %listen, "controller started");
-    Ok(Running { node, raft, endpoint, stop, api, loops })
+    Ok(Running {
+        node,
+        raft,
+        endpoint,
+        stop,
+        api,
+        loops,
+    })
 }
 
 impl Running {
@@ -195,7 +232,8 @@ impl Running {
         // The API ends by itself within its own limit.
         let _ = self.api.await;
         self.raft.shutdown().await;
-        self.endpoint.close(gateway::CLOSE_AGAIN.into(), b"this controller stops");
+        self.endpoint
+            .close(gateway::CLOSE_AGAIN.into(), b"this controller stops");
         let _ = tokio::time::timeout(DRAIN, self.endpoint.wait_idle()).await;
         tracing::info!("controller stopped");
     }
@@ -210,7 +248,10 @@ fn own_card(config: &Config, keys: &Keys, genesis: &Genesis) -> Result<NodeCard,
         advice,
     };
     let card = genesis.card(config.node).ok_or_else(|| {
-        stranger("number", "its number is not in the cluster: check `node` in the configuration")
+        stranger(
+            "number",
+            "its number is not in the cluster: check `node` in the configuration",
+        )
     })?;
     let advice = "the disk was wiped or belongs to another controller: it cannot come back under this \
                   number, replace the node";
@@ -233,7 +274,10 @@ fn raft_config(config: &Config, genesis: &Genesis) -> RaftConfig {
         cluster: genesis.cluster.clone(),
         members: genesis.nodes.clone(),
         directory: config.data_dir.join("store"),
-        engine: EngineConfig { reserve_bytes, ..EngineConfig::default() },
+        engine: EngineConfig {
+            reserve_bytes,
+            ..EngineConfig::default()
+        },
         snapshot_every: raft::SNAPSHOT_EVERY,
     }
 }
@@ -243,7 +287,9 @@ async fn accept(endpoint: Endpoint, raft: Arc<RaftLog>, gateway: Arc<Gateway>) {
     while let Some(incoming) = endpoint.accept().await {
         let (raft, gateway) = (Arc::clone(&raft), Arc::clone(&gateway));
         supervise::spawn("connection", async move {
-            let Ok(Ok(connection)) = tokio::time::timeout(HANDSHAKE, incoming).await else { return };
+            let Ok(Ok(connection)) = tokio::time::timeout(HANDSHAKE, incoming).await else {
+                return;
+            };
             match application_protocol(&connection).as_deref() {
                 Some(protocol) if protocol == ALPN_PEER => raft.serve(connection).await,
                 Some(protocol) if protocol == ALPN_AGENT => gateway.serve_agent(connection).await,
@@ -257,7 +303,11 @@ async fn accept(endpoint: Endpoint, raft: Arc<RaftLog>, gateway: Arc<Gateway>) {
 }
 
 fn application_protocol(connection: &Connection) -> Option<Vec<u8>> {
-    connection.handshake_data()?.downcast::<HandshakeData>().ok()?.protocol
+    connection
+        .handshake_data()?
+        .downcast::<HandshakeData>()
+        .ok()?
+        .protocol
 }
 
 /// Answers peers' calls.
@@ -268,7 +318,12 @@ struct Handler {
 
 impl PeerHandler for Handler {
     fn handle(&self, from: NodeId, call: PeerCall) -> BoxFuture<'_, PeerAnswer> {
-        Box::pin(dispatch::handle_call(&self.node, &self.liveness, from, call))
+        Box::pin(dispatch::handle_call(
+            &self.node,
+            &self.liveness,
+            from,
+            call,
+        ))
     }
 }
 

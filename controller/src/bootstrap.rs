@@ -139,12 +139,21 @@ pub fn init(config: &Config, clock: &Clock, entropy: &Entropy) -> Result<NodeCar
         let cluster: ClusterId = "dotmac".parse().expect("it is a label");
         let issuer = Issuer::create(&cluster, config.node, clock, entropy);
         let seal = &config.seal_key_file;
-        keyfile::write(&folder.join("signing.key"), seal, &signing.to_bytes(), entropy)?;
+        keyfile::write(
+            &folder.join("signing.key"),
+            seal,
+            &signing.to_bytes(),
+            entropy,
+        )?;
         keyfile::write(&folder.join("issuer.key"), seal, &issuer.secret(), entropy)?;
         let certificate = folder.join("issuer.der");
         write(&certificate, issuer.certificate(), 0o644)?;
         // Last, so that a crash before it starts over.
-        write(&folder.join("incarnation"), entropy.hex(16).as_bytes(), 0o600)?;
+        write(
+            &folder.join("incarnation"),
+            entropy.hex(16).as_bytes(),
+            0o600,
+        )?;
     }
     let keys = load_keys(config)?;
     Ok(NodeCard {
@@ -162,16 +171,25 @@ pub fn load_keys(config: &Config) -> Result<Keys, BootstrapError> {
     let folder = key_folder(config);
     let path = folder.join("incarnation");
     let incarnation = fs::read_to_string(&path).map_err(file_error(&path))?;
-    let incarnation = incarnation.trim().parse().map_err(content(&path, "an incarnation"))?;
+    let incarnation = incarnation
+        .trim()
+        .parse()
+        .map_err(content(&path, "an incarnation"))?;
     let path = folder.join("signing.key");
     let secret = keyfile::read(&path, &config.seal_key_file)?;
-    let secret: [u8; 32] =
-        secret.as_slice().try_into().map_err(content(&path, "an Ed25519 key of 32 bytes"))?;
+    let secret: [u8; 32] = secret
+        .as_slice()
+        .try_into()
+        .map_err(content(&path, "an Ed25519 key of 32 bytes"))?;
     let certificate = folder.join("issuer.der");
     let certificate = fs::read(&certificate).map_err(file_error(&certificate))?;
     let issuer = keyfile::read(&folder.join("issuer.key"), &config.seal_key_file)?;
     let issuer = Issuer::load(&issuer, certificate)?;
-    Ok(Keys { signing: SigningKey::from_bytes(&secret), issuer, incarnation })
+    Ok(Keys {
+        signing: SigningKey::from_bytes(&secret),
+        issuer,
+        incarnation,
+    })
 }
 
 /// Makes the trust root of a new cluster and its genesis. The root and approver keys are made if their files are
@@ -188,15 +206,24 @@ pub fn create(
     let approver = offline_key(approver_key, entropy)?;
     let keys: Vec<PublicKey> = new.cards.iter().map(|card| card.signing_key).collect();
     let majority = u16::try_from(keys.len() / 2 + 1).unwrap_or(u16::MAX);
-    let single = |key: &SigningKey| Role { threshold: 1, keys: vec![PublicKey::of(key)] };
+    let single = |key: &SigningKey| Role {
+        threshold: 1,
+        keys: vec![PublicKey::of(key)],
+    };
     let trust = TrustRoot {
         cluster: new.cluster.clone(),
         version: TrustVersion(1),
         epoch: Epoch(1),
         root: single(&root),
         approver: single(&approver),
-        controller: Role { threshold: majority, keys: keys.clone() },
-        timestamp: Role { threshold: majority, keys },
+        controller: Role {
+            threshold: majority,
+            keys: keys.clone(),
+        },
+        timestamp: Role {
+            threshold: majority,
+            keys,
+        },
         controllers: new
             .cards
             .iter()
@@ -207,7 +234,9 @@ pub fn create(
             })
             .collect(),
     };
-    trust.validate().map_err(|error| BootstrapError::Cards(error.to_string()))?;
+    trust
+        .validate()
+        .map_err(|error| BootstrapError::Cards(error.to_string()))?;
     let body = codec::encode(&trust).map_err(|error| BootstrapError::Cards(error.to_string()))?;
     let signatures = vec![Signature::make(&root, TRUST_ROOT_DOMAIN, &body)];
     Ok(Genesis {
@@ -270,7 +299,10 @@ pub fn read_genesis(path: &Path) -> Result<Genesis, BootstrapError> {
     let file: GenesisFile = serde_json::from_slice(&text).map_err(content(path, what))?;
     let body = hex::decode(&file.body).map_err(content(path, what))?;
     let genesis: Genesis = codec::decode(&body).map_err(content(path, what))?;
-    genesis.trust_root.self_signed().map_err(content(path, what))?;
+    genesis
+        .trust_root
+        .self_signed()
+        .map_err(content(path, what))?;
     Ok(genesis)
 }
 
@@ -336,5 +368,9 @@ fn content<E: std::fmt::Display>(
     what: &'static str,
 ) -> impl FnOnce(E) -> BootstrapError {
     let path = path.to_owned();
-    move |error| BootstrapError::Content { path, what, detail: error.to_string() }
+    move |error| BootstrapError::Content {
+        path,
+        what,
+        detail: error.to_string(),
+    }
 }

@@ -85,13 +85,19 @@ pub struct Certificates {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { file: None, bytes_max: 16 * 1024 * 1024, keep: 3 }
+        Self {
+            file: None,
+            bytes_max: 16 * 1024 * 1024,
+            keep: 3,
+        }
     }
 }
 
 impl Default for Storage {
     fn default() -> Self {
-        Self { reserve_bytes: 256 * 1024 * 1024 }
+        Self {
+            reserve_bytes: 256 * 1024 * 1024,
+        }
     }
 }
 
@@ -138,15 +144,21 @@ pub enum ConfigError {
 impl Config {
     /// Reads and checks a file. Relative paths count from the file's own folder.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
         let mut config: Self = toml::from_str(&text).map_err(|error| ConfigError::Parse {
             path: path.to_owned(),
             detail: error.to_string(),
         })?;
         config.check(path)?;
         let base = path.parent().unwrap_or(Path::new("."));
-        for one in [&mut config.data_dir, &mut config.genesis, &mut config.seal_key_file] {
+        for one in [
+            &mut config.data_dir,
+            &mut config.genesis,
+            &mut config.seal_key_file,
+        ] {
             *one = base.join(&one);
         }
         config.log.file = config.log.file.map(|file| base.join(file));
@@ -156,19 +168,33 @@ impl Config {
     /// The log file of this process, if one is configured.
     #[must_use]
     pub fn log_file(&self) -> Option<LogFile> {
-        let Log { file, bytes_max, keep } = self.log.clone();
-        file.map(|path| LogFile { path, bytes_max, keep })
+        let Log {
+            file,
+            bytes_max,
+            keep,
+        } = self.log.clone();
+        file.map(|path| LogFile {
+            path,
+            bytes_max,
+            keep,
+        })
     }
 
     fn check(&self, path: &Path) -> Result<(), ConfigError> {
         let refuse = |key, value: String, allowed| {
-            Err(ConfigError::Value { path: path.to_owned(), key, value, allowed })
+            Err(ConfigError::Value {
+                path: path.to_owned(),
+                key,
+                value,
+                allowed,
+            })
         };
         if self.node.0 == 0 {
             return refuse("node", self.node.to_string(), "1 or above");
         }
         if !self.api.listen.ip().is_loopback() {
-            let allowed = "a loopback address: plain HTTP exists on loopback only; put a TLS proxy in front";
+            let allowed =
+                "a loopback address: plain HTTP exists on loopback only; put a TLS proxy in front";
             return refuse("api.listen", self.api.listen.to_string(), allowed);
         }
         if self.certificates.agent_hours == 0 || self.certificates.agent_hours > 24 * 7 {
@@ -176,7 +202,11 @@ impl Config {
             return refuse("certificates.agent_hours", value, "1 to 168");
         }
         if self.log.bytes_max < 64 * 1024 {
-            return refuse("log.bytes_max", self.log.bytes_max.to_string(), "65536 or above");
+            return refuse(
+                "log.bytes_max",
+                self.log.bytes_max.to_string(),
+                "65536 or above",
+            );
         }
         Ok(())
     }
@@ -193,7 +223,9 @@ mod tests {
     /// The example with every key that it shows in a comment switched on.
     fn switched_on() -> String {
         let is_key = |line: &str| line.starts_with("# ") && line.contains(" = ");
-        let lines = EXAMPLE.lines().map(|line| if is_key(line) { &line[2..] } else { line });
+        let lines = EXAMPLE
+            .lines()
+            .map(|line| if is_key(line) { &line[2..] } else { line });
         lines.collect::<Vec<_>>().join("\n")
     }
 
@@ -205,7 +237,10 @@ mod tests {
         assert_eq!(format!("{short:?}"), format!("{full:?}"));
         assert_eq!(full.log.bytes_max, Log::default().bytes_max);
         assert_eq!(full.storage.reserve_bytes, Storage::default().reserve_bytes);
-        assert_eq!(full.certificates.agent_hours, Certificates::default().agent_hours);
+        assert_eq!(
+            full.certificates.agent_hours,
+            Certificates::default().agent_hours
+        );
     }
 
     #[test]

@@ -4,10 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use dotmac_domain::signer;
-use dotmac_protocol::{
-    keys::Signature,
-    wave::WAVE_DOMAIN,
-};
+use dotmac_protocol::{keys::Signature, wave::WAVE_DOMAIN};
 use dotmac_runtime::supervise;
 
 use crate::{
@@ -85,7 +82,10 @@ async fn collect_missing(node: &Arc<Node>) {
     let threshold = node.threshold();
     for wave in node.book.lacking(&state, threshold) {
         for peer in node.peers() {
-            let answer = node.log.call(peer, PeerCall::Signatures { wave }, PEER_DEADLINE).await;
+            let answer = node
+                .log
+                .call(peer, PeerCall::Signatures { wave }, PEER_DEADLINE)
+                .await;
             if let Ok(PeerAnswer::Signatures(signatures)) = answer {
                 for (signature, at) in signatures {
                     node.book.accept(&state, wave, signature, at);

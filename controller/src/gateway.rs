@@ -68,7 +68,12 @@ impl Gateway {
     #[must_use]
     pub fn new(node: Arc<Node>, issuer: Arc<Issuer>, certificate_ms: u64) -> Self {
         let enrolments = Semaphore::new(ENROLMENTS_MAX);
-        Self { node, issuer, certificate_ms, enrolments }
+        Self {
+            node,
+            issuer,
+            certificate_ms,
+            enrolments,
+        }
     }
 
     /// Serves one connection of an agent until it ends.
@@ -105,7 +110,9 @@ impl Gateway {
     /// The agent that a certificate names, if the State admits it. A State that lags is asked again with a barrier.
     async fn admitted(&self, connection: &Connection) -> Result<AgentId, SessionError> {
         let peer = tls::peer(connection)?;
-        let PeerName::Agent(agent) = peer.name else { return Err(SessionError::NotAnAgent) };
+        let PeerName::Agent(agent) = peer.name else {
+            return Err(SessionError::NotAnAgent);
+        };
         if self.node.state().admits(&agent, peer.key) {
             return Ok(agent);
         }
@@ -118,15 +125,20 @@ impl Gateway {
 
     /// Addresses of all controllers.
     fn addresses(&self) -> Vec<String> {
-        self.node.genesis.nodes.iter().map(|card| card.link_address.clone()).collect()
+        self.node
+            .genesis
+            .nodes
+            .iter()
+            .map(|card| card.link_address.clone())
+            .collect()
     }
 }
 
-/// Ends the sessions of agents that the State no longer admits, as soon as it says so.
+/// Ends the sessions that no longer count, as soon as the State says so.
 pub async fn run_revocation(node: Arc<Node>) {
     let mut applied = node.log.applied();
     while applied.changed().await.is_ok() {
-        node.registry.retain_admitted(&node.state());
+        node.registry.end_outdated(&node.state(), node.card.node);
     }
 }
 

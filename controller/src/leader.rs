@@ -25,7 +25,11 @@ pub async fn run_planners(node: Arc<Node>) {
     let mut applied = node.log.applied();
     let mut leadership = node.log.leadership();
     loop {
-        let pause = if node.is_leader() { carry_on(&node).await } else { TICK };
+        let pause = if node.is_leader() {
+            carry_on(&node).await
+        } else {
+            TICK
+        };
         tokio::select! {
             changed = applied.changed() => if changed.is_err() { return },
             changed = leadership.changed() => if changed.is_err() { return },
@@ -45,7 +49,11 @@ async fn carry_on(node: &Arc<Node>) -> Duration {
         match node.propose(Actor::Planner, command, DEADLINE).await {
             Ok(Ok(_)) => {}
             Ok(Err(rejection)) => {
-                tracing::warn!(code = rejection.code.as_str(), detail = rejection.detail, "planner refused");
+                tracing::warn!(
+                    code = rejection.code.as_str(),
+                    detail = rejection.detail,
+                    "planner refused"
+                );
                 return RETRY;
             }
             Err(error) => {
@@ -55,7 +63,9 @@ async fn carry_on(node: &Arc<Node>) -> Duration {
         }
     }
     let due = plan::next_due(&node.state());
-    due.map_or(TICK, |due| Duration::from_millis(due.millis_since(now).max(1)).min(TICK))
+    due.map_or(TICK, |due| {
+        Duration::from_millis(due.millis_since(now).max(1)).min(TICK)
+    })
 }
 
 /// Proposes the first entry of the cluster: what every controller's genesis file says.

@@ -75,7 +75,10 @@ fn print_card(card: &CardFile) -> anyhow::Result<()> {
     Ok(())
 }
 
-#[expect(clippy::print_stderr, reason = "a program that does not start says why on standard error")]
+#[expect(
+    clippy::print_stderr,
+    reason = "a program that does not start says why on standard error"
+)]
 fn report(error: &anyhow::Error) {
     eprintln!("dotmac-controller: {error:#}");
 }

@@ -31,6 +31,8 @@ use crate::{
 
 /// Milliseconds for which attestations count.
 const ATTESTATION_MS: u64 = 30_000;
+/// How long a node may take to catch up before a token counts as unknown; below [`ATTEST_DEADLINE`].
+const RECOGNISE_DEADLINE: Duration = Duration::from_millis(500);
 /// How long one peer may take to attest.
 const ATTEST_DEADLINE: Duration = Duration::from_millis(1_000);
 
@@ -122,7 +124,11 @@ pub struct Ask {
 pub enum AskError {
     /// Too few controllers vouched for it in time.
     #[error("{found} of the {needed} controllers needed could vouch for the request: {detail}")]
-    Attestations { found: usize, needed: u16, detail: String },
+    Attestations {
+        found: usize,
+        needed: u16,
+        detail: String,
+    },
     /// The log did not answer.
     #[error(transparent)]
     Log(#[from] LogError),
@@ -138,9 +144,25 @@ impl Node {
     /// Puts a controller together.
     #[must_use]
     pub fn new(parts: NodeParts) -> Self {
-        let NodeParts { card, genesis, clock, entropy, log, signing_key } = parts;
+        let NodeParts {
+            card,
+            genesis,
+            clock,
+            entropy,
+            log,
+            signing_key,
+        } = parts;
         let (book, registry) = (SignatureBook::default(), Registry::default());
-        Self { card, genesis, clock, entropy, log, book, registry, signing_key }
+        Self {
+            card,
+            genesis,
+            clock,
+            entropy,
+            log,
+            book,
+            registry,
+            signing_key,
+        }
     }
 
     /// The newest State of this node.
@@ -160,8 +182,21 @@ impl Node {
     pub fn authenticate(&self, bearer: &str) -> Option<(Caller, Token)> {
         let state = self.state();
         let (token, entry) = state.token_by_secret(bearer_digest(bearer))?;
-        let caller = Caller { token: token.clone(), bearer: bearer.to_owned() };
+        let caller = Caller {
+            token: token.clone(),
+            bearer: bearer.to_owned(),
+        };
         Some((caller, entry.clone()))
+    }
+
+    /// Whose token this is. A token that this node does not know may be newer than its State: then it catches up first.
+    pub async fn recognise(&self, bearer: &str) -> Option<(Caller, Token)> {
+        if let Some(known) = self.authenticate(bearer) {
+            return Some(known);
+        }
+        // Without a majority nothing newer can be known.
+        self.read(RECOGNISE_DEADLINE).await.ok()?;
+        self.authenticate(bearer)
     }
 
     /// Proves and proposes what a person asks for.
@@ -179,14 +214,25 @@ impl Node {
             asked: ask.asked,
             actor: caller.actor(),
             evidence: Evidence::None,
-            hops: vec![Hop { station: "api.received".into(), at: ask.received_at }],
+            hops: vec![Hop {
+                station: "api.received".into(),
+                at: ask.received_at,
+            }],
             command: ask.command,
         };
         let expires_at = now.plus_millis(ATTESTATION_MS);
-        let signatures = self.collect_attestations(caller, &envelope, expires_at).await?;
-        envelope.evidence = Evidence::Attested { expires_at, signatures };
+        let signatures = self
+            .collect_attestations(caller, &envelope, expires_at)
+            .await?;
+        envelope.evidence = Evidence::Attested {
+            expires_at,
+            signatures,
+        };
         envelope.at = self.clock.now();
-        envelope.hops.push(Hop { station: "api.attested".into(), at: envelope.at });
+        envelope.hops.push(Hop {
+            station: "api.attested".into(),
+            at: envelope.at,
+        });
         Ok(self.log.propose(envelope, deadline).await?)
     }
 
@@ -197,8 +243,11 @@ impl Node {
         command: Command,
         deadline: Duration,
     ) -> Result<Reply, LogError> {
-        let request: RequestId =
-            self.entropy.hex(16).parse().expect("16 random bytes make a request id");
+        let request: RequestId = self
+            .entropy
+            .hex(16)
+            .parse()
+            .expect("16 random bytes make a request id");
         let envelope = Envelope {
             at: self.clock.now(),
             rules: RULES_VERSION,
@@ -239,7 +288,11 @@ impl Node {
                 Some((node, Err(error))) => refusals.push(format!("controller {node}: {error}")),
                 None => {
                     let (found, detail) = (signatures.len(), refusals.join("; "));
-                    return Err(AskError::Attestations { found, needed, detail });
+                    return Err(AskError::Attestations {
+                        found,
+                        needed,
+                        detail,
+                    });
                 }
             }
         }
@@ -247,11 +300,7 @@ impl Node {
     }
 
     /// This controller's own word for a request whose token it checked.
-    pub(crate) fn sign_attestation(
-        &self,
-        envelope: &Envelope,
-        expires_at: Timestamp,
-    ) -> Signature {
+    pub(crate) fn sign_attestation(&self, envelope: &Envelope, expires_at: Timestamp) -> Signature {
         let attestation = Attestation {
             request: envelope.request.clone(),
             command: command_digest(&envelope.command),
@@ -274,7 +323,11 @@ impl Node {
     /// The other controllers.
     pub fn peers(&self) -> impl Iterator<Item = NodeId> + '_ {
         let own = self.card.node;
-        self.genesis.nodes.iter().map(|card| card.node).filter(move |node| *node != own)
+        self.genesis
+            .nodes
+            .iter()
+            .map(|card| card.node)
+            .filter(move |node| *node != own)
     }
 
     /// Whether this controller leads, as far as it knows.

@@ -19,7 +19,7 @@ use crate::{
     api::{Api, DEPLOYMENTS},
     cli::{self, Ran},
     deployment, ports, processes, programs,
-    wait::until,
+    wait::{throughout, until},
 };
 
 /// The controllers' names.
@@ -188,6 +188,13 @@ impl Fleet {
         for name in names {
             self.kill(name).await?;
         }
+        // Longer than the supervisor's pause: the hold holds.
+        throughout(Duration::from_millis(400), async || {
+            let back = names.iter().find(|name| self.process(name).is_ok());
+            ensure!(back.is_none(), "{back:?} is back in spite of the hold");
+            Ok(())
+        })
+        .await?;
         Ok(hold)
     }
 
@@ -305,10 +312,7 @@ impl Fleet {
     /// # Errors
     /// When it does not answer; one that is told to crash does not.
     pub async fn control(&self, id: &str, order: &Value) -> Result<Value> {
-        let address = deployment::address(&self.deployment(id).await?)?;
-        let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10)).build()?;
-        let request = client.post(format!("http://{address}/control")).json(order);
-        Ok(request.send().await?.error_for_status()?.json().await?)
+        control(&deployment::address(&self.deployment(id).await?)?, order).await
     }
 
     /// Tells a demo instance to end with an exit code, and waits until its process is gone.
@@ -389,6 +393,16 @@ impl Fleet {
     }
 }
 
+/// Tells the demo instance on this address how to behave.
+///
+/// # Errors
+/// When it does not answer; one that is told to crash does not.
+pub async fn control(address: &str, order: &Value) -> Result<Value> {
+    let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10)).build()?;
+    let request = client.post(format!("http://{address}/control")).json(order);
+    Ok(request.send().await?.error_for_status()?.json().await?)
+}
+
 impl Drop for Fleet {
     fn drop(&mut self) {
         if !self.processes().is_empty() {
@@ -421,7 +435,7 @@ impl Hold {
         let own = serde_json::to_vec(&ProcessIdentity::own())?;
         let mut hold = Self { files: Vec::new() };
         for name in names {
-            let file = home.join("run").join(format!("{name}.hold"));
+            let file = home.join("run").join(format!("{name}.hold.pid"));
             fs::write(&file, &own)?;
             hold.files.push(file);
         }

@@ -18,14 +18,15 @@ where
     Seen: Future<Output = Result<Option<T>>>,
 {
     let end = Instant::now() + within;
+    let mut why = "the first look took too long".to_owned();
     loop {
-        let seen = tokio::time::timeout_at(end, look()).await;
-        let why = match seen {
+        match tokio::time::timeout_at(end, look()).await {
             Ok(Ok(Some(found))) => return Ok(found),
-            Ok(Ok(None)) => "it was looked for in vain".to_owned(),
-            Ok(Err(error)) => format!("{error:#}"),
-            Err(_) => "looking took too long".to_owned(),
-        };
+            Ok(Ok(None)) => "it was looked for in vain".clone_into(&mut why),
+            Ok(Err(error)) => why = format!("{error:#}"),
+            // What the look before said tells more.
+            Err(_) => {}
+        }
         if Instant::now() >= end {
             return Err(anyhow!("not within {within:?}: {what}: {why}"));
         }

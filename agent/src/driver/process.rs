@@ -50,7 +50,7 @@ pub struct ProcessDriver {
     pub ports: PortBook,
     /// What limits can be had.
     pub groups: ControlGroups,
-    /// Bytes of output kept in each of two files per slot.
+    /// Bytes of output kept per slot at least; at twice that the oldest are taken away.
     pub output_bytes_max: u64,
     /// Where programs without a slash are looked for.
     pub search_path: OsString,
@@ -168,15 +168,15 @@ impl ProcessDriver {
         for path in made.chain([files.directory().to_owned()]) {
             create_private_dir(&path).map_err(|source| StartError::Disk { path, source })?;
         }
-        let (groups, limits) = self
-            .groups
-            .prepare(&group_name(unit, order.slot), order.caps);
         let mut environment = order.rendering.environment()?;
         self.add_basics(&mut environment, &directory);
+        let arguments = order.rendering.arguments()?;
+        let group = group_name(unit, order.slot);
+        let (groups, limits) = self.groups.prepare(&group, order.caps);
         let spec = Spec {
             launch: order.launch,
             program,
-            arguments: order.rendering.arguments()?,
+            arguments,
             environment,
             directory,
             output_bytes_max: self.output_bytes_max,
@@ -184,7 +184,10 @@ impl ProcessDriver {
             patience_ms: order.component.stop.patience_ms.into(),
             groups,
         };
-        let state = self.run_shim(&files, &spec).map_err(StartError::Shim)?;
+        let state = self.run_shim(&files, &spec).map_err(|reason| {
+            self.groups.release(&group);
+            StartError::Shim(reason)
+        })?;
         let limits = match &state.limits_error {
             Some(reason) => Limits::NotEnforced {
                 reason: reason.clone(),

@@ -37,7 +37,7 @@ pub struct Spec {
     pub environment: BTreeMap<String, String>,
     /// The directory it starts in; made if it is missing.
     pub directory: PathBuf,
-    /// Bytes of output kept in each of two files.
+    /// Bytes of output kept at least; at twice that the oldest are taken away.
     pub output_bytes_max: u64,
     /// The signal that asks it to end.
     pub stop_signal: StopSignal,
@@ -156,7 +156,7 @@ impl SlotFiles {
         self.directory.join("out.log")
     }
 
-    /// What it wrote before that.
+    /// What it wrote before that, where the file system cannot take away a range of a file.
     #[must_use]
     pub fn output_before(&self) -> PathBuf {
         self.directory.join("out.log.1")
@@ -181,16 +181,27 @@ impl SlotFiles {
     }
 
     /// Bytes that were cut off the output so far.
-    #[must_use]
-    pub fn output_cut(&self) -> u64 {
+    pub(super) fn output_cut(&self) -> u64 {
         read(&self.directory.join("cut.json")).unwrap_or(0)
     }
 
     /// Bytes that were ever written to the output.
     #[must_use]
     pub fn output_total(&self) -> u64 {
-        let now = fs::metadata(self.output()).map_or(0, |file| file.len());
-        self.output_cut().saturating_add(now)
+        let Ok(file) = File::open(self.output()) else {
+            return 0;
+        };
+        let (cut, length) = self.extent(&file);
+        cut.saturating_add(length)
+    }
+
+    /// Bytes that were cut off the output so far, and bytes that are in it, of one moment: as long as `output` stays
+    /// open nothing is cut off it. That stops the shim for as long, so be quick.
+    #[must_use]
+    pub fn extent(&self, output: &File) -> (u64, u64) {
+        let _locked = flock(output, FlockOperation::LockShared);
+        let length = output.metadata().map_or(0, |file| file.len());
+        (self.output_cut(), length)
     }
 
     pub(super) fn write_state(&self, state: &State) -> io::Result<()> {

@@ -1,7 +1,9 @@
-//! The child's output file. The child appends to it by itself, so that it needs nobody alive to write; the shim cuts it
-//! when it is full: the newest part moves to a second file and the first begins anew.
+//! The child's output file. The child appends to it by itself, so that it needs nobody alive to write; the shim takes
+//! the oldest part away when there is too much.
 //!
-//! Bound: each file keeps about `bytes_max`; a burst exceeds it by what is written between two looks.
+//! Bound: between `bytes_max` and twice that; a burst exceeds it by what is written between two looks. Nothing is lost
+//! in between where the file system can take away a range (ext4, xfs). Elsewhere the newest part is copied to a second
+//! file and the first begins anew, which loses what is written in that moment.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -14,7 +16,7 @@ use std::{
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    fs::inotify,
+    fs::{FallocateFlags, FlockOperation, fallocate, flock, inotify},
 };
 use tokio::time::Instant;
 
@@ -22,6 +24,9 @@ use super::{files::SlotFiles, signals::Signals};
 
 /// While the output grows it is looked at this often.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// File systems take away whole blocks only; none has larger ones.
+const BLOCK_BYTES: u64 = 64 * 1024;
 
 /// Keeps the output within its bound.
 pub(super) struct OutputBound {
@@ -47,7 +52,7 @@ impl OutputBound {
         inotify::add_watch(&grown, files.output(), inotify::WatchFlags::MODIFY)?;
         let mut bound = Self {
             files: files.clone(),
-            bytes_max: bytes_max.max(4_096),
+            bytes_max: bytes_max.max(BLOCK_BYTES),
             grown,
             next_look: Instant::now(),
         };
@@ -88,16 +93,29 @@ impl OutputBound {
     /// Cuts the output if it is full. A failure leaves it as it is: the next look tries again.
     pub(super) fn bound(&mut self) {
         let length = fs::metadata(self.files.output()).map_or(0, |file| file.len());
-        if length >= self.bytes_max {
+        if length >= self.bytes_max.saturating_mul(2) {
             drop(self.cut());
         }
     }
 
-    fn cut(&mut self) -> io::Result<()> {
-        let mut full = OpenOptions::new()
+    fn cut(&self) -> io::Result<()> {
+        let full = OpenOptions::new()
             .read(true)
             .write(true)
             .open(self.files.output())?;
+        // Whoever looks at the file and at what was cut off it sees both before or both after.
+        flock(&full, FlockOperation::LockExclusive)?;
+        let surplus = full.metadata()?.len().saturating_sub(self.bytes_max);
+        let surplus = surplus / BLOCK_BYTES * BLOCK_BYTES;
+        let cut = match fallocate(&full, FallocateFlags::COLLAPSE_RANGE, 0, surplus) {
+            Ok(()) => surplus,
+            Err(_) => self.copy_and_truncate(&full)?,
+        };
+        let total = self.files.output_cut().saturating_add(cut);
+        self.files.write_output_cut(total)
+    }
+
+    fn copy_and_truncate(&self, mut full: &File) -> io::Result<u64> {
         let length = full.metadata()?.len();
         full.seek(SeekFrom::Start(length.saturating_sub(self.bytes_max)))?;
         let mut before = OpenOptions::new()
@@ -107,16 +125,11 @@ impl OutputBound {
             .mode(0o600)
             .open(self.files.output_before())?;
         // Up to the end, wherever it is by then; at most one more bound, should the child write faster than this reads.
-        io::copy(
-            &mut Read::by_ref(&mut full).take(2 * self.bytes_max),
-            &mut before,
-        )?;
-        let cut = self
-            .files
-            .output_cut()
-            .saturating_add(full.metadata()?.len());
+        let mut newest = full.take(self.bytes_max.saturating_mul(2));
+        io::copy(&mut newest, &mut before)?;
+        let length = full.metadata()?.len();
         full.set_len(0)?;
-        self.files.write_output_cut(cut)
+        Ok(length)
     }
 
     fn forget_growth(&self) {

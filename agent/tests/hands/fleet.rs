@@ -58,7 +58,7 @@ pub(crate) struct Fleet {
     records: Records,
     reconciler: Option<Reconciler>,
     first_port: u16,
-    /// Events before this one were there when the agent was last killed.
+    /// Events before this one were there at the last mark.
     seen: usize,
 }
 
@@ -122,6 +122,11 @@ impl Fleet {
     /// Ends the agent's part; what it started is not told.
     pub(crate) async fn kill_agent(&mut self) {
         self.reconciler.take().unwrap().stop().await;
+        self.mark();
+    }
+
+    /// From here on only what comes next is waited for.
+    pub(crate) fn mark(&mut self) {
         self.seen = self.records.0.borrow().len();
     }
 
@@ -320,32 +325,35 @@ impl Fleet {
         applied(&self.events()).unwrap()
     }
 
-    /// The newest health has this status.
+    /// The newest health since the mark has this status.
     pub(crate) async fn until_health(&self, status: HealthStatus) -> Health {
-        let is_it = |events: &[Event]| health(events).filter(|health| health.status == status);
-        self.until(&format!("{status:?}"), |events| is_it(events).is_some())
-            .await;
-        self.last_health(&is_it)
+        self.until_health_that(&format!("{status:?}"), |health| health.status == status)
+            .await
     }
 
     pub(crate) async fn until_healthy(&self, generation: u64) -> Health {
-        let is_it = |events: &[Event]| {
-            health(events).filter(|health| {
-                health.status == HealthStatus::Healthy
-                    && health.generation == Generation(generation)
-            })
-        };
-        self.until("a healthy generation", |events| is_it(events).is_some())
-            .await;
-        self.last_health(&is_it)
+        self.until_health_that("a healthy generation", |health| {
+            health.status == HealthStatus::Healthy && health.generation == Generation(generation)
+        })
+        .await
     }
 
-    fn last_health(&self, is_it: &dyn Fn(&[Event]) -> Option<Health>) -> Health {
-        let events = self.events();
-        let ends = (0..=events.len()).rev();
-        ends.into_iter()
-            .find_map(|end| is_it(&events[..end]))
-            .unwrap()
+    async fn until_health_that(&self, what: &str, is_it: impl Fn(&Health) -> bool) -> Health {
+        let seen = self.seen;
+        let newest = |events: &[Event]| {
+            let newest = events[seen..].iter().rev().find_map(|event| match event {
+                Event::Health(health) => Some(health.clone()),
+                _ => None,
+            });
+            newest.filter(&is_it)
+        };
+        let found = std::cell::RefCell::new(None);
+        self.until(what, |events| {
+            *found.borrow_mut() = newest(events);
+            found.borrow().is_some()
+        })
+        .await;
+        found.into_inner().unwrap()
     }
 
     pub(crate) async fn until_health_of(&self, name: &str, status: HealthStatus) {
@@ -411,13 +419,6 @@ fn audits(events: &[Event], wanted: &str) -> Vec<String> {
         _ => None,
     });
     found.collect()
-}
-
-fn health(events: &[Event]) -> Option<Health> {
-    events.iter().rev().find_map(|event| match event {
-        Event::Health(health) => Some(health.clone()),
-        _ => None,
-    })
 }
 
 fn unit() -> UnitId {

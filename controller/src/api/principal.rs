@@ -57,7 +57,7 @@ impl FromRequestParts<Arc<Node>> for Principal {
             return Err(Problem::new(&NOT_FOUNDED, detail));
         }
         let unknown = || Problem::new(&UNAUTHENTICATED, "the bearer token is unknown");
-        let (caller, token) = node.authenticate(bearer).ok_or_else(unknown)?;
+        let (caller, token) = node.recognise(bearer).await.ok_or_else(unknown)?;
         Ok(Self { caller, token })
     }
 }

@@ -91,8 +91,8 @@ impl Context {
         deadline_ms: u64,
         attempt_ms: u64,
     ) -> Result<Client, Failure> {
-        let token = self.token()?;
         let servers = self.servers()?;
+        let token = self.token()?;
         let access = Access {
             servers,
             token,

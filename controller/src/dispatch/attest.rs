@@ -2,12 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use dotmac_domain::envelope::{Actor, Envelope};
+use dotmac_domain::envelope::Envelope;
 use dotmac_protocol::{ids::NodeId, keys::Signature, time::Timestamp};
 
 use crate::{
     leader::Liveness,
-    node::{Node, bearer_digest},
+    node::Node,
     peers::{NodeStatus, PeerAnswer, PeerCall},
 };
 
@@ -24,9 +24,11 @@ pub async fn handle_call(
     call: PeerCall,
 ) -> PeerAnswer {
     match call {
-        PeerCall::Attest { bearer, envelope, expires_at } => {
-            attest(node, &bearer, &envelope, expires_at)
-        }
+        PeerCall::Attest {
+            bearer,
+            envelope,
+            expires_at,
+        } => attest(node, &bearer, &envelope, expires_at).await,
         PeerCall::Countersign { wave, signature } => note(node, from, wave, signature).await,
         PeerCall::Signatures { wave } => PeerAnswer::Signatures(node.book.signatures(wave)),
         PeerCall::Hear { agents } => {
@@ -38,13 +40,17 @@ pub async fn handle_call(
 }
 
 /// Vouches for a request only if its token is good by this controller's own State.
-fn attest(node: &Node, bearer: &str, envelope: &Envelope, expires_at: Timestamp) -> PeerAnswer {
+async fn attest(
+    node: &Node,
+    bearer: &str,
+    envelope: &Envelope,
+    expires_at: Timestamp,
+) -> PeerAnswer {
     let refuse = |reason: &str| PeerAnswer::Refused(reason.to_owned());
-    let state = node.state();
-    let Some((token, _)) = state.token_by_secret(bearer_digest(bearer)) else {
+    let Some((caller, _)) = node.recognise(bearer).await else {
         return refuse("this controller does not know the token");
     };
-    if envelope.actor != Actor::Person(token.clone()) {
+    if envelope.actor != caller.actor() {
         return refuse("the token is not the actor's");
     }
     let now = node.clock.now();
@@ -71,7 +77,11 @@ async fn note(node: &Node, from: NodeId, wave: u64, signature: Signature) -> Pee
         return PeerAnswer::Refused(format!("wave {wave} is not known here"));
     }
     let state = node.state();
-    let is_own = state.trust.as_ref().and_then(|trust| trust.node_of(signature.key)) == Some(from);
+    let is_own = state
+        .trust
+        .as_ref()
+        .and_then(|trust| trust.node_of(signature.key))
+        == Some(from);
     if is_own && node.book.accept(&state, wave, signature, node.clock.now()) {
         return PeerAnswer::Noted;
     }

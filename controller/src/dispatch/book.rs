@@ -33,7 +33,10 @@ struct Inner {
 
 impl Default for SignatureBook {
     fn default() -> Self {
-        Self { inner: Arc::default(), changes: watch::Sender::new(0) }
+        Self {
+            inner: Arc::default(),
+            changes: watch::Sender::new(0),
+        }
     }
 }
 
@@ -48,19 +51,31 @@ impl SignatureBook {
     #[must_use]
     pub fn signatures(&self, wave: u64) -> Vec<(Signature, Timestamp)> {
         let inner = self.lock();
-        inner.signatures.get(&wave).map(|one| one.values().cloned().collect()).unwrap_or_default()
+        inner
+            .signatures
+            .get(&wave)
+            .map(|one| one.values().cloned().collect())
+            .unwrap_or_default()
     }
 
     /// Waves that this controller would not sign, and why.
     #[must_use]
     pub fn refusals(&self) -> Vec<String> {
-        self.lock().refusals.iter().map(|(wave, reason)| format!("wave {wave}: {reason}")).collect()
+        self.lock()
+            .refusals
+            .iter()
+            .map(|(wave, reason)| format!("wave {wave}: {reason}"))
+            .collect()
     }
 
     /// Takes a peer's signature if it is one under this node's own replica of the wave, by a controller's key.
     pub fn accept(&self, state: &State, wave: u64, signature: Signature, at: Timestamp) -> bool {
-        let Some(entry) = state.waves.get(&wave) else { return false };
-        let Some(trust) = &state.trust else { return false };
+        let Some(entry) = state.waves.get(&wave) else {
+            return false;
+        };
+        let Some(trust) = &state.trust else {
+            return false;
+        };
         let counts = trust.controller.keys.iter().any(|key| {
             key.id() == signature.key && key.verify(WAVE_DOMAIN, &entry.header, &signature).is_ok()
         });
@@ -81,7 +96,8 @@ impl SignatureBook {
             }
         };
         if is_new {
-            self.changes.send_modify(|count| *count = count.wrapping_add(1));
+            self.changes
+                .send_modify(|count| *count = count.wrapping_add(1));
         }
     }
 
@@ -98,7 +114,10 @@ impl SignatureBook {
     /// Whether this node signed the wave already.
     pub(super) fn is_settled(&self, wave: u64, node: &Node) -> bool {
         let own = PublicKey::of(&node.signing_key).id();
-        self.lock().signatures.get(&wave).is_some_and(|known| known.contains_key(&own))
+        self.lock()
+            .signatures
+            .get(&wave)
+            .is_some_and(|known| known.contains_key(&own))
     }
 
     /// Waves of the State with fewer signatures than count.
@@ -112,7 +131,9 @@ impl SignatureBook {
     /// Forgets waves that the State no longer has.
     pub(super) fn keep_only(&self, state: &State) {
         let mut inner = self.lock();
-        inner.signatures.retain(|wave, _| state.waves.contains_key(wave));
+        inner
+            .signatures
+            .retain(|wave, _| state.waves.contains_key(wave));
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {

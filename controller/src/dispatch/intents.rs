@@ -29,16 +29,19 @@ pub fn outgoing(
     agent: &AgentId,
     is_sent: impl Fn(&UnitId, Sequence) -> bool,
 ) -> Vec<Outgoing> {
-    let threshold = state.trust.as_ref().map_or(usize::MAX, |trust| {
-        usize::from(trust.controller.threshold)
-    });
+    let threshold = state
+        .trust
+        .as_ref()
+        .map_or(usize::MAX, |trust| usize::from(trust.controller.threshold));
     let mut ready = Vec::new();
     for ((_, unit_id), unit) in state.units.iter().filter(|((owner, _), _)| owner == agent) {
         let Some(number) = unit.wave else { continue };
         if is_sent(unit_id, unit.sequence) {
             continue;
         }
-        let Some(wave) = state.waves.get(&number) else { continue };
+        let Some(wave) = state.waves.get(&number) else {
+            continue;
+        };
         let signatures = book.signatures(number);
         if signatures.len() < threshold {
             continue;
@@ -47,14 +50,22 @@ pub fn outgoing(
             leaf.agent == *agent && leaf.unit == *unit_id && leaf.sequence == unit.sequence
         });
         let Some(position) = position else { continue };
-        let Ok(index) = u32::try_from(position) else { continue };
+        let Ok(index) = u32::try_from(position) else {
+            continue;
+        };
         let mut hops = Vec::new();
         if let Some(signed_at) = signatures.iter().map(|(_, at)| *at).max() {
-            hops.push(Hop { station: "controllers.signed".into(), at: signed_at });
+            hops.push(Hop {
+                station: "controllers.signed".into(),
+                at: signed_at,
+            });
         }
         let intent = SignedIntent {
             header: wave.header.clone(),
-            signatures: signatures.into_iter().map(|(signature, _)| signature).collect(),
+            signatures: signatures
+                .into_iter()
+                .map(|(signature, _)| signature)
+                .collect(),
             leaf: wave.leaves[position].clone(),
             index,
             path: merkle_paths(&wave.leaves).swap_remove(position),

@@ -1,11 +1,6 @@
 //! How an agent without a valid certificate gets one: by a join token, or by its identity key after being cut off.
 
-use dotmac_domain::{
-    Accepted, Command,
-    command::EnrolAgent,
-    envelope::Actor,
-    fleet::agent_name,
-};
+use dotmac_domain::{Accepted, Command, command::EnrolAgent, envelope::Actor, fleet::agent_name};
 use dotmac_protocol::{
     frame::{EnrolGreeting, EnrolReply, EnrolRequest, JoinToken, RECOVER_DOMAIN},
     ids::AgentId,
@@ -29,12 +24,17 @@ impl Gateway {
         let (mut send, mut receive) = step.await.map_err(|_| SessionError::Slow)??;
         let trust_roots = vec![self.node.genesis.trust_root.clone()];
         write_frame(&mut send, &EnrolGreeting { trust_roots }).await?;
-        let request = read_frame::<EnrolRequest>(&mut receive).await?.ok_or(SessionError::Closed)?;
+        let request = read_frame::<EnrolRequest>(&mut receive)
+            .await?
+            .ok_or(SessionError::Closed)?;
         let reply = match request {
             EnrolRequest::Join { .. } => self.join(request).await,
-            EnrolRequest::Recover { agent, request, now, signature } => {
-                self.recover(agent, &request, now, &signature).await
-            }
+            EnrolRequest::Recover {
+                agent,
+                request,
+                now,
+                signature,
+            } => self.recover(agent, &request, now, &signature).await,
         };
         write_frame(&mut send, &reply).await?;
         // The agent closes once it has the reply; a stream that was reset already needs no end.
@@ -44,8 +44,15 @@ impl Gateway {
     }
 
     async fn join(&self, request: EnrolRequest) -> EnrolReply {
-        let EnrolRequest::Join { token, secret, region, request, identity, seal_key, incarnation } =
-            request
+        let EnrolRequest::Join {
+            token,
+            secret,
+            region,
+            request,
+            identity,
+            seal_key,
+            incarnation,
+        } = request
         else {
             return refused("malformed", "not a request to join", false);
         };
@@ -54,7 +61,8 @@ impl Gateway {
         let issued = pki::key_digest(&request).and_then(|key| {
             let cluster = &self.node.genesis.cluster;
             let chain =
-                self.issuer.issue_agent(&request, cluster, &agent, now, self.certificate_ms)?;
+                self.issuer
+                    .issue_agent(&request, cluster, &agent, now, self.certificate_ms)?;
             Ok((key, chain))
         });
         let (key, chain) = match issued {
@@ -71,10 +79,18 @@ impl Gateway {
             key,
             not_after: now.plus_millis(self.certificate_ms),
         });
-        match self.node.propose(Actor::Agent(agent), command, PROPOSE_DEADLINE).await {
+        match self
+            .node
+            .propose(Actor::Agent(agent), command, PROPOSE_DEADLINE)
+            .await
+        {
             Ok(Ok(Accepted::Agent(agent))) => {
                 tracing::info!(%agent, "agent enrolled");
-                EnrolReply::Admitted { agent, chain, controllers: self.addresses() }
+                EnrolReply::Admitted {
+                    agent,
+                    chain,
+                    controllers: self.addresses(),
+                }
             }
             Ok(Ok(_)) => refused("unavailable", "the answer was of another kind", true),
             Ok(Err(rejection)) => {
@@ -92,13 +108,29 @@ impl Gateway {
         now: Timestamp,
         signature: &Signature,
     ) -> EnrolReply {
-        let unknown = || refused("recovery-refused", "the agent or its signature is unknown", false);
-        let Ok(state) = self.node.read(STEP_DEADLINE).await else {
-            return refused("unavailable", "no majority of the controllers can be reached", true);
+        let unknown = || {
+            refused(
+                "recovery-refused",
+                "the agent or its signature is unknown",
+                false,
+            )
         };
-        let Some(entry) = state.agents.get(&agent) else { return unknown() };
+        let Ok(state) = self.node.read(STEP_DEADLINE).await else {
+            return refused(
+                "unavailable",
+                "no majority of the controllers can be reached",
+                true,
+            );
+        };
+        let Some(entry) = state.agents.get(&agent) else {
+            return unknown();
+        };
         let signed = [&now.0.to_be_bytes()[..], request].concat();
-        if entry.identity.verify(RECOVER_DOMAIN, &signed, signature).is_err() {
+        if entry
+            .identity
+            .verify(RECOVER_DOMAIN, &signed, signature)
+            .is_err()
+        {
             return unknown();
         }
         if now.distance_millis(self.node.clock.now()) > RECOVER_TOLERANCE_MS {
@@ -106,12 +138,20 @@ impl Gateway {
             return refused("clock-off", reason, true);
         }
         match self.certify(&agent, request).await {
-            Ok(chain) => EnrolReply::Admitted { agent, chain, controllers: self.addresses() },
+            Ok(chain) => EnrolReply::Admitted {
+                agent,
+                chain,
+                controllers: self.addresses(),
+            },
             Err(reason) => refused("unavailable", &reason, true),
         }
     }
 }
 
 fn refused(code: &str, reason: &str, retry: bool) -> EnrolReply {
-    EnrolReply::Refused { code: code.to_owned(), reason: reason.to_owned(), retry }
+    EnrolReply::Refused {
+        code: code.to_owned(),
+        reason: reason.to_owned(),
+        retry,
+    }
 }

@@ -6,11 +6,11 @@ use std::{
     time::Duration,
 };
 
-use dotmac_domain::State;
+use dotmac_domain::{State, fleet::Presence};
 use dotmac_protocol::{
     digest::Digest,
     frame::{Answer, Question},
-    ids::AgentId,
+    ids::{AgentId, NodeId},
     time::Timestamp,
 };
 use dotmac_runtime::{
@@ -55,9 +55,19 @@ pub enum QuestionError {
     Broken { agent: AgentId, detail: String },
 }
 
+/// Whether the State knows a newer session of an agent, with another controller.
+fn is_elsewhere(state: &State, agent: &AgentId, own: NodeId, since: Timestamp) -> bool {
+    let presence = state.agents.get(agent).map(|entry| &entry.presence);
+    matches!(presence, Some(Presence::Connected { node, since: newer, .. })
+        if *node != own && *newer > since)
+}
+
 impl Default for Registry {
     fn default() -> Self {
-        Self { sessions: Arc::default(), changes: watch::Sender::new(0) }
+        Self {
+            sessions: Arc::default(),
+            changes: watch::Sender::new(0),
+        }
     }
 }
 
@@ -96,7 +106,9 @@ impl Registry {
     /// The session of an agent, if it is connected here.
     #[must_use]
     pub fn connection(&self, agent: &AgentId) -> Option<Connection> {
-        self.lock().get(agent).map(|session| session.connection.clone())
+        self.lock()
+            .get(agent)
+            .map(|session| session.connection.clone())
     }
 
     /// Puts a live question to an agent; pieces of its answer arrive until it ends or the receiver is dropped.
@@ -111,11 +123,18 @@ impl Registry {
         let Some(connection) = self.connection(agent) else {
             return Err(QuestionError::NotConnected(agent.clone()));
         };
-        let broken = |detail: String| QuestionError::Broken { agent: agent.clone(), detail };
+        let broken = |detail: String| QuestionError::Broken {
+            agent: agent.clone(),
+            detail,
+        };
         let open = async {
-            let (mut send, receive) =
-                connection.open_bi().await.map_err(|error| broken(error.to_string()))?;
-            write_frame(&mut send, &question).await.map_err(|error| broken(error.to_string()))?;
+            let (mut send, receive) = connection
+                .open_bi()
+                .await
+                .map_err(|error| broken(error.to_string()))?;
+            write_frame(&mut send, &question)
+                .await
+                .map_err(|error| broken(error.to_string()))?;
             Ok((send, receive))
         };
         let (mut send, mut receive) = tokio::time::timeout(ANSWER_DEADLINE, open)
@@ -147,12 +166,19 @@ impl Registry {
         software: String,
         since: Timestamp,
     ) {
-        let session = Session { connection: connection.clone(), key, software, since };
+        let session = Session {
+            connection: connection.clone(),
+            key,
+            software,
+            since,
+        };
         let before = self.lock().insert(agent.clone(), session);
         if let Some(before) = before
             && before.connection.stable_id() != connection.stable_id()
         {
-            before.connection.close(CLOSE_AGAIN.into(), b"replaced by a newer session");
+            before
+                .connection
+                .close(CLOSE_AGAIN.into(), b"replaced by a newer session");
         }
         self.changed();
     }
@@ -170,27 +196,33 @@ impl Registry {
         }
     }
 
-    pub(super) fn retain_admitted(&self, state: &State) {
-        let refused: Vec<Connection> = self
-            .lock()
-            .iter()
-            .filter(|(agent, session)| !state.admits(agent, session.key))
-            .map(|(_, session)| session.connection.clone())
-            .collect();
-        for connection in refused {
-            connection.close(CLOSE_REFUSED.into(), b"this certificate is no longer admitted");
+    /// Ends sessions that no longer count: of certificates that the State does not admit, and of agents that have a
+    /// newer session with another controller (this one's was never closed, because the agent was killed).
+    pub(super) fn end_outdated(&self, state: &State, own: NodeId) {
+        for (agent, session) in self.lock().iter() {
+            if !state.admits(agent, session.key) {
+                let reason = b"this certificate is no longer admitted";
+                session.connection.close(CLOSE_REFUSED.into(), reason);
+            } else if is_elsewhere(state, agent, own, session.since) {
+                session
+                    .connection
+                    .close(CLOSE_AGAIN.into(), b"replaced by a newer session");
+            }
         }
     }
 
     /// Asks all agents to come back later, because this controller stops.
     pub fn close_all(&self) {
         for session in self.lock().values() {
-            session.connection.close(CLOSE_AGAIN.into(), b"this controller stops");
+            session
+                .connection
+                .close(CLOSE_AGAIN.into(), b"this controller stops");
         }
     }
 
     fn changed(&self) {
-        self.changes.send_modify(|count| *count = count.wrapping_add(1));
+        self.changes
+            .send_modify(|count| *count = count.wrapping_add(1));
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<AgentId, Session>> {

@@ -27,15 +27,21 @@ impl Gateway {
         loop {
             let mut stream = connection.accept_uni().await?;
             while let Some(report) = read_frame::<Report>(&mut stream).await? {
-                let is_sound =
-                    report.incarnation == *incarnation && report.records.len() <= REPORT_RECORDS_MAX;
+                let is_sound = report.incarnation == *incarnation
+                    && report.records.len() <= REPORT_RECORDS_MAX;
                 if !is_sound {
                     return Err(SessionError::Hello);
                 }
                 let through = self.commit(agent, report).await;
                 let incarnation = incarnation.clone();
-                let frame = ControllerFrame::Acknowledged { incarnation, through };
-                control.send(frame).await.map_err(|_| SessionError::Closed)?;
+                let frame = ControllerFrame::Acknowledged {
+                    incarnation,
+                    through,
+                };
+                control
+                    .send(frame)
+                    .await
+                    .map_err(|_| SessionError::Closed)?;
             }
         }
     }
@@ -43,7 +49,10 @@ impl Gateway {
     /// Proposes a batch until it is committed or refused; returns up to where the agent's records count. The agent
     /// sends the next batch only after that, so at most one batch a session waits here.
     async fn commit(&self, agent: &AgentId, report: Report) -> u64 {
-        let Report { incarnation, records } = report;
+        let Report {
+            incarnation,
+            records,
+        } = report;
         loop {
             let command = Command::AcceptReport {
                 incarnation: incarnation.clone(),
@@ -52,7 +61,9 @@ impl Gateway {
             let actor = Actor::Agent(agent.clone());
             match self.node.propose(actor, command, PROPOSE_DEADLINE).await {
                 Ok(Ok(Accepted::Through(through))) => return through,
-                Ok(Ok(other)) => tracing::error!(%agent, ?other, "a report got another kind of answer"),
+                Ok(Ok(other)) => {
+                    tracing::error!(%agent, ?other, "a report got another kind of answer")
+                }
                 Ok(Err(rejection)) => {
                     if rejection.code != Code::OutOfOrder {
                         tracing::warn!(%agent, detail = rejection.detail, "report refused");
@@ -67,6 +78,10 @@ impl Gateway {
 
     fn known(&self, agent: &AgentId, incarnation: &IncarnationId) -> u64 {
         let stream = Stream::Agent(agent.clone(), incarnation.clone());
-        self.node.state().streams.get(&stream).map_or(0, |head| head.sequence)
+        self.node
+            .state()
+            .streams
+            .get(&stream)
+            .map_or(0, |head| head.sequence)
     }
 }

@@ -35,9 +35,13 @@ impl Gateway {
         within(write_frame(&mut send, &ControllerFrame::Welcome(welcome))).await??;
         let key = tls::peer(connection)?.key;
         let now = self.node.clock.now();
-        self.node.registry.insert(&agent, connection, key, hello.software.clone(), now);
+        self.node
+            .registry
+            .insert(&agent, connection, key, hello.software.clone(), now);
         tracing::info!(%agent, software = hello.software, "agent connected");
-        let ended = self.run_session(connection, &agent, &hello, send, receive).await;
+        let ended = self
+            .run_session(connection, &agent, &hello, send, receive)
+            .await;
         self.node.registry.remove(&agent, connection);
         tracing::info!(%agent, "agent gone");
         ended
@@ -50,16 +54,25 @@ impl Gateway {
             .get(agent)
             .is_some_and(|entry| entry.incarnation == hello.incarnation);
         let fits = hello.agent == *agent && is_life && hello.inventory.len() <= INVENTORY_MAX;
-        if fits { Ok(()) } else { Err(SessionError::Hello) }
+        if fits {
+            Ok(())
+        } else {
+            Err(SessionError::Hello)
+        }
     }
 
     fn welcome(&self, agent: &AgentId, hello: &Hello) -> Welcome {
         let state = self.node.state();
         let stream = Stream::Agent(agent.clone(), hello.incarnation.clone());
-        let is_behind =
-            state.trust.as_ref().is_some_and(|trust| trust.version > hello.trust_version);
-        let trust_roots =
-            if is_behind { vec![self.node.genesis.trust_root.clone()] } else { Vec::new() };
+        let is_behind = state
+            .trust
+            .as_ref()
+            .is_some_and(|trust| trust.version > hello.trust_version);
+        let trust_roots = if is_behind {
+            vec![self.node.genesis.trust_root.clone()]
+        } else {
+            Vec::new()
+        };
         Welcome {
             node: self.node.card.node,
             now: self.node.clock.now(),
@@ -95,11 +108,16 @@ impl Gateway {
     ) -> Result<(), SessionError> {
         while let Some(frame) = read_frame::<AgentFrame>(&mut receive).await? {
             let answer = match frame {
-                AgentFrame::Beat { .. } => ControllerFrame::Beat { now: self.node.clock.now() },
+                AgentFrame::Beat { .. } => ControllerFrame::Beat {
+                    now: self.node.clock.now(),
+                },
                 AgentFrame::Renew { request } => self.renew(agent, &request).await,
                 AgentFrame::Hello(_) => return Err(SessionError::Hello),
             };
-            control.send(answer).await.map_err(|_| SessionError::Closed)?;
+            control
+                .send(answer)
+                .await
+                .map_err(|_| SessionError::Closed)?;
         }
         Err(SessionError::Closed)
     }
@@ -124,7 +142,13 @@ impl Gateway {
         let key = pki::key_digest(request).map_err(|error| error.to_string())?;
         let chain = self
             .issuer
-            .issue_agent(request, &self.node.genesis.cluster, agent, now, self.certificate_ms)
+            .issue_agent(
+                request,
+                &self.node.genesis.cluster,
+                agent,
+                now,
+                self.certificate_ms,
+            )
             .map_err(|error| error.to_string())?;
         let not_after = now.plus_millis(self.certificate_ms);
         let command = Command::RenewCertificate { key, not_after };
@@ -176,6 +200,7 @@ async fn deliver(
 }
 
 async fn within<T>(step: impl Future<Output = T>) -> Result<T, SessionError> {
-    tokio::time::timeout(STEP_DEADLINE, step).await.map_err(|_| SessionError::Slow)
+    tokio::time::timeout(STEP_DEADLINE, step)
+        .await
+        .map_err(|_| SessionError::Slow)
 }
-

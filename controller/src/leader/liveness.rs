@@ -35,7 +35,10 @@ struct Inner {
 
 impl Default for Liveness {
     fn default() -> Self {
-        Self { inner: Arc::default(), changes: watch::Sender::new(0) }
+        Self {
+            inner: Arc::default(),
+            changes: watch::Sender::new(0),
+        }
     }
 }
 
@@ -48,7 +51,8 @@ impl Liveness {
             before.is_none_or(|(_, known)| known != agents)
         };
         if is_news {
-            self.changes.send_modify(|count| *count = count.wrapping_add(1));
+            self.changes
+                .send_modify(|count| *count = count.wrapping_add(1));
         }
     }
 
@@ -79,7 +83,9 @@ impl Liveness {
         for (gateway, (at, agents)) in &inner.words {
             if now.millis_since(*at) <= WORD_COUNTS_MS {
                 for agent in agents {
-                    let newest = heard.get(&agent.agent).is_none_or(|(_, one)| one.since <= agent.since);
+                    let newest = heard
+                        .get(&agent.agent)
+                        .is_none_or(|(_, one)| one.since <= agent.since);
                     if newest {
                         heard.insert(&agent.agent, (*gateway, agent));
                     }

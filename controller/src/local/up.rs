@@ -117,6 +117,11 @@ async fn ready(context: &CliContext, layout: &Layout, started: Instant) -> Resul
     context
         .output
         .note(&format!("{:>8}  ready", duration(elapsed_ms(started))));
+    if Alive::look(layout).runs_replaced_programs() {
+        let note =
+            "some processes run the programs from before the last build: make down, then make up";
+        context.output.note(note);
+    }
     for line in status::summary(layout, &Member::all(layout), deployments)? {
         context.output.line(&line)?;
     }

@@ -2,18 +2,18 @@
 
 pub(super) mod fleet;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use dotmac_domain::audit::{Fact, Stream};
-use futures::future::join_all;
+use dotmac_protocol::ids::NodeId;
+use futures::future::{BoxFuture, join_all};
 use tokio::time::Instant;
 
 use crate::{
     log::{Log, LogError},
-    peers::PeerCall,
+    peers::{PeerAnswer, PeerCall, PeerHandler},
     storage::ledger::Ledger,
 };
-use dotmac_protocol::ids::NodeId;
 use fleet::{Fleet, PATIENCE, note};
 
 /// Snapshots so rare that a test never sees one.
@@ -97,6 +97,46 @@ fn a_barrier_shows_every_controller_what_was_accepted_before() {
         let seen = fleet.log(reader).state().streams[&Stream::Platform].sequence;
         assert_eq!(seen, round + 2, "round {round}");
     }
+}
+
+/// Answers with who asked.
+struct Echo;
+
+impl PeerHandler for Echo {
+    fn handle(&self, from: NodeId, call: PeerCall) -> BoxFuture<'_, PeerAnswer> {
+        Box::pin(async move {
+            match call {
+                PeerCall::Signatures { .. } => PeerAnswer::Refused(format!("not for {from}")),
+                _ => PeerAnswer::Signatures(vec![]),
+            }
+        })
+    }
+}
+
+#[test]
+fn calls_reach_the_handler_under_the_name_in_the_certificate() {
+    let fleet = Fleet::start(NEVER);
+    let log = fleet.log(1);
+    let patience = Duration::from_secs(5);
+    let early = fleet.on(1, log.call(NodeId(2), PeerCall::Status, patience));
+    assert!(matches!(early, Err(LogError::Refused { .. })), "{early:?}");
+    fleet.log(2).set_handler(Arc::new(Echo));
+    let answer = fleet.on(1, log.call(NodeId(2), PeerCall::Status, patience));
+    assert_eq!(answer, Ok(PeerAnswer::Signatures(vec![])));
+    let refused = fleet.on(
+        1,
+        log.call(NodeId(2), PeerCall::Signatures { wave: 1 }, patience),
+    );
+    let expected = LogError::Refused {
+        node: NodeId(2),
+        reason: "not for 1".into(),
+    };
+    assert_eq!(refused, Err(expected));
+    let unknown = fleet.on(1, log.call(NodeId(9), PeerCall::Status, patience));
+    assert!(
+        matches!(unknown, Err(LogError::Unavailable(_))),
+        "{unknown:?}"
+    );
 }
 
 #[test]

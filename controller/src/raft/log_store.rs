@@ -107,6 +107,7 @@ impl LogStore {
     }
 
     /// Entries of a half-open range in order, up to about `bytes_max`, at least one if there is one.
+    #[allow(clippy::result_large_err, reason = "the size is Raft's")]
     fn entries(&self, start: u64, end: u64, bytes_max: usize) -> Result<Vec<Entry>, Failure> {
         let failure = |error: LogStoreError| log_failure(Verb::Read, &error);
         let mut entries = Vec::new();

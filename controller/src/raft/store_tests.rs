@@ -41,7 +41,13 @@ fn open(home: &Path, disk: SharedDisk, on_fatal: OnFatal) -> Stores {
     let snapshots = Snapshots::open(home, disk).unwrap();
     let log = LogStore::open(engine.clone(), ledger.clone()).unwrap();
     let (machine, view) = StateMachine::open(ledger.clone(), snapshots).unwrap();
-    Stores { engine, ledger, log, machine, view }
+    Stores {
+        engine,
+        ledger,
+        log,
+        machine,
+        view,
+    }
 }
 
 struct Builder;
@@ -78,12 +84,13 @@ fn entry(index: u64) -> Entry {
 async fn work_until_cut(stores: &mut Stores, first: u64, acknowledged: &mut Option<u64>) {
     let Stores { log, machine, .. } = stores;
     for index in first..first + 400 {
-        if log.blocking_append([entry(index)]).await.is_err() {
+        let entry = entry(index);
+        if log.blocking_append([entry.clone()]).await.is_err() {
             return;
         }
         *acknowledged = Some(index);
         if log.save_committed(Some(log_id(index))).await.is_err()
-            || machine.apply([entry(index)]).await.is_err()
+            || machine.apply([entry]).await.is_err()
         {
             return;
         }
@@ -105,8 +112,17 @@ async fn law_1_entries_and_their_facts_survive_power_cuts() {
         let mut stores = open(home.path(), disk.clone(), Arc::new(|_: &FatalError| {}));
         let mut helper = StorageHelper::new(&mut stores.log, &mut stores.machine);
         helper.get_initial_state().await.unwrap();
-        let last = stores.log.get_log_state().await.unwrap().last_log_id.index();
-        assert!(last >= acknowledged, "round {round}: {last:?} after {acknowledged:?}");
+        let last = stores
+            .log
+            .get_log_state()
+            .await
+            .unwrap()
+            .last_log_id
+            .index();
+        assert!(
+            last >= acknowledged,
+            "round {round}: {last:?} after {acknowledged:?}"
+        );
         // Whatever was committed and not noted as such is applied now, as a leader would have it applied.
         let next = stores.machine.applied_state().await.unwrap().0.next_index();
         let end = last.map_or(0, |last| last + 1);
@@ -117,9 +133,20 @@ async fn law_1_entries_and_their_facts_survive_power_cuts() {
         check_facts(&state, &stores.ledger).unwrap();
         let facts = stores.ledger.read(&Stream::Platform, 0, 1_000).unwrap();
         let sequences: Vec<u64> = facts.iter().map(|fact| fact.sequence).collect();
-        let expected = state.streams.get(&Stream::Platform).map_or(0, |head| head.sequence);
-        assert_eq!(sequences, (1..=expected).collect::<Vec<_>>(), "round {round}");
-        assert_eq!(expected, last.map_or(0, |last| 2 * last + 1), "round {round}");
+        let expected = state
+            .streams
+            .get(&Stream::Platform)
+            .map_or(0, |head| head.sequence);
+        assert_eq!(
+            sequences,
+            (1..=expected).collect::<Vec<_>>(),
+            "round {round}"
+        );
+        assert_eq!(
+            expected,
+            last.map_or(0, |last| 2 * last + 1),
+            "round {round}"
+        );
 
         disk.blow_after(5 + round * 7 % 23);
         work_until_cut(&mut stores, end, &mut acknowledged).await;

@@ -42,16 +42,20 @@ impl Fuse {
         self.blown.load(Ordering::SeqCst)
     }
 
-    /// Leaves of every file what was synced. Nobody may have one open.
+    /// Leaves of every file what was synced, then the power is back. Nobody may have one open.
     pub(crate) fn cut_power(&self) {
         self.disk.cut_power().unwrap();
+        self.blow_after(u64::MAX);
+        self.blown.store(false, Ordering::SeqCst);
     }
 }
 
 impl Disk for Fuse {
     fn sync_data(&self, path: &Path) -> io::Result<()> {
         let left = |left: u64| (left < u64::MAX).then(|| left.saturating_sub(1));
-        let before = self.syncs_left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, left);
+        let before = self
+            .syncs_left
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, left);
         if before == Ok(0) {
             self.blown.store(true, Ordering::SeqCst);
             return Err(io::Error::other("the power is cut"));

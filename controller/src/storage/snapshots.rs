@@ -23,12 +23,16 @@ pub const HEADER_BYTES_MAX: usize = 64 * 1024;
 /// Snapshots kept.
 const KEPT: usize = 2;
 const MAGIC: &[u8; 8] = b"DMSNAP01";
-const FIXED_BYTES: u64 = 12;
-const DIGEST_BYTES: u64 = 32;
+const FIXED_BYTES: usize = 12;
+const DIGEST_BYTES: usize = 32;
 const FOLDER: &str = "snapshots";
 const ENDING: &str = ".snapshot";
 const TEMPORARY_ENDING: &str = ".incoming";
 const DAMAGED_ENDING: &str = ".damaged";
+
+mod transfer;
+
+pub use transfer::{Incoming, Pieces};
 
 /// Why a snapshot cannot be written or read.
 #[derive(Debug, Error)]
@@ -220,10 +224,10 @@ impl SnapshotFile {
     /// A reader of the body.
     pub fn body(&self) -> Result<impl Read + use<>, SnapshotError> {
         let mut file = File::open(&self.path).map_err(io_error("open", &self.path))?;
-        let start = FIXED_BYTES + self.header.len() as u64;
+        let start = (FIXED_BYTES + self.header.len()) as u64;
         file.seek(SeekFrom::Start(start))
             .map_err(io_error("read", &self.path))?;
-        let length = self.bytes - start - DIGEST_BYTES;
+        let length = self.bytes - start - DIGEST_BYTES as u64;
         Ok(BufReader::with_capacity(256 * 1024, file).take(length))
     }
 
@@ -235,62 +239,6 @@ impl SnapshotFile {
             path: self.path.clone(),
             bytes: self.bytes,
         })
-    }
-}
-
-/// An open snapshot file on its way to another node.
-#[derive(Debug)]
-pub struct Pieces {
-    file: File,
-    path: PathBuf,
-    bytes: u64,
-}
-
-impl Pieces {
-    /// The piece at `offset`; empty at the end. Blocks.
-    pub fn read(&self, offset: u64) -> Result<Vec<u8>, SnapshotError> {
-        let left = self.bytes.saturating_sub(offset);
-        let length = usize::try_from(left)
-            .unwrap_or(usize::MAX)
-            .min(PIECE_BYTES_MAX);
-        let mut piece = vec![0; length];
-        self.file
-            .read_exact_at(&mut piece, offset)
-            .map_err(io_error("read", &self.path))?;
-        Ok(piece)
-    }
-}
-
-/// A snapshot that is being received; dropped, it leaves nothing behind.
-#[derive(Debug)]
-pub struct Incoming {
-    temporary: Temporary,
-    index: u64,
-    bytes: u64,
-}
-
-impl Incoming {
-    /// Takes the next piece. Blocks.
-    pub fn write(&mut self, offset: u64, piece: &[u8]) -> Result<(), SnapshotError> {
-        if offset != self.bytes {
-            return Err(SnapshotError::Order {
-                expected: self.bytes,
-                found: offset,
-            });
-        }
-        let mut file = &self.temporary.file;
-        file.write_all(piece)
-            .map_err(io_error("write", &self.temporary.path))?;
-        self.bytes += piece.len() as u64;
-        Ok(())
-    }
-
-    /// Checks what arrived. It becomes a snapshot of this node by [`Snapshots::adopt`] only.
-    pub fn finish(self) -> Result<SnapshotFile, SnapshotError> {
-        let mut file = check(&self.temporary.path)?;
-        file.index = self.index;
-        file._temporary = Some(std::sync::Arc::new(self.temporary));
-        Ok(file)
     }
 }
 
@@ -352,7 +300,7 @@ fn write_file(
     let digest = writer.hasher.finalize();
     writer.inner.write_all(&digest)?;
     writer.inner.flush()?;
-    Ok(writer.bytes + DIGEST_BYTES)
+    Ok(writer.bytes + DIGEST_BYTES as u64)
 }
 
 /// Reads a file through and checks it.
@@ -360,10 +308,10 @@ fn check(path: &Path) -> Result<SnapshotFile, SnapshotError> {
     let damaged = || SnapshotError::Damaged { path: path.into() };
     let mut file = File::open(path).map_err(io_error("open", path))?;
     let bytes = file.metadata().map_err(io_error("read", path))?.len();
-    let covered = bytes.checked_sub(DIGEST_BYTES).ok_or_else(damaged)?;
+    let covered = bytes.checked_sub(DIGEST_BYTES as u64).ok_or_else(damaged)?;
     let mut reader = BufReader::with_capacity(256 * 1024, &mut file).take(covered);
     let mut hasher = Sha256::new();
-    let mut fixed = [0; FIXED_BYTES as usize];
+    let mut fixed = [0; FIXED_BYTES];
     reader.read_exact(&mut fixed).map_err(|_| damaged())?;
     hasher.update(fixed);
     let (magic, length) = fixed.split_at(8);
@@ -383,7 +331,7 @@ fn check(path: &Path) -> Result<SnapshotFile, SnapshotError> {
         }
         hasher.update(&piece[..read]);
     }
-    let mut stored = [0; DIGEST_BYTES as usize];
+    let mut stored = [0; DIGEST_BYTES];
     file.read_exact_at(&mut stored, covered)
         .map_err(io_error("read", path))?;
     if Digest::from_bytes(stored) != Digest::from_bytes(hasher.finalize().into()) {

@@ -121,7 +121,9 @@ pub(crate) async fn law_10_an_order_says_what_it_waits_for_and_one_controller_al
     let waiting = fleet.create(&json!({"tenant_name": "Waiting ISP", "region": "azure-westeurope"})).await?;
     let shown = until("it waits for its agent", Duration::from_secs(20), async || {
         let shown = fleet.deployment(&waiting).await?;
-        Ok(deployment::waiting(&shown).contains("is not connected").then_some(shown))
+        let waiting = deployment::waiting(&shown);
+        ensure!(waiting.contains("is not connected"), "it waits for {waiting:?}");
+        Ok(Some(shown))
     })
     .await?;
     ensure!(shown["status"] == "provisioning", "{shown}");

@@ -12,7 +12,7 @@ use dotmac_runtime::process::{ProcessIdentity, Signal};
 use dotmac_tests::{
     api::DEPLOYMENTS,
     deployment,
-    fleet::{ACTIVE_WITHIN, AGENTS, CONTROLLERS, Fleet},
+    fleet::{ACTIVE_WITHIN, AGENTS, CONTROLLERS, Fleet, control},
     wait::until,
 };
 use reqwest::Method;
@@ -47,11 +47,12 @@ pub(crate) async fn law_8_a_report_counts_once_when_the_agent_dies_before_its_ac
     let id = fleet.deploy("Reporting ISP", region).await?;
     acknowledged(&fleet, region).await?;
     let (stream, gateway) = (stream_of(&fleet, region).await?, gateway_of(&fleet, region).await?);
+    let address = deployment::address(&fleet.deployment(&id).await?)?;
     let mark = mark(&fleet, region)?;
     // Nothing is committed while two of three controllers stand still.
     let others = CONTROLLERS.iter().filter(|name| **name != gateway);
     let quorum = Stopped::new(others.map(|name| fleet.process(name)).collect::<Result<_>>()?)?;
-    fleet.control(&id, &json!({"mode": "sick"})).await?;
+    control(&address, &json!({"mode": "sick"})).await?;
     until("the agent wrote a record down", Duration::from_secs(10), async || {
         Ok((lines(&fleet, region)? > mark).then_some(()))
     })

@@ -2,6 +2,8 @@
 
 mod fixture;
 mod golden;
+#[path = "../../../../protocol/tests/protocol/hexfile.rs"]
+mod hexfile;
 mod hostile;
 mod law_10_waiting;
 mod law_11_bounded;

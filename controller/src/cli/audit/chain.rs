@@ -164,3 +164,116 @@ fn segments(directory: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     segments.sort();
     Ok(segments)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use dotmac_protocol::{
+        codec::encode,
+        keys::{PublicKey, Signature},
+        line::render,
+        record::{ChainHead, Event, RECORD_DOMAIN, Record, SignedRecord},
+        time::Timestamp,
+    };
+    use ed25519_dalek::SigningKey;
+
+    use super::{Bad, Proven, prove};
+
+    fn key() -> SigningKey {
+        SigningKey::from_bytes(&[5; 32])
+    }
+
+    /// Four records in two segments.
+    fn write(directory: &Path) -> ChainHead {
+        let mut head = ChainHead::START;
+        for first in [1, 3] {
+            let mut text = String::new();
+            for sequence in first..first + 2 {
+                let record = Record {
+                    agent: "do-fra1-1".parse().unwrap(),
+                    incarnation: "0a".repeat(16).parse().unwrap(),
+                    sequence,
+                    previous: head.digest,
+                    at: Timestamp(sequence),
+                    tenant: None,
+                    unit: None,
+                    request: None,
+                    event: Event::Audit {
+                        action: "agent.started".into(),
+                        detail: "well".into(),
+                    },
+                };
+                let body = encode(&record).unwrap();
+                let signature = Signature::make(&key(), RECORD_DOMAIN, &body);
+                let signed = SignedRecord { body, signature };
+                head = ChainHead {
+                    sequence,
+                    digest: signed.digest(),
+                };
+                text.push_str(&render(&record, &signed));
+            }
+            std::fs::write(directory.join(format!("{first:020}.jsonl")), text).unwrap();
+        }
+        head
+    }
+
+    fn proven(directory: &Path) -> Result<Proven, Bad> {
+        prove(directory, |_, _| Some(PublicKey::of(&key())))
+    }
+
+    #[test]
+    fn a_whole_chain_holds_also_when_its_beginning_was_dropped_or_its_end_was_cut_by_a_crash() {
+        let directory = tempfile::tempdir().unwrap();
+        let head = write(directory.path());
+        assert_eq!(proven(directory.path()), Ok(Proven { first: 1, head }));
+        let last = directory.path().join(format!("{:020}.jsonl", 3));
+        let text = std::fs::read_to_string(&last).unwrap();
+        std::fs::write(&last, format!("{text}{{\"sequence\":5,")).unwrap();
+        std::fs::remove_file(directory.path().join(format!("{:020}.jsonl", 1))).unwrap();
+        assert_eq!(proven(directory.path()), Ok(Proven { first: 3, head }));
+    }
+
+    #[test]
+    fn the_first_bad_record_is_named_whichever_byte_was_changed() {
+        let directory = tempfile::tempdir().unwrap();
+        write(directory.path());
+        let first = directory.path().join(format!("{:020}.jsonl", 1));
+        let good = std::fs::read(&first).unwrap();
+        let second_line = good.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+        for place in (second_line..good.len() - 1).step_by(7) {
+            let mut changed = good.clone();
+            changed[place] ^= 1;
+            std::fs::write(&first, changed).unwrap();
+            let bad = proven(directory.path()).unwrap_err();
+            assert!(
+                bad.contains("line 2: record 2 is bad"),
+                "byte {place}: {bad}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_missing_segment_a_missing_end_and_an_unknown_key_are_found() {
+        let directory = tempfile::tempdir().unwrap();
+        write(directory.path());
+        assert!(
+            prove(directory.path(), |_, _| None)
+                .unwrap_err()
+                .contains("no controller knows a key")
+        );
+        std::fs::write(directory.path().join("acknowledged"), "5\n").unwrap();
+        assert!(
+            proven(directory.path())
+                .unwrap_err()
+                .contains("record 5 is missing")
+        );
+        let name = |first: i32| directory.path().join(format!("{first:020}.jsonl"));
+        std::fs::rename(name(3), name(4)).unwrap();
+        assert!(
+            proven(directory.path())
+                .unwrap_err()
+                .contains("record 3 is missing")
+        );
+    }
+}

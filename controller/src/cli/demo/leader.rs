@@ -28,9 +28,9 @@ pub(super) async fn run(scene: &Scene<'_>) -> Result<Verdict, Failure> {
             (!leader.is_empty() && leader != old).then_some(leader)
         };
         let leader = scene.until("a new leader", elected).await?;
-        scene
-            .timeline
-            .mark(&format!("cluster status names controller-{leader} the leader"));
+        scene.timeline.mark(&format!(
+            "cluster status names controller-{leader} the leader"
+        ));
         Ok::<_, Failure>(leader)
     };
     let (leader, writes) = tokio::join!(new_leader, scene.writes_again());

@@ -141,8 +141,14 @@ impl Fleet {
             let endpoint =
                 quic::endpoint(Some(address), Some(server), &RESET_KEY, &entropy).unwrap();
             let disk = SystemDisk::shared();
-            let started =
-                RaftLog::start(config, endpoint.clone(), client, disk, abort_on_fatal(), &entropy);
+            let started = RaftLog::start(
+                config,
+                endpoint.clone(),
+                client,
+                disk,
+                abort_on_fatal(),
+                &entropy,
+            );
             let log = started.await.unwrap();
             let serving = log.clone();
             supervise::spawn("accept", async move {
@@ -236,9 +242,12 @@ impl Drop for Fleet {
 /// The first entry of a log, without a cluster around it.
 pub(in crate::raft) fn founding() -> Envelope {
     let (clock, entropy) = (Clock::system(), Entropy::seeded(1));
-    let issuers: Vec<Issuer> =
-        (1..=3).map(|node| Issuer::create(&cluster(), NodeId(node), &clock, &entropy)).collect();
-    let signing: Vec<SigningKey> = (1..=3).map(|seed| SigningKey::from_bytes(&[seed; 32])).collect();
+    let issuers: Vec<Issuer> = (1..=3)
+        .map(|node| Issuer::create(&cluster(), NodeId(node), &clock, &entropy))
+        .collect();
+    let signing: Vec<SigningKey> = (1..=3)
+        .map(|seed| SigningKey::from_bytes(&[seed; 32]))
+        .collect();
     let genesis = genesis(&trust_root(&issuers, &signing), &signing, &[]);
     envelope(u64::MAX, Actor::Founder, Command::Found(Box::new(genesis)))
 }
@@ -314,7 +323,7 @@ fn trust_root(issuers: &[Issuer], signing: &[SigningKey]) -> TrustRoot {
     };
     let identity = |(node, (issuer, key)): (u64, (&Issuer, &PublicKey))| ControllerIdentity {
         node: NodeId(node),
-        signing_key: key.clone(),
+        signing_key: *key,
         issuer: issuer.digest(),
     };
     TrustRoot {

@@ -113,7 +113,6 @@ async fn without_a_sync_the_same_test_loses_acknowledged_writes() {
     engine.close().await;
     drop(engine);
     disk.cut_power();
-    disk.blow_after(u64::MAX);
     let engine = open(home.path(), disk);
     assert_eq!(lost(&engine, &acknowledged, 1), acknowledged.len());
     assert!(!acknowledged.is_empty());
