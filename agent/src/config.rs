@@ -280,11 +280,4 @@ mod tests {
             );
         }
     }
-
-    #[test]
-    fn the_documented_file_parses() {
-        let text = include_str!("../../config/agent.toml");
-        let config = parse(text).unwrap_or_else(|error| panic!("{error}"));
-        assert!(config.instance_api.ip().is_loopback());
-    }
 }

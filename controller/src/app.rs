@@ -168,36 +168,17 @@ pub async fn start(config: Config, ports: Ports) -> Result<Running, AppError> {
         log: Arc::clone(&raft) as Arc<dyn crate::log::Log>,
         signing_key: keys.signing,
     }));
-    let liveness = Liveness::default();
-    raft.set_handler(Arc::new(Handler {
-        node: Arc::clone(&node),
-        liveness: liveness.clone(),
-    }));
-    let certificate_ms = u64::from(config.certificates.agent_hours) * HOUR_MS;
-    let gateway = Arc::new(Gateway::new(Arc::clone(&node), issuer, certificate_ms));
     let (stop, stopping) = watch::channel(false);
     let api = supervise::spawn(
         "api",
         api::serve(Arc::clone(&node), listener, told(stopping)),
     );
-    let loops = vec![
-        supervise::spawn("dispatch", dispatch::run(Arc::clone(&node))),
-        supervise::spawn("planners", leader::run_planners(Arc::clone(&node))),
-        supervise::spawn(
-            "hearing",
-            leader::run_hearing(Arc::clone(&node), liveness.clone()),
-        ),
-        supervise::spawn(
-            "liveness",
-            leader::run_liveness(Arc::clone(&node), liveness),
-        ),
-        supervise::spawn("revocation", gateway::run_revocation(Arc::clone(&node))),
-        supervise::spawn("certificate", own.renew(identity)),
-        supervise::spawn(
-            "accept",
-            accept(endpoint.clone(), Arc::clone(&raft), gateway),
-        ),
-    ];
+    let certificate_ms = u64::from(config.certificates.agent_hours) * HOUR_MS;
+    let gateway = Arc::new(Gateway::new(Arc::clone(&node), issuer, certificate_ms));
+    let mut loops = spawn_loops(&node, &raft);
+    loops.push(supervise::spawn("certificate", own.renew(identity)));
+    let accepting = accept(endpoint.clone(), Arc::clone(&raft), gateway);
+    loops.push(supervise::spawn("accept", accepting));
     tracing::info!(node = %node.card.node, api = %address, link = %listen, "controller started");
     Ok(Running {
         node,
@@ -207,6 +188,23 @@ pub async fn start(config: Config, ports: Ports) -> Result<Running, AppError> {
         api,
         loops,
     })
+}
+
+/// The loops that carry a controller's work on by themselves.
+fn spawn_loops(node: &Arc<Node>, raft: &RaftLog) -> Vec<JoinHandle<()>> {
+    let liveness = Liveness::default();
+    raft.set_handler(Arc::new(Handler {
+        node: Arc::clone(node),
+        liveness: liveness.clone(),
+    }));
+    let node = || Arc::clone(node);
+    vec![
+        supervise::spawn("dispatch", dispatch::run(node())),
+        supervise::spawn("planners", leader::run_planners(node())),
+        supervise::spawn("hearing", leader::run_hearing(node(), liveness.clone())),
+        supervise::spawn("liveness", leader::run_liveness(node(), liveness)),
+        supervise::spawn("revocation", gateway::run_revocation(node())),
+    ]
 }
 
 impl Running {

@@ -13,7 +13,10 @@ pub(crate) struct Golden {
 
 impl Golden {
     pub(crate) fn new() -> Self {
-        Self { seen: BTreeSet::new(), wrong: vec![] }
+        Self {
+            seen: BTreeSet::new(),
+            wrong: vec![],
+        }
     }
 
     /// Compares a value with its file, both ways.
@@ -31,8 +34,13 @@ impl Golden {
         };
         let kept = hex::decode(text.split_whitespace().collect::<String>()).unwrap();
         if kept != bytes {
-            let at = kept.iter().zip(&bytes).take_while(|(one, other)| one == other).count();
-            self.wrong.push(format!("{name}: other bytes from byte {at} on"));
+            let at = kept
+                .iter()
+                .zip(&bytes)
+                .take_while(|(one, other)| one == other)
+                .count();
+            self.wrong
+                .push(format!("{name}: other bytes from byte {at} on"));
         }
         match decode::<T>(&kept) {
             Ok(read) if read == *value => {}
@@ -55,7 +63,10 @@ impl Golden {
         let beyond = u8::try_from(values.len()).unwrap();
         let error = decode::<T>(&[T::VERSION, beyond]).unwrap_err().to_string();
         let expected = format!("variant index 0 <= i < {beyond}");
-        assert!(error.contains(&expected), "a variant of {name} has no golden file: {error}");
+        assert!(
+            error.contains(&expected),
+            "a variant of {name} has no golden file: {error}"
+        );
     }
 
     /// Fails with everything that differs, or with a file that belongs to nothing.
@@ -66,9 +77,13 @@ impl Golden {
             self.wrong.join("\n")
         );
         let files = fs::read_dir(folder()).unwrap();
-        let files: BTreeSet<String> =
-            files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
-        assert_eq!(files, self.seen, "a golden file is missing, or belongs to nothing");
+        let files: BTreeSet<String> = files
+            .map(|file| file.unwrap().file_name().into_string().unwrap())
+            .collect();
+        assert_eq!(
+            files, self.seen,
+            "a golden file is missing, or belongs to nothing"
+        );
     }
 }
 
@@ -78,7 +93,10 @@ fn folder() -> PathBuf {
 
 /// Lines of 32 bytes.
 fn to_text(bytes: &[u8]) -> String {
-    let mut text: String = bytes.chunks(32).map(|line| hex::encode(line) + "\n").collect();
+    let mut text: String = bytes
+        .chunks(32)
+        .map(|line| hex::encode(line) + "\n")
+        .collect();
     if text.is_empty() {
         text.push('\n');
     }

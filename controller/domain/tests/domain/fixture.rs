@@ -31,6 +31,10 @@ use dotmac_protocol::{
 };
 use ed25519_dalek::SigningKey;
 
+mod agent;
+
+pub(crate) use agent::TestAgent;
+
 /// When every test begins, in milliseconds.
 pub(crate) const START: u64 = 1_700_000_000_000;
 /// The cluster's grace time in milliseconds.
@@ -171,107 +175,6 @@ pub(crate) fn attest(mut envelope: Envelope, signers: &[u8], expires_at: u64) ->
         signatures: signers.iter().map(sign).collect(),
     };
     envelope
-}
-
-/// An agent as its controllers see it: a key and a chain.
-#[derive(Debug, Clone)]
-pub(crate) struct TestAgent {
-    pub(crate) id: AgentId,
-    pub(crate) incarnation: IncarnationId,
-    key: SigningKey,
-    head: ChainHead,
-}
-
-impl TestAgent {
-    pub(crate) fn new(seed: u8) -> Self {
-        let key = key(seed);
-        let region = "lab-1".parse().unwrap();
-        Self {
-            id: dotmac_domain::fleet::agent_name(&region, &PublicKey::of(&key)),
-            incarnation: format!("{seed:032x}").parse().unwrap(),
-            key,
-            head: ChainHead::START,
-        }
-    }
-
-    pub(crate) fn enrol(&self, token: u64) -> EnrolAgent {
-        EnrolAgent {
-            token: token_id(token),
-            secret_digest: Digest::of(&token.to_be_bytes()),
-            region: "lab-1".parse().unwrap(),
-            incarnation: self.incarnation.clone(),
-            identity: PublicKey::of(&self.key),
-            seal_key: self.key.verifying_key().to_bytes(),
-            key: Digest::of(self.key.as_bytes()),
-            not_after: Timestamp(START + 24 * HOUR_MS),
-        }
-    }
-
-    /// The chain goes on behind this record, as if those after it had never been written.
-    pub(crate) fn rewind(&mut self, head: ChainHead) {
-        self.head = head;
-    }
-
-    /// The end of its chain.
-    pub(crate) fn head(&self) -> ChainHead {
-        self.head
-    }
-
-    /// The next record of its chain.
-    pub(crate) fn record(&mut self, unit: Option<&UnitId>, event: Event) -> SignedRecord {
-        let record = Record {
-            agent: self.id.clone(),
-            incarnation: self.incarnation.clone(),
-            sequence: self.head.sequence + 1,
-            previous: self.head.digest,
-            at: Timestamp(START),
-            tenant: None,
-            unit: unit.cloned(),
-            request: None,
-            event,
-        };
-        let signed = self.sign(&record);
-        self.head = ChainHead {
-            sequence: record.sequence,
-            digest: signed.digest(),
-        };
-        signed
-    }
-
-    pub(crate) fn sign(&self, record: &Record) -> SignedRecord {
-        let body = encode(record).unwrap();
-        let signature = Signature::make(&self.key, RECORD_DOMAIN, &body);
-        SignedRecord { body, signature }
-    }
-
-    pub(crate) fn receipt(&mut self, leaf: &Leaf, outcome: Outcome) -> SignedRecord {
-        let receipt = Receipt {
-            leaf: Digest::of(&leaf.bytes()),
-            generation: leaf.generation,
-            sequence: leaf.sequence,
-            outcome,
-            hops: vec![],
-        };
-        self.record(Some(&leaf.unit.clone()), Event::Receipt(receipt))
-    }
-
-    pub(crate) fn health(&mut self, leaf: &Leaf, status: HealthStatus, reason: &str) -> SignedRecord {
-        let health = Health {
-            generation: leaf.generation,
-            status,
-            reason: reason.into(),
-            components: vec![],
-            hops: vec![],
-        };
-        self.record(Some(&leaf.unit.clone()), Event::Health(health))
-    }
-
-    pub(crate) fn report(&self, records: Vec<SignedRecord>) -> Command {
-        Command::AcceptReport {
-            incarnation: self.incarnation.clone(),
-            records,
-        }
-    }
 }
 
 /// A State and everything needed to ask it for something.
@@ -433,9 +336,10 @@ impl World {
     /// The last order for a deployment's instance.
     pub(crate) fn leaf(&self, id: &DeploymentId) -> Leaf {
         let unit = UnitId::instance(id);
-        let leaves = self.state.waves.values().flat_map(decode_leaves);
-        leaves.filter(|leaf| leaf.unit == unit).last()
-.expect("an order for the deployment is sealed")
+        let mut leaves = self.state.waves.values().flat_map(decode_leaves);
+        leaves
+            .rfind(|leaf| leaf.unit == unit)
+            .expect("an order for the deployment is sealed")
     }
 
     /// An order as it was sealed for this unit last.

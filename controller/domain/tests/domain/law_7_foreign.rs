@@ -1,12 +1,6 @@
 //! Law 7: foreign equals unknown. Nobody can tell another's object from one that does not exist.
 
-use dotmac_domain::{
-    Command, Reply,
-    access::Role,
-    audit::Stream,
-    envelope::Actor,
-    reply::Code,
-};
+use dotmac_domain::{Command, Reply, access::Role, audit::Stream, envelope::Actor, reply::Code};
 use dotmac_protocol::ids::{DeploymentId, TenantId};
 
 use crate::fixture::{World, code_of, deployment, deployment_of, token, token_id};
@@ -15,8 +9,20 @@ use crate::fixture::{World, code_of, deployment, deployment_of, token, token_id}
 fn two_tenants() -> (World, TenantId, DeploymentId) {
     let (mut world, _, own) = World::with_active();
     let tenant = world.state.deployments.get(&own).unwrap().tenant.clone();
-    world.ask(Command::CreateToken(token(2, Role::TenantAdmin, Some(&tenant)))).unwrap();
-    world.ask(Command::CreateToken(token(3, Role::TenantUser, Some(&tenant)))).unwrap();
+    world
+        .ask(Command::CreateToken(token(
+            2,
+            Role::TenantAdmin,
+            Some(&tenant),
+        )))
+        .unwrap();
+    world
+        .ask(Command::CreateToken(token(
+            3,
+            Role::TenantUser,
+            Some(&tenant),
+        )))
+        .unwrap();
     let mut foreign = deployment("Other ISP");
     foreign.domain_name = Some("taken.example".into());
     let foreign = deployment_of(world.ask(Command::CreateDeployment(Box::new(foreign))));
@@ -37,14 +43,22 @@ fn unknown(id: &str) -> String {
 #[test]
 fn law_7_foreign_equals_unknown() {
     let (world, _, foreign) = two_tenants();
-    let foreign_tenant = world.state.deployments.get(&foreign).unwrap().tenant.clone();
+    let foreign_tenant = world
+        .state
+        .deployments
+        .get(&foreign)
+        .unwrap()
+        .tenant
+        .clone();
     type Ask = fn(&str) -> Command;
     let asks: [(&str, &str, Ask); 4] = [
-        ("delete", foreign.as_str(), |id| {
-            Command::DeleteDeployment { deployment: id.parse().unwrap() }
+        ("delete", foreign.as_str(), |id| Command::DeleteDeployment {
+            deployment: id.parse().unwrap(),
         }),
         ("undelete", foreign.as_str(), |id| {
-            Command::UndeleteDeployment { deployment: id.parse().unwrap() }
+            Command::UndeleteDeployment {
+                deployment: id.parse().unwrap(),
+            }
         }),
         ("create", foreign_tenant.as_str(), |id| {
             let mut further = deployment("");
@@ -52,10 +66,12 @@ fn law_7_foreign_equals_unknown() {
             further.environment = "staging".into();
             Command::CreateDeployment(Box::new(further))
         }),
-        ("access", foreign_tenant.as_str(), |id| Command::NoteAccess {
-            action: "logs.read".into(),
-            tenant: Some(id.parse().unwrap()),
-            detail: String::new(),
+        ("access", foreign_tenant.as_str(), |id| {
+            Command::NoteAccess {
+                action: "logs.read".into(),
+                tenant: Some(id.parse().unwrap()),
+                detail: String::new(),
+            }
         }),
     ];
     for (name, id, ask) in asks {
@@ -66,11 +82,20 @@ fn law_7_foreign_equals_unknown() {
             let of_foreign = one.ask_as(actor.clone(), ask(id));
             let of_unknown = other.ask_as(actor, ask(&nobodys));
             assert!(of_foreign.is_err(), "{name}");
-            assert_eq!(anonymous(&of_foreign, id), anonymous(&of_unknown, &nobodys), "{name}");
+            assert_eq!(
+                anonymous(&of_foreign, id),
+                anonymous(&of_unknown, &nobodys),
+                "{name}"
+            );
             // Nor does it show in the story of the tenant whose object it is.
             let victims = Stream::Tenant(foreign_tenant.clone());
-            assert_eq!(one.state.streams.get(&victims), world.state.streams.get(&victims), "{name}");
-            let platform = |world: &World| world.state.streams.get(&Stream::Platform).unwrap().sequence;
+            assert_eq!(
+                one.state.streams.get(&victims),
+                world.state.streams.get(&victims),
+                "{name}"
+            );
+            let platform =
+                |world: &World| world.state.streams.get(&Stream::Platform).unwrap().sequence;
             assert_eq!(platform(&one), platform(&other), "{name}");
             assert_eq!(platform(&one), platform(&world) + 1, "{name}");
         }
@@ -117,17 +142,28 @@ fn law_7_roles_grant_what_the_contract_says_and_a_bound_token_nothing_of_the_pla
     use dotmac_domain::access::Permission as P;
     let (world, tenant, _) = two_tenants();
     let may = |who: u64, permission, tenant: Option<&TenantId>| {
-        world.state.may(&Actor::Person(token_id(who)), permission, tenant)
+        world
+            .state
+            .may(&Actor::Person(token_id(who)), permission, tenant)
     };
     let own = Some(&tenant);
-    for permission in [P::TenantCreate, P::ReleaseWrite, P::AgentWrite, P::TokenWrite] {
+    for permission in [
+        P::TenantCreate,
+        P::ReleaseWrite,
+        P::AgentWrite,
+        P::TokenWrite,
+    ] {
         assert!(may(1, permission, None) && may(1, permission, own));
         assert!(!may(2, permission, None) && !may(2, permission, own));
     }
     assert!(may(2, P::DeploymentDelete, own) && !may(3, P::DeploymentDelete, own));
     assert!(may(3, P::DeploymentRead, own) && !may(3, P::DeploymentRead, None));
     assert!(!may(99, P::DeploymentRead, own));
-    for actor in [Actor::Planner, Actor::Founder, Actor::Agent("lab-1".parse().unwrap())] {
+    for actor in [
+        Actor::Planner,
+        Actor::Founder,
+        Actor::Agent("lab-1".parse().unwrap()),
+    ] {
         assert!(!world.state.may(&actor, P::DeploymentRead, own));
     }
 }

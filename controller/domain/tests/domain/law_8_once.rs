@@ -28,7 +28,9 @@ fn with_records() -> (World, TestAgent, Vec<SignedRecord>) {
     let id = world.create("Demo ISP");
     world.carry_on();
     let leaf = world.leaf(&id);
-    let limits = Limits::Enforced { by: "cgroup v2".into() };
+    let limits = Limits::Enforced {
+        by: "cgroup v2".into(),
+    };
     let mut records = vec![
         agent.receipt(&leaf, Outcome::Accepted),
         agent.receipt(&leaf, Outcome::Applied { limits }),
@@ -44,7 +46,9 @@ fn with_records() -> (World, TestAgent, Vec<SignedRecord>) {
 }
 
 fn of_agent(facts: &[Fact]) -> Vec<u64> {
-    let records = facts.iter().filter(|fact| matches!(fact.link, Link::Record(_)));
+    let records = facts
+        .iter()
+        .filter(|fact| matches!(fact.link, Link::Record(_)));
     records.map(|fact| fact.sequence).collect()
 }
 
@@ -87,15 +91,20 @@ fn law_8_the_ledger_holds_what_the_state_says_link_by_link() {
         let head = heads.entry(fact.stream.clone()).or_insert(ChainHead::START);
         assert_eq!(fact.sequence, head.sequence + 1);
         let previous = match &fact.link {
-            Link::Entry(bytes) => decode::<dotmac_domain::audit::AuditRecord>(bytes).unwrap().previous,
+            Link::Entry(bytes) => {
+                decode::<dotmac_domain::audit::AuditRecord>(bytes)
+                    .unwrap()
+                    .previous
+            }
             Link::Record(signed) => decode::<Record>(&signed.body).unwrap().previous,
         };
         assert_eq!(previous, head.digest);
         (head.sequence, head.digest) = (fact.sequence, fact.link.digest());
     }
     let streams = world.state.streams.iter();
-    let streams: std::collections::BTreeMap<_, _> =
-        streams.map(|(stream, head)| (stream.clone(), *head)).collect();
+    let streams: std::collections::BTreeMap<_, _> = streams
+        .map(|(stream, head)| (stream.clone(), *head))
+        .collect();
     assert_eq!(heads, streams);
     let agents = Stream::Agent(agent.id.clone(), agent.incarnation.clone());
     assert_eq!(heads.get(&agents).unwrap().sequence, 12);
@@ -161,20 +170,29 @@ fn law_4_a_report_counts_for_its_agent_alone() {
     let (mut world, _, records) = with_records();
     let mut stranger = world.join(41);
     // Another agent's records, under one's own name.
-    assert_eq!(code_of(world.report(&stranger, records.clone())), Code::OutOfOrder);
+    assert_eq!(
+        code_of(world.report(&stranger, records.clone())),
+        Code::OutOfOrder
+    );
     // One's own record that names another agent.
     let owner = world.state.units.keys().next().unwrap().0.clone();
     let signed = stranger.record(None, audit_event("agent.started"));
     let mut record: Record = decode(&signed.body).unwrap();
     record.agent = owner;
     let forged = stranger.sign(&record);
-    assert_eq!(code_of(world.report(&stranger, vec![forged])), Code::Forbidden);
+    assert_eq!(
+        code_of(world.report(&stranger, vec![forged])),
+        Code::Forbidden
+    );
     // Or another life of oneself.
     stranger.rewind(ChainHead::START);
     let mut reborn = stranger.clone();
     reborn.incarnation = "ab".repeat(16).parse().unwrap();
     let record = reborn.record(None, audit_event("agent.started"));
-    assert_eq!(code_of(world.report(&reborn, vec![record])), Code::Forbidden);
+    assert_eq!(
+        code_of(world.report(&reborn, vec![record])),
+        Code::Forbidden
+    );
     assert_eq!(of_agent(&world.facts()), Vec::<u64>::new());
 }
 
@@ -197,7 +215,10 @@ fn law_4_an_agent_changes_nothing_of_another_agents_unit() {
         stranger.health(&leaf, HealthStatus::Failed, "it is mine"),
     ];
     world.report(stranger, records).unwrap();
-    assert_eq!((&world.state.units, &world.state.deployments), (&units, &deployments));
+    assert_eq!(
+        (&world.state.units, &world.state.deployments),
+        (&units, &deployments)
+    );
     let record = owner.receipt(&leaf, Outcome::Accepted);
     world.report(owner, vec![record]).unwrap();
     assert_ne!(world.state.units, units);
@@ -210,18 +231,31 @@ fn law_4_the_tenant_of_a_record_is_whose_unit_it_is_and_not_what_it_claims() {
     let other = world.state.deployments.get(&other).unwrap().tenant.clone();
     let own = world.state.deployments.get(&id).unwrap().tenant.clone();
     let head = agent.head();
-    let signed = agent.record(Some(&UnitId::instance(&id)), audit_event("instance.restarted"));
+    let signed = agent.record(
+        Some(&UnitId::instance(&id)),
+        audit_event("instance.restarted"),
+    );
     let mut record: Record = decode(&signed.body).unwrap();
     record.tenant = Some(other.clone());
     agent.rewind(head);
     let signed = agent.sign(&record);
     let sequence = |world: &World, tenant| {
         let stream = Stream::Tenant(tenant);
-        world.state.streams.get(&stream).map_or(0, |head| head.sequence)
+        world
+            .state
+            .streams
+            .get(&stream)
+            .map_or(0, |head| head.sequence)
     };
-    let before = (sequence(&world, own.clone()), sequence(&world, other.clone()));
+    let before = (
+        sequence(&world, own.clone()),
+        sequence(&world, other.clone()),
+    );
     world.report(&agent, vec![signed]).unwrap();
-    assert_eq!((sequence(&world, own), sequence(&world, other)), (before.0 + 1, before.1));
+    assert_eq!(
+        (sequence(&world, own), sequence(&world, other)),
+        (before.0 + 1, before.1)
+    );
 }
 
 #[test]
@@ -233,7 +267,11 @@ fn law_4_an_agent_that_claims_a_later_generation_still_gets_its_tombstone() {
     leaf.generation.0 = u64::MAX;
     let record = agent.receipt(&leaf, Outcome::Accepted);
     world.report(&agent, vec![record]).unwrap();
-    world.ask(Command::DeleteDeployment { deployment: id.clone() }).unwrap();
+    world
+        .ask(Command::DeleteDeployment {
+            deployment: id.clone(),
+        })
+        .unwrap();
     world.now += crate::fixture::GRACE_MS;
     world.carry_on();
     assert_eq!(world.leaf(&id).verb, dotmac_protocol::wave::Verb::Remove);
@@ -242,13 +280,22 @@ fn law_4_an_agent_that_claims_a_later_generation_still_gets_its_tombstone() {
 #[test]
 fn tokens_and_deployments_are_made_once() {
     let (mut world, _, id) = World::with_active();
-    assert_eq!(world.state.deployments.get(&id).unwrap().status, Status::Active);
+    assert_eq!(
+        world.state.deployments.get(&id).unwrap().status,
+        Status::Active
+    );
     let second = token(2, Role::Support, None);
     world.ask(Command::CreateToken(second.clone())).unwrap();
-    assert_eq!(code_of(world.ask(Command::CreateToken(second.clone()))), Code::AlreadyExists);
+    assert_eq!(
+        code_of(world.ask(Command::CreateToken(second.clone()))),
+        Code::AlreadyExists
+    );
     let mut same_secret = token(3, Role::Support, None);
     same_secret.secret_digest = second.secret_digest;
-    assert_eq!(code_of(world.ask(Command::CreateToken(same_secret))), Code::AlreadyExists);
+    assert_eq!(
+        code_of(world.ask(Command::CreateToken(same_secret))),
+        Code::AlreadyExists
+    );
     let found = world.state.token_by_secret(second.secret_digest).unwrap();
     assert_eq!(found.0, &token_id(2));
     // Two requests with one name are two tenants.

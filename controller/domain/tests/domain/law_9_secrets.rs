@@ -23,7 +23,10 @@ fn credential(agent: &TestAgent) -> SealedCredential {
         encapsulated: [7; 32],
         ciphertext: CIPHERTEXT.to_vec(),
     };
-    SealedCredential { name: "database.url".into(), sealed }
+    SealedCredential {
+        name: "database.url".into(),
+        sealed,
+    }
 }
 
 #[test]
@@ -50,7 +53,10 @@ fn law_9_audit_and_answers_hold_digests_and_no_bodies() {
     let mut refused = create.clone();
     refused.resource_tier = "gigantic".into();
     for create in [create, refused] {
-        let envelope = world.proven(crate::fixture::admin(), Command::CreateDeployment(Box::new(create)));
+        let envelope = world.proven(
+            crate::fixture::admin(),
+            Command::CreateDeployment(Box::new(create)),
+        );
         // The first is accepted, the second refused; both are answered and audited.
         let _reply = world.apply(&envelope);
         let answer = world.state.answers.get(&envelope.request).unwrap();
@@ -89,7 +95,11 @@ fn law_9_credentials_are_sealed_to_the_agent_that_gets_them_or_refused() {
     }
     let mut create = deployment("Demo ISP");
     (create.credentials, create.sealed_for) = (vec![good], Some(agent.id));
-    assert!(world.ask(Command::CreateDeployment(Box::new(create))).is_ok());
+    assert!(
+        world
+            .ask(Command::CreateDeployment(Box::new(create)))
+            .is_ok()
+    );
 }
 
 #[test]

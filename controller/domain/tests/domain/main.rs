@@ -1,5 +1,10 @@
 //! The pure core as a whole: one module for each law it has to keep, and the golden files of what it stores.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that meets the unexpected has to stop"
+)]
+
 mod fixture;
 mod golden;
 #[path = "../../../../protocol/tests/protocol/hexfile.rs"]
@@ -10,6 +15,7 @@ mod law_11_bounded;
 mod law_2_absence;
 mod law_3_histories;
 mod law_3_signers;
+mod law_3_waves;
 mod law_6_purity;
 mod law_7_foreign;
 mod law_8_once;

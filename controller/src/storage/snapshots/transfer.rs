@@ -52,7 +52,7 @@ impl Incoming {
         Ok(())
     }
 
-    /// Checks what arrived. It becomes a snapshot of this node by [`Snapshots::adopt`] only.
+    /// Checks what arrived. It becomes a snapshot of this node by [`super::Snapshots::adopt`] only.
     pub fn finish(self) -> Result<SnapshotFile, SnapshotError> {
         let mut file = check(&self.temporary.path)?;
         file.index = self.index;
