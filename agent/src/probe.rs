@@ -104,7 +104,15 @@ impl Board {
 
     fn put(&self, inquiry: &Inquiry, verdict: Verdict) {
         let key = (inquiry.slot.clone(), inquiry.kind);
-        self.lock().insert(key, (inquiry.launch, verdict));
+        let mut verdicts = self.lock();
+        // A task about an earlier start may speak last.
+        if verdicts
+            .get(&key)
+            .is_none_or(|(about, _)| *about <= inquiry.launch)
+        {
+            verdicts.insert(key, (inquiry.launch, verdict));
+        }
+        drop(verdicts);
         self.wake.notify_one();
     }
 

@@ -51,7 +51,24 @@ pub enum Refusal {
         not_before: Timestamp,
         not_after: Timestamp,
     },
+    /// Nothing proves what time it is: this session brought no signed clock.
+    #[error("no signed clock came in this session: no new work is taken before one does")]
+    NoClock,
+    /// The newest signed clock is too old by the agent's own clock: controllers may be hidden from it.
+    #[error(
+        "the newest signed clock says {signed}, this agent's own {now}: no new work is taken when they are more than \
+         {} minutes apart",
+        CLOCK_STALE_MS / 60_000
+    )]
+    StaleClock {
+        signed: Timestamp,
+        now: Timestamp,
+    },
 }
+
+/// Milliseconds by which the newest signed clock may be older than the agent's own before no new work is taken (law 3).
+/// Ten times as long as controllers take between two: a few that are lost stop nothing. Instances keep running anyway.
+pub const CLOCK_STALE_MS: u64 = 600_000;
 
 /// Decides whether to take an intent. `now` is the later of the agent's clock and the highest signed time it saw.
 pub fn accept(held: Option<&Held>, leaf: &Leaf, now: Timestamp) -> Result<(), Refusal> {
@@ -89,4 +106,17 @@ pub fn accept(held: Option<&Held>, leaf: &Leaf, now: Timestamp) -> Result<(), Re
         });
     }
     Ok(())
+}
+
+/// Whether new work may be taken at all. `signed` is the newest signed clock, once the session brought one; `own` is
+/// the agent's clock. What runs keeps running, whatever this says.
+pub fn check_clock(signed: Option<Timestamp>, own: Timestamp) -> Result<(), Refusal> {
+    match signed {
+        None => Err(Refusal::NoClock),
+        Some(signed) if own.millis_since(signed) > CLOCK_STALE_MS => Err(Refusal::StaleClock {
+            signed,
+            now: own,
+        }),
+        Some(_) => Ok(()),
+    }
 }

@@ -12,6 +12,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    clock::SignedClock,
     codec::Format,
     digest::Digest,
     ids::{
@@ -127,6 +128,8 @@ pub enum ControllerFrame {
         /// Why.
         reason: String,
     },
+    /// The newest signed clock: right after the welcome when there is one, and whenever a newer one is signed.
+    Clock(SignedClock),
 }
 
 impl Format for ControllerFrame {

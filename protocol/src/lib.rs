@@ -5,12 +5,14 @@
 //!        |                                   
 //!   release -> unit -> wave -> acceptance    what to run, as a signed order, and whether to take it
 //!   trust                                    whose signatures count
+//!   clock                                    what time it is and what every agent has to keep, signed every minute
 //!   record -> line                           what an agent did: a signed hash chain, on the wire and on disk
 //!   frame                                    how all of it travels
 //! ```
 //! It refuses tokio, files, clocks and randomness: everything here is a function of its arguments.
 
 pub mod acceptance;
+pub mod clock;
 pub mod codec;
 pub mod digest;
 pub mod frame;

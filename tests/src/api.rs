@@ -53,7 +53,14 @@ impl Api {
     /// The same client, of one controller only (1, 2 or 3).
     #[must_use]
     pub fn of_node(&self, node: usize) -> Self {
-        Self { servers: vec![self.servers[node - 1].clone()], ..self.clone() }
+        self.of_nodes(&[node])
+    }
+
+    /// The same client, of these controllers only.
+    #[must_use]
+    pub fn of_nodes(&self, nodes: &[usize]) -> Self {
+        let servers = nodes.iter().map(|node| self.servers[node - 1].clone()).collect();
+        Self { servers, ..self.clone() }
     }
 
     /// Asks the first controller that answers at all. A change with a `key` may be asked again.

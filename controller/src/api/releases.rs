@@ -20,6 +20,8 @@ use dotmac_protocol::{
 };
 use serde_json::{Value, json};
 
+mod schema;
+
 use super::{
     RELEASES,
     answer::{answer, created, page_of, time},
@@ -35,6 +37,7 @@ pub(super) fn routes() -> Router<Arc<Node>> {
     let one = format!("{RELEASES}/{{name}}/{{version}}");
     Router::new()
         .route(RELEASES, get(list).post(add))
+        .route(&format!("{RELEASES}/schema"), get(schema::show))
         .route(&one, get(show))
         .route(&format!("{one}/retire"), post(retire))
 }
@@ -76,7 +79,7 @@ async fn add(change: Change) -> Result<Response, Problem> {
     change
         .who
         .require(&change.state, Permission::ReleaseWrite, None)?;
-    strict_json::parse(&change.body)?;
+    schema::check(&strict_json::parse(&change.body)?)?;
     let wrong = |error: dotmac_protocol::release::ManifestError| {
         Rejection::field(&error.field, error.found, error.allowed)
     };

@@ -123,17 +123,29 @@ async fn serve(
         let index = match leader {
             None => Err(Refusal::NotLeader),
             Some(leader) if leader == node => index_of_leader(&raft).await,
-            Some(leader) => match links.ask(leader, PeerRequest::ReadIndex, PROOF).await {
-                Ok(PeerReply::ReadIndex(index)) => Ok(index),
-                Ok(PeerReply::Refused(refusal)) => Err(refusal),
-                Ok(_) => Err(Refusal::Other("an answer to another question".into())),
-                Err(error) => Err(Refusal::Other(error_chain(&error))),
-            },
+            Some(leader) => ask_leader(leader, &raft, &links).await,
         };
         for answer in waiting {
             // Whoever waited may have given up.
             let _ = answer.send(index.clone());
         }
+    }
+}
+
+/// Asks another node for the index; gives up at once when that node no longer leads.
+async fn ask_leader(leader: u64, raft: &Raft, links: &Links) -> Index {
+    let mut metrics = raft.metrics();
+    let replaced =
+        metrics.wait_for(|metrics| metrics.current_leader.is_some_and(|now| now != leader));
+    let answer = tokio::select! {
+        answer = links.ask(leader, PeerRequest::ReadIndex, PROOF) => answer,
+        _ = replaced => return Err(Refusal::NotLeader),
+    };
+    match answer {
+        Ok(PeerReply::ReadIndex(index)) => Ok(index),
+        Ok(PeerReply::Refused(refusal)) => Err(refusal),
+        Ok(_) => Err(Refusal::Other("an answer to another question".into())),
+        Err(error) => Err(Refusal::Other(error_chain(&error))),
     }
 }
 

@@ -75,7 +75,8 @@ pub(crate) async fn law_3_what_one_controller_signs_alone_moves_nobody(fleet: Ar
 
     // The forged admin asks an honest controller, which vouches for a token that it sees in its State.
     let token = deployment::text(&lies, "token").to_owned();
-    let forged = fleet.api()?.of_node(2).with_token(Some(token));
+    let honest = fleet.api()?.of_nodes(&[2, 3]);
+    let forged = honest.with_token(Some(token));
     let by_token = forged.post(DEPLOYMENTS, &json!({"tenant_name": "By a forged token", "region": "do-fra1"})).await?;
     let mut made: Vec<String> =
         tried.iter().filter_map(|one| Some(one["deployment"].as_str()?.to_owned())).collect();
@@ -91,7 +92,6 @@ pub(crate) async fn law_3_what_one_controller_signs_alone_moves_nobody(fleet: Ar
         Ok(())
     })
     .await?;
-    let honest = fleet.api()?.of_node(2);
     for id in &made {
         let shown = honest.get(&format!("{DEPLOYMENTS}/{id}?consistency=stale")).await?;
         let status = deployment::text(&shown, "status");
@@ -109,19 +109,28 @@ pub(crate) async fn law_3_what_one_controller_signs_alone_moves_nobody(fleet: Ar
     processes::all_alive(&before)
 }
 
-/// Ends every other leadership until the forger leads and says so.
+/// Ends every other leadership, and other gateways, until the forger has all it wants and says so.
 async fn seize_leadership(fleet: &Fleet, liar: &mut Liar) -> Result<()> {
-    for _ in 0..30 {
+    let honest = fleet.api()?.of_nodes(&[2, 3]);
+    let others = ["controller-2", "controller-3"];
+    for turn in 0..30 {
         if let Ok(said) = liar.says(Duration::from_secs(3)).await {
             ensure!(said["leads"] == true, "{said}");
+            for name in others {
+                // The lies are told to two honest controllers that are there.
+                until("an honest controller is back", Duration::from_secs(20), async || {
+                    Ok(fleet.process(name).ok())
+                })
+                .await?;
+            }
             return Ok(());
         }
-        let Ok(status) = fleet.api()?.of_node(2).get("/api/v1/cluster/status").await else { continue };
+        let Ok(status) = honest.get("/api/v1/cluster/status").await else { continue };
         let name = match status["leader"].as_u64() {
-            Some(2) => "controller-2",
-            Some(3) => "controller-3",
-            // It leads already: make the agents look for another gateway.
-            Some(1) => "controller-2",
+            Some(2) => others[0],
+            Some(3) => others[1],
+            // It leads, and no agent is connected to it: they look for another gateway.
+            Some(1) => others[turn % 2],
             _ => continue,
         };
         let before = fleet.kill(name).await?;
@@ -132,7 +141,7 @@ async fn seize_leadership(fleet: &Fleet, liar: &mut Liar) -> Result<()> {
 
 /// Both honest controllers say which waves they did not sign, and why.
 async fn refused_by_the_others(fleet: &Fleet) -> Result<()> {
-    let api = fleet.api()?.of_node(2);
+    let api = fleet.api()?.of_nodes(&[2, 3]);
     until("both honest controllers refuse to sign", Duration::from_secs(20), async || {
         let status = api.get("/api/v1/cluster/status").await?;
         for node in status["nodes"].as_array().context("no nodes")?.iter().skip(1) {

@@ -7,24 +7,19 @@ use dotmac_domain::{
     Accepted, Applied, Command, Envelope, Reply, State,
     access::Role,
     audit::Fact,
-    command::{CreateDeployment, CreateJoinToken, CreateToken, EnrolAgent, Genesis, NodeCard},
+    command::{CreateDeployment, CreateJoinToken, CreateToken, Genesis, NodeCard},
     desired::{Unit, decode_leaves},
     envelope::{ATTESTATION_DOMAIN, Actor, Attestation, Evidence, command_digest},
     plan::plan,
+    reply::Code,
     state::RULES_VERSION,
 };
 use dotmac_protocol::{
     codec::encode,
     digest::Digest,
-    ids::{
-        AgentId, DeploymentId, Epoch, IncarnationId, NodeId, RequestId, TenantId, TokenId,
-        TrustVersion, UnitId,
-    },
+    ids::{DeploymentId, Epoch, NodeId, RequestId, TenantId, TokenId, TrustVersion, UnitId},
     keys::{PublicKey, Signature},
-    record::{
-        ChainHead, Event, Health, HealthStatus, Limits, Outcome, RECORD_DOMAIN, Receipt, Record,
-        SignedRecord,
-    },
+    record::{HealthStatus, Limits, Outcome, SignedRecord},
     time::{Timestamp, Window},
     trust::{ControllerIdentity, Role as TrustRole, SignedTrustRoot, TRUST_ROOT_DOMAIN, TrustRoot},
     wave::Leaf,
@@ -312,11 +307,10 @@ impl World {
     /// Applies what the planners ask for until they ask for nothing.
     pub(crate) fn carry_on(&mut self) {
         for _ in 0..100 {
-            let commands = self.planned();
-            if commands.is_empty() {
+            if self.planned().is_empty() {
                 return;
             }
-            for command in commands {
+            for command in self.planned() {
                 self.plan(command).unwrap();
             }
         }
@@ -400,15 +394,12 @@ impl World {
 }
 
 pub(crate) fn deployment_of(reply: Reply) -> DeploymentId {
-    match reply {
-        Ok(Accepted::Deployment { deployment, .. }) => deployment,
-        other => panic!("not a deployment: {other:?}"),
-    }
+    let Ok(Accepted::Deployment { deployment, .. }) = reply else {
+        panic!("not a deployment: {reply:?}");
+    };
+    deployment
 }
 
-pub(crate) fn code_of(reply: Reply) -> dotmac_domain::reply::Code {
-    match reply {
-        Err(rejection) => rejection.code,
-        Ok(accepted) => panic!("not refused: {accepted:?}"),
-    }
+pub(crate) fn code_of(reply: Reply) -> Code {
+    reply.expect_err("it should be refused").code
 }

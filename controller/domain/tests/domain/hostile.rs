@@ -1,30 +1,17 @@
 //! Whatever is in the log, apply gives an answer: it neither panics nor leaves anything behind a rejection but its
 //! audit entry and its answer.
 
-use std::collections::BTreeMap;
-
-use dotmac_domain::{
-    Command, State,
-    access::Role,
-    command::{CreateDeployment, CreateJoinToken, CreateToken, CustomResources, EnrolAgent},
-    envelope::{Actor, Evidence},
-    fleet::Presence,
-    signer::check,
-};
+use dotmac_domain::{Command, State, envelope::Actor, signer::check};
 use dotmac_protocol::{
     codec::encode,
     digest::Digest,
-    ids::{
-        AgentId, DeploymentId, Generation, NodeId, RegionId, Sequence, TenantId, TokenId, UnitId,
-    },
-    keys::{KeyId, PublicKey, Signature},
-    record::{Event, Health, HealthStatus, Hop, Limits, Outcome, Receipt},
+    ids::{DeploymentId, UnitId},
+    record::{Event, Limits, Outcome},
     time::Timestamp,
-    unit::{Resources, Sealed, SealedCredential},
 };
-use proptest::{prelude::*, sample::select};
+use proptest::prelude::*;
 
-use crate::fixture::{MANIFEST, TestAgent, World, genesis, token_id};
+use crate::fixture::{TestAgent, World, genesis};
 
 mod strategies;
 

@@ -4,29 +4,21 @@ use dotmac_domain::{
     Command, State,
     access::Role,
     desired::{Wave, decode_header},
-    envelope::{Actor, Evidence},
+    envelope::Actor,
     signer::{CLOCK_TOLERANCE_MS, EvidenceError, SignRefusal, check},
     state::Map,
-    tenancy::Status,
 };
 use dotmac_protocol::{
     codec::{decode, encode},
     digest::Digest,
-    ids::{DeploymentId, UnitId},
-    keys::Signature,
     time::Timestamp,
-    trust::TrustError,
-    wave::{Leaf, SignedIntent, Verb, WAVE_DOMAIN, WaveHeader, merkle_paths, merkle_root},
+    wave::{Leaf, Verb, WaveHeader, merkle_root},
 };
 
-use crate::fixture::{
-    GRACE_MS, HOUR_MS, MANIFEST, TestAgent, WINDOW_MS, World, admin, attest, create, deployment,
-    deployment_of, join_token, key, token, token_id,
+use crate::{
+    fixture::{HOUR_MS, WINDOW_MS, World, deployment, token, token_id},
+    law_3_signers::{signed, unproven},
 };
-
-fn signed(world: &World, number: u64) -> Result<(), SignRefusal> {
-    check(&world.state, number, Timestamp(world.now)).map(|_| ())
-}
 
 #[test]
 fn law_3_a_wave_off_the_signers_clock_is_refused() {
@@ -190,4 +182,31 @@ fn a_late_signer_still_signs_a_wave_of_which_some_orders_are_done() {
     let accepted = agent.receipt(&leaf, dotmac_protocol::record::Outcome::Accepted);
     world.report(&agent, vec![accepted]).unwrap();
     assert_eq!(signed(&world, 1), Ok(()));
+}
+
+#[test]
+fn law_3_a_tenants_administrator_authorises_his_own_tenant_only() {
+    let (mut world, _, id) = World::with_active();
+    let tenant = world.state.deployments.get(&id).unwrap().tenant.clone();
+    world
+        .ask(Command::CreateToken(token(
+            2,
+            Role::TenantAdmin,
+            Some(&tenant),
+        )))
+        .unwrap();
+    let mut staging = deployment("");
+    (staging.tenant, staging.environment) = (Some(tenant), "staging".into());
+    let actor = Actor::Person(token_id(2));
+    world
+        .ask_as(actor.clone(), Command::CreateDeployment(Box::new(staging)))
+        .unwrap();
+    world.carry_on();
+    assert_eq!(signed(&world, world.state.wave_number), Ok(()));
+    // The token is taken from him (as a role change would): his open orders are not signed any more.
+    let mut demoted = world.state.tokens.get(&token_id(2)).unwrap().clone();
+    demoted.role = Role::TenantUser;
+    world.state.tokens.insert_mut(token_id(2), demoted);
+    let found = unproven(signed(&world, world.state.wave_number));
+    assert_eq!(found, ("deployment", EvidenceError::Forbidden));
 }

@@ -1,22 +1,8 @@
 //! Random histories: abstract steps that proptest makes and shrinks, and the envelopes that they become.
 
-use dotmac_domain::{
-    Command,
-    access::Role,
-    envelope::{Actor, Envelope},
-    fleet::Presence,
-};
-use dotmac_protocol::{
-    ids::{DeploymentId, NodeId, TenantId},
-    record::{Event, HealthStatus, Limits, Outcome, SignedRecord},
-    time::Timestamp,
-};
 use proptest::prelude::*;
 
-use crate::fixture::{
-    GRACE_MS, HOUR_MS, MANIFEST, TestAgent, WINDOW_MS, World, admin, attest, deployment,
-    join_token, token, token_id,
-};
+use crate::fixture::{GRACE_MS, HOUR_MS, WINDOW_MS};
 
 mod history;
 

@@ -3,15 +3,13 @@
 use std::collections::BTreeMap;
 
 use dotmac_domain::{
-    Command, State,
+    Command,
     access::Role,
     command::{CreateDeployment, CreateJoinToken, CreateToken, CustomResources, EnrolAgent},
     envelope::{Actor, Evidence},
     fleet::Presence,
-    signer::check,
 };
 use dotmac_protocol::{
-    codec::encode,
     digest::Digest,
     ids::{
         AgentId, DeploymentId, Generation, NodeId, RegionId, Sequence, TenantId, TokenId, UnitId,
@@ -23,7 +21,7 @@ use dotmac_protocol::{
 };
 use proptest::{prelude::*, sample::select};
 
-use crate::fixture::{MANIFEST, TestAgent, World, genesis, token_id};
+use crate::fixture::{MANIFEST, TestAgent, genesis, token_id};
 
 /// Texts that break things: empty, long, control characters, half of every alphabet.
 fn text() -> BoxedStrategy<String> {
@@ -346,6 +344,6 @@ pub(super) fn command() -> impl Strategy<Value = Command> {
 
 /// The tenant of the deployment that [`base`] has.
 fn known_tenant() -> TenantId {
-    let (world, _, id) = base();
+    let (world, _, id) = super::base();
     world.state.deployments.get(&id).unwrap().tenant.clone()
 }

@@ -11,11 +11,9 @@ use dotmac_protocol::{
     record::{Event, HealthStatus, Limits, Outcome, SignedRecord},
     time::Timestamp,
 };
-use proptest::prelude::*;
 
 use crate::fixture::{
-    GRACE_MS, HOUR_MS, MANIFEST, TestAgent, WINDOW_MS, World, admin, attest, deployment,
-    join_token, token, token_id,
+    HOUR_MS, MANIFEST, TestAgent, World, admin, attest, deployment, join_token, token, token_id,
 };
 
 use super::Step;
