@@ -10,7 +10,7 @@ DOTMAC = "$$DOTMAC_HOME/bin/dotmac" --home "$$DOTMAC_HOME"
 on = $(filter-out 0 no false,$(1))
 
 .DEFAULT_GOAL := help
-.PHONY: help up status down build install preflight check test clean
+.PHONY: help up status down build install preflight check test mutants clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -54,6 +54,9 @@ check: ## Format, lints, docs and every test
 test: ## Every test, without lints and docs
 	$(CARGO) build --workspace --bins --locked
 	$(CARGO) test --workspace --locked
+
+mutants: ## Switch off one guard at a time and show that its law's test then fails
+	$(CARGO) run --quiet --locked -p dotmac-tests --bin mutants
 
 clean: ## Forget what was built; data stays
 	$(CARGO) clean

@@ -40,6 +40,7 @@ use crate::{
     },
     platform::PlatformKeys,
     reconcile::{self, ReconcileConfig, ReconcileError},
+    signed_clock::ClockStore,
     stations::Stations,
     trust::{TrustStore, TrustStoreError},
     unit::{About, Recorder},
@@ -253,14 +254,26 @@ impl Agent {
         } = Chain::open(&self.data.chain(), owner, disk, clock.clone(), limits)?;
         let (agent, tenants) = (certificate.agent.clone(), self.config.tenants.clone());
         let (journal, damages) = Journal::open(&self.data.journal(), agent, tenants, &trust)?;
+        let me = certificate.agent.clone();
+        let (clocks, clock_damage) = ClockStore::open(&self.data.trust(), me, &trust);
         let root = trust.current();
         let (chain, stations) = (Arc::new(chain), Stations::default());
-        let trusted = (Arc::clone(&chain), stations.clone());
-        let intake = Intake::new(journal, trust, trusted.0, trusted.1, clock.clone());
+        let intake = Intake::new(
+            journal,
+            trust,
+            clocks,
+            Arc::clone(&chain),
+            stations.clone(),
+            clock.clone(),
+        );
         audit(&chain, "agent.started", &start_text(&root))?;
         for bad in bad {
             tracing::error!(%bad, "the record chain is damaged where controllers hold it already");
             audit(&chain, "agent.chain_damaged", &bad.to_string())?;
+        }
+        if let Some(detail) = clock_damage {
+            tracing::error!(detail, "the newest signed clock is damaged and counts as none");
+            audit(&chain, "agent.clock_damaged", &detail)?;
         }
         for damage in damages {
             let detail = format!("{}: {}", damage.file.display(), damage.detail);

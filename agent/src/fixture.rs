@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use dotmac_protocol::{
+    clock::{CLOCK_DOMAIN, ClockStatement, DesiredLeaf, SignedClock, desired_digest},
     codec::encode,
     digest::Digest,
     ids::{
@@ -169,5 +170,38 @@ pub(crate) fn sign_intent(mut leaf: Leaf, payload: &Payload, seeds: &[u8]) -> Si
         path: merkle_paths(&leaves).swap_remove(0),
         payload,
         header,
+    }
+}
+
+/// A signed clock that says that nothing is to be kept.
+pub(crate) fn clock(number: u64, at: Timestamp) -> SignedClock {
+    sign_clock(number, at, desired_digest([]), &[1, 2])
+}
+
+/// A statement to this agent and another one, signed by the controllers of these seeds.
+pub(crate) fn sign_clock(
+    number: u64,
+    at: Timestamp,
+    desired: Digest,
+    seeds: &[u8],
+) -> SignedClock {
+    let agents = ["another".parse().unwrap(), agent()];
+    let leaves = agents.map(|agent| DesiredLeaf { agent, desired }.bytes());
+    let body = encode(&ClockStatement {
+        number,
+        at,
+        root: merkle_root(&leaves),
+        leaves: 2,
+        epoch: Epoch(1),
+        trust_version: TrustVersion(1),
+    })
+    .unwrap();
+    let sign = |seed: &u8| Signature::make(&key(*seed), CLOCK_DOMAIN, &body);
+    SignedClock {
+        signatures: seeds.iter().map(sign).collect(),
+        leaf: leaves[1].clone(),
+        index: 1,
+        path: merkle_paths(&leaves).swap_remove(1),
+        body,
     }
 }

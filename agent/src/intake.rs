@@ -2,6 +2,7 @@
 //!
 //! It waits for the disk and is for one order at a time. It does nothing that an order asks for.
 
+mod clocks;
 #[cfg(test)]
 mod tests;
 
@@ -11,6 +12,7 @@ use std::{
 };
 
 use dotmac_protocol::{
+    acceptance::check_clock,
     digest::Digest,
     frame::Delivery,
     ids::TrustVersion,
@@ -26,10 +28,13 @@ use crate::{
     chain::{AppendError, Chain},
     journal::{Journal, TakeError, Taken},
     link::full_text,
+    signed_clock::{ClockStore, Doubts},
     stations::{JOURNALLED, RECEIVED, Stations},
     trust::{TrustStore, TrustStoreError},
     unit::{About, Desired, Wanted},
 };
+
+pub use self::clocks::ClockVerdict;
 
 /// Refused intents that are remembered, so that a repetition writes no second record.
 const REFUSED_MAX: usize = 1024;
@@ -45,12 +50,16 @@ pub struct Intake {
     chain: Arc<Chain>,
     stations: Stations,
     desired: watch::Sender<Arc<Desired>>,
+    /// The newest signed clock, once the present session brought one.
+    session_clock: watch::Sender<Option<Timestamp>>,
     clock: Clock,
 }
 
 struct Inner {
     journal: Journal,
     trust: TrustStore,
+    clocks: ClockStore,
+    doubts: Doubts,
     refused: VecDeque<Digest>,
 }
 
@@ -63,6 +72,8 @@ pub enum Verdict {
     Held,
     /// It is genuine, and refused with a receipt.
     Refused,
+    /// It is genuine, and no new work is taken without a fresh signed clock. A later session brings it again.
+    NoClock,
     /// It is not to be believed.
     Unbelieved,
     /// It is signed for a newer trust root than this agent holds: a new session brings that.
@@ -77,6 +88,7 @@ impl Intake {
     pub fn new(
         journal: Journal,
         trust: TrustStore,
+        clocks: ClockStore,
         chain: Arc<Chain>,
         stations: Stations,
         clock: Clock,
@@ -86,6 +98,8 @@ impl Intake {
         let inner = Mutex::new(Inner {
             journal,
             trust,
+            clocks,
+            doubts: Doubts::default(),
             refused: VecDeque::new(),
         });
         Self {
@@ -94,6 +108,7 @@ impl Intake {
             chain,
             stations,
             desired,
+            session_clock: watch::Sender::new(None),
             clock,
         }
     }
@@ -141,13 +156,20 @@ impl Intake {
         }
         let mut inner = self.lock();
         let trust = inner.trust.current();
-        match inner
-            .journal
-            .take(&delivery.intent, &trust, self.clock.now())
-        {
+        let (now, signed) = (self.clock.now(), *self.session_clock.borrow());
+        match inner.journal.take(&delivery.intent, &trust, now, signed) {
             Ok(Taken::Held) => Verdict::Held,
-            Ok(Taken::Accepted(wanted)) => self.accepted(&inner, &wanted, delivery, received),
-            Err(TakeError::Refused { leaf, reason }) => self.refused(&mut inner, &leaf, reason),
+            Ok(Taken::Accepted(wanted)) => {
+                inner.doubts.order_taken();
+                self.accepted(&inner, &wanted, delivery, received)
+            }
+            Err(TakeError::Refused { leaf, reason }) => {
+                let verdict = match check_clock(signed, now) {
+                    Ok(()) => Verdict::Refused,
+                    Err(_) => Verdict::NoClock,
+                };
+                self.refused(&mut inner, &leaf, reason, verdict)
+            }
             Err(TakeError::Unverified(IntentError::TrustVersion { held, found }))
                 if found > held =>
             {
@@ -207,10 +229,21 @@ impl Intake {
             .append(&About::wanted(wanted), Event::Receipt(receipt))
     }
 
-    fn refused(&self, inner: &mut Inner, leaf: &Leaf, reason: String) -> Verdict {
+    fn refused(
+        &self,
+        inner: &mut Inner,
+        leaf: &Leaf,
+        mut reason: String,
+        verdict: Verdict,
+    ) -> Verdict {
         let digest = Digest::of(&leaf.bytes());
-        if !inner.is_first(digest) {
-            return Verdict::Refused;
+        // What is refused for its own sake after it was refused for the clock's is told, too.
+        let told = Digest::tagged(&format!("{verdict:?}"), digest.as_bytes());
+        if !inner.is_first(told) {
+            return verdict;
+        }
+        if let Some(off) = inner.doubts.clock_off() {
+            reason = format!("{reason}; {off}");
         }
         tracing::warn!(unit = %leaf.unit, reason, "order refused");
         let about = About {
@@ -228,22 +261,26 @@ impl Intake {
         if let Err(error) = self.chain.append(&about, Event::Receipt(receipt)) {
             tracing::error!(unit = %leaf.unit, %error, "a refused order has no receipt");
         }
-        Verdict::Refused
+        verdict
     }
 
     /// What was not signed by enough controllers names nobody: it is recorded as seen, with the reason alone.
     fn unbelieved(&self, inner: &mut Inner, intent: &SignedIntent, error: &IntentError) -> Verdict {
         if inner.is_first(Digest::of(&intent.header)) {
-            let detail = full_text(error);
-            tracing::warn!(detail, "an order is not believed");
-            let action = "intent.unbelieved".to_owned();
-            let detail = cut_detail(&detail);
-            let event = Event::Audit { action, detail };
-            if let Err(error) = self.chain.append(&About::default(), event) {
-                tracing::error!(%error, "an order that is not believed is not recorded");
-            }
+            self.audit("intent.unbelieved", &full_text(error));
         }
         Verdict::Unbelieved
+    }
+
+    /// Records something about the agent as a whole.
+    fn audit(&self, action: &str, detail: &str) {
+        tracing::warn!(action, detail, "recorded");
+        let action = action.to_owned();
+        let detail = cut_detail(detail);
+        let event = Event::Audit { action, detail };
+        if let Err(error) = self.chain.append(&About::default(), event) {
+            tracing::error!(%error, "an event of the agent is not in the record chain");
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

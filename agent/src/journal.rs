@@ -12,7 +12,9 @@ use std::{
 
 use dotmac_protocol::{
     acceptance::{self, Held, Refusal},
+    clock::desired_digest,
     codec::{self, Format},
+    digest::Digest,
     frame::INVENTORY_MAX,
     ids::{AgentId, TenantId, UnitId},
     time::Timestamp,
@@ -48,6 +50,7 @@ struct Entry {
     wanted: Wanted,
     number: u64,
     not_after: Timestamp,
+    payload: Digest,
 }
 
 /// Version 1 of a journal file.
@@ -155,7 +158,8 @@ impl Journal {
         Ok((journal, damages))
     }
 
-    /// Verifies an intent, decides, and writes it down. When this returns `Accepted` it is on disk.
+    /// Verifies an intent, decides, and writes it down. When this returns `Accepted` it is on disk. `now` is the
+    /// agent's clock, `signed_clock` the newest signed one, once the session brought one.
     ///
     /// # Errors
     /// When it is not taken.
@@ -164,9 +168,11 @@ impl Journal {
         intent: &SignedIntent,
         trust: &TrustRoot,
         now: Timestamp,
+        signed_clock: Option<Timestamp>,
     ) -> Result<Taken, TakeError> {
         let verified = intent.verify(trust, &self.me)?;
-        self.signed_time = self.signed_time.max(verified.header().sealed_at);
+        let signed_time = signed_clock.max(Some(verified.header().sealed_at));
+        self.signed_time = self.signed_time.max(signed_time.unwrap_or_default());
         let leaf = verified.leaf();
         let entry = self.entries.get(&leaf.unit);
         if entry.is_some_and(|entry| entry.wanted.leaf == verified.leaf_digest()) {
@@ -183,6 +189,7 @@ impl Journal {
         }
         let held = entry.map(Entry::held);
         acceptance::accept(held.as_ref(), leaf, now.max(self.signed_time))
+            .and_then(|()| acceptance::check_clock(signed_clock, now))
             .map_err(|refusal| refuse(refusal.to_string()))?;
         if entry.is_none() && !self.make_room(now) {
             return Err(refuse(format!(
@@ -206,6 +213,14 @@ impl Journal {
             .collect()
     }
 
+    /// Digest of everything that is kept, as signed clocks name it.
+    #[must_use]
+    pub fn kept(&self) -> Digest {
+        let entries = self.entries.iter();
+        let kept = entries.filter(|(_, entry)| entry.wanted.order != Order::Remove);
+        desired_digest(kept.map(|(unit, entry)| (unit, entry.wanted.generation, entry.payload)))
+    }
+
     /// The intent accepted last: the only one whose receipt a crash can have swallowed.
     #[must_use]
     pub fn last_accepted(&self) -> Option<&Wanted> {
@@ -220,6 +235,7 @@ impl Journal {
             wanted,
             number,
             not_after: verified.leaf().window.not_after,
+            payload: verified.leaf().payload,
         };
         self.entries.insert(verified.leaf().unit.clone(), entry);
     }

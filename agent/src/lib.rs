@@ -5,7 +5,7 @@
 //!                ^ |  QUIC                                 ^ |  loopback HTTP
 //!                | v                                       | v
 //!   link (enrol, session, renew)                        instance_api
-//!     |  verify: trust                                     ^
+//!     |  verify: trust, signed_clock                       ^
 //!     v                                                    | licence, configuration
 //!   journal (accept, fsync) ----- Desired (watch) ---------+
 //!     |                              |
@@ -31,6 +31,7 @@ pub mod platform;
 pub mod probe;
 pub mod reconcile;
 pub mod shim;
+pub mod signed_clock;
 pub mod stations;
 pub mod trust;
 pub mod unit;

@@ -56,14 +56,11 @@ pub enum Refusal {
     NoClock,
     /// The newest signed clock is too old by the agent's own clock: controllers may be hidden from it.
     #[error(
-        "the newest signed clock says {signed}, this agent's own {now}: no new work is taken when they are more than \
-         {} minutes apart",
-        CLOCK_STALE_MS / 60_000
+        "the newest signed clock is {} s old by this agent's own, more than {} s: no new work is taken",
+        now.millis_since(*signed) / 1_000,
+        CLOCK_STALE_MS / 1_000
     )]
-    StaleClock {
-        signed: Timestamp,
-        now: Timestamp,
-    },
+    StaleClock { signed: Timestamp, now: Timestamp },
 }
 
 /// Milliseconds by which the newest signed clock may be older than the agent's own before no new work is taken (law 3).
@@ -113,10 +110,9 @@ pub fn accept(held: Option<&Held>, leaf: &Leaf, now: Timestamp) -> Result<(), Re
 pub fn check_clock(signed: Option<Timestamp>, own: Timestamp) -> Result<(), Refusal> {
     match signed {
         None => Err(Refusal::NoClock),
-        Some(signed) if own.millis_since(signed) > CLOCK_STALE_MS => Err(Refusal::StaleClock {
-            signed,
-            now: own,
-        }),
+        Some(signed) if own.millis_since(signed) > CLOCK_STALE_MS => {
+            Err(Refusal::StaleClock { signed, now: own })
+        }
         Some(_) => Ok(()),
     }
 }

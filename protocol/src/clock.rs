@@ -201,7 +201,8 @@ mod tests {
 
     #[test]
     fn a_desired_set_is_told_from_every_other_and_its_order_does_not_matter() {
-        let [one, two]: [UnitId; 2] = ["instance/one", "instance/two"].map(|id| id.parse().unwrap());
+        let [one, two]: [UnitId; 2] =
+            ["instance/one", "instance/two"].map(|id| id.parse().unwrap());
         let item = |unit, generation, payload: &[u8]| {
             desired_digest([(unit, Generation(generation), Digest::of(payload))])
         };

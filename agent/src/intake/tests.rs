@@ -17,6 +17,7 @@ use crate::{
     chain::{Chain, ChainLimits, Opened, Owner},
     fixture::{NOW, agent, apply, instance, key, leaf, sign_intent, sign_trust, trust_root, unit},
     journal::Journal,
+    signed_clock::ClockStore,
     stations::Stations,
     trust::TrustStore,
 };
@@ -57,7 +58,8 @@ impl Site {
         let journal = Journal::open(&path("journal"), agent(), BTreeSet::new(), &trust);
         let journal = journal.unwrap().0;
         let stations = Stations::default();
-        let intake = Intake::new(journal, trust, Arc::clone(&chain), stations, clock);
+        let (clocks, _) = ClockStore::open(&path("trust"), agent(), &trust);
+        let intake = Intake::new(journal, trust, clocks, Arc::clone(&chain), stations, clock);
         (intake, chain, accepted)
     }
 }

@@ -43,7 +43,7 @@ impl Site {
     ) -> Result<Taken, String> {
         let now = NOW.plus_millis(1_000);
         journal
-            .take(intent, &self.trust.current(), now)
+            .take(intent, &self.trust.current(), now, Some(now))
             .map_err(|error| match error {
                 TakeError::Refused { reason, .. } => format!("refused: {reason}"),
                 TakeError::Unverified(cause) => format!("unverified: {cause}"),
@@ -152,7 +152,9 @@ fn a_clock_that_was_set_back_opens_no_window_again() {
         &[1, 3],
     );
     let clock = NOW.plus_millis(3_600_001);
-    assert!(journal.take(&late, &site.trust.current(), clock).is_ok());
+    assert!(journal
+            .take(&late, &site.trust.current(), clock, Some(clock))
+            .is_ok());
     let error = site
         .take(&mut site.journal(), &apply("demo", 1, 1))
         .unwrap_err();

@@ -4,6 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use dotmac_protocol::{
+    acceptance::check_clock,
     frame::{
         AgentFrame, ControllerFrame, Delivery, Hello, INVENTORY_MAX, InventoryItem, Report, Welcome,
     },
@@ -27,12 +28,19 @@ use super::{
     identity::{IdentityStoreError, usable_addresses},
     questions, renew,
 };
-use crate::{chain::Ahead, intake::Verdict, trust::TrustStoreError, unit::Order};
+use crate::{
+    chain::Ahead,
+    intake::{ClockVerdict, Verdict},
+    trust::TrustStoreError,
+    unit::Order,
+};
 
 /// How long hello and welcome may take.
 const WELCOME_PATIENCE: Duration = Duration::from_secs(5);
 /// How long one order may take to arrive once its stream is open.
 const DELIVERY_PATIENCE: Duration = Duration::from_secs(10);
+/// How long an order that came before the session's first signed clock waits for it; then it is refused.
+const CLOCK_PATIENCE: Duration = Duration::from_secs(5);
 /// Orders that arrive at the same time; further streams wait.
 const DELIVERIES_MAX: usize = 16;
 /// A batch of records that is not acknowledged within this time is sent again.
@@ -73,6 +81,8 @@ pub(super) enum SessionEnd {
     Trust(#[from] TrustStoreError),
     #[error("there is room for new work again")]
     RoomAgain,
+    #[error("a fresh signed clock came: new work can be taken again")]
+    ClockAgain,
     #[error("this agent's disk is older than what the controllers know")]
     DiskBehind(#[from] Ahead),
     #[error("what a controller told cannot be kept")]
@@ -140,6 +150,7 @@ async fn introduce(
 ) -> Result<(SendStream, RecvStream, Welcome), SessionEnd> {
     let parts = &link.parts;
     tls::peer(connection)?;
+    parts.intake.begin_session();
     let (mut send, mut receive) = connection.open_bi().await?;
     write_frame(&mut send, &AgentFrame::Hello(hello(link))).await?;
     let frame = timeout(
@@ -239,6 +250,13 @@ impl Session<'_> {
                     drop(self.renewals.try_send(Err(reason)));
                 }
                 ControllerFrame::Goodbye { reason } => return Err(SessionEnd::Goodbye(reason)),
+                ControllerFrame::Clock(clock) => {
+                    let intake = Arc::clone(&self.link.parts.intake);
+                    let heard = tokio::task::spawn_blocking(move || intake.hear(&clock)).await?;
+                    if heard == ClockVerdict::TrustBehind {
+                        return Err(SessionEnd::TrustBehind);
+                    }
+                }
                 ControllerFrame::Welcome(_) => {
                     return Err(SessionEnd::Unexpected("a second welcome"));
                 }
@@ -271,7 +289,7 @@ impl Session<'_> {
     /// Takes orders in, one at a time; they may arrive together and in any order.
     async fn take_orders(&self) -> Ended {
         let mut arriving = FuturesUnordered::new();
-        let mut is_waiting_for_room = false;
+        let (mut is_waiting_for_room, mut is_waiting_for_clock) = (false, false);
         let mut ticks = interval(Duration::from_secs(1));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -286,8 +304,12 @@ impl Session<'_> {
                     match tokio::task::spawn_blocking(take).await? {
                         Verdict::TrustBehind => return Err(SessionEnd::TrustBehind),
                         Verdict::NotNow => is_waiting_for_room = true,
+                        Verdict::NoClock => is_waiting_for_clock = true,
                         Verdict::Accepted | Verdict::Held | Verdict::Refused | Verdict::Unbelieved => {}
                     }
+                }
+                () = self.fresh_clock(), if is_waiting_for_clock => {
+                    return Err(SessionEnd::ClockAgain);
                 }
                 _ = ticks.tick(), if is_waiting_for_room => {
                     if self.link.parts.chain.has_room() {
@@ -298,9 +320,26 @@ impl Session<'_> {
         }
     }
 
+    /// Returns when the session has a signed clock that lets new work pass.
+    async fn fresh_clock(&self) {
+        let mut clock = self.link.parts.intake.session_clock();
+        let now = || self.link.parts.clock.now();
+        let fresh = clock.wait_for(|signed| check_clock(*signed, now()).is_ok());
+        if fresh.await.is_err() {
+            // Nobody is left who could hear one.
+            std::future::pending::<()>().await;
+        }
+    }
+
     async fn read_order(&self, mut stream: RecvStream) -> Option<(Delivery, Timestamp)> {
         match timeout(DELIVERY_PATIENCE, read_frame::<Delivery>(&mut stream)).await {
-            Ok(Ok(Some(delivery))) => Some((delivery, self.link.parts.clock.now())),
+            Ok(Ok(Some(delivery))) => {
+                let received = self.link.parts.clock.now();
+                let mut clock = self.link.parts.intake.session_clock();
+                // What came too early is refused without one, and the next session brings it again.
+                drop(timeout(CLOCK_PATIENCE, clock.wait_for(Option::is_some)).await);
+                Some((delivery, received))
+            }
             Ok(Ok(None)) => None,
             Ok(Err(error)) => {
                 tracing::warn!(%error, "an order cannot be read");

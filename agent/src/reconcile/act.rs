@@ -50,7 +50,9 @@ impl Hands {
         memory.stopping = None;
         let again = memory.crashes > 0;
         // On disk before anything starts: a shim whose number nobody knows would never be found.
-        self.save();
+        if !self.save() {
+            return;
+        }
         self.adopted.remove(slot);
         match self.launch(wanted, target, slot) {
             Ok(started) => self.note_start(wanted, slot, &started, again),

@@ -121,12 +121,10 @@ impl Hands {
         }
         self.learn_secrets(wanted, &goal);
         self.carry_over(&goal);
-        let mut steps = Vec::new();
+        let mut slots = self.look(wanted, &goal);
+        let mut steps = self.plan(&goal, &slots);
         for _ in 0..ROUNDS_MAX {
-            let slots = self.look(wanted, &goal);
-            steps = plan(&goal, &slots, &self.shared.backoff, self.shared.clock.now());
-            let acting = steps.iter().any(|step| !matches!(step, Step::Wait { .. }));
-            if !acting {
+            if steps.iter().all(|step| matches!(step, Step::Wait { .. })) {
                 break;
             }
             for step in &steps {
@@ -135,19 +133,25 @@ impl Hands {
                 }
             }
             self.save();
+            slots = self.look(wanted, &goal);
+            steps = self.plan(&goal, &slots);
         }
-        self.finish(wanted, &goal, &steps)
+        self.finish(wanted, &goal, &slots, &steps)
     }
 
-    fn finish(&mut self, wanted: &Wanted, goal: &Goal, steps: &[Step]) -> Turn {
-        let slots = self.look(wanted, goal);
+    fn plan(&self, goal: &Goal, slots: &Slots) -> Vec<Step> {
+        plan(goal, slots, &self.shared.backoff, self.shared.clock.now())
+    }
+
+    /// What the last look saw was planned for: whatever ends after it wakes the next turn, because it is watched.
+    fn finish(&mut self, wanted: &Wanted, goal: &Goal, slots: &Slots, steps: &[Step]) -> Turn {
         let now = self.shared.clock.now();
-        self.settle_crashes(&slots, now);
+        self.settle_crashes(slots, now);
         let adopted = |slot: &SlotName| self.adopted.contains(slot);
-        let assessment = health::assess(goal, &slots, adopted, &self.shared.backoff, now);
+        let assessment = health::assess(goal, slots, adopted, &self.shared.backoff, now);
         let pid = |slot: &SlotName| self.running.get(slot).map(|state| state.child.pid);
-        let components = health::components(goal, &slots, pid);
-        self.report_receipt(wanted, goal, &slots, &assessment);
+        let components = health::components(goal, slots, pid);
+        self.report_receipt(wanted, goal, slots, &assessment);
         self.report_health(wanted, &assessment, components);
         self.save();
 
@@ -285,15 +289,19 @@ impl Hands {
         self.shared.recorder.record(&About::wanted(wanted), event);
     }
 
-    /// Writes the memory if it changed. A disk that does not take it is said; the next turn tries again.
-    pub(super) fn save(&mut self) {
+    /// Writes the memory if it changed; `false` when the disk does not take it. The next turn tries again.
+    pub(super) fn save(&mut self) -> bool {
         if self.saved.as_ref() == Some(&self.memory) {
-            return;
+            return true;
         }
         match self.memory.save(&self.files) {
-            Ok(()) => self.saved = Some(self.memory.clone()),
+            Ok(()) => {
+                self.saved = Some(self.memory.clone());
+                true
+            }
             Err(error) => {
                 tracing::error!(unit = %self.unit, %error, "the unit's memory cannot be written");
+                false
             }
         }
     }

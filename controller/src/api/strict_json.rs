@@ -9,6 +9,9 @@ use serde_json::{Map, Number, Value};
 
 use super::problem::{MALFORMED, Problem};
 
+/// Objects and lists inside one another at most; far below where readers of an answer that holds the value give up.
+const DEPTH_MAX: usize = 32;
+
 /// Reads one JSON value.
 ///
 /// # Errors
@@ -24,6 +27,10 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Value, Problem> {
         .deserialize(&mut reader)
         .and_then(|value| reader.end().map(|()| value));
     let error = match read {
+        Ok(value) if is_deeper(&value, DEPTH_MAX) => {
+            let detail = format!("the body nests deeper than {DEPTH_MAX} objects and lists");
+            return Err(Problem::new(&MALFORMED, detail));
+        }
         Ok(value) => return Ok(value),
         Err(error) => error,
     };
@@ -40,6 +47,16 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Value, Problem> {
         &MALFORMED,
         format!("the body is not JSON at line {line}, column {column}"),
     ))
+}
+
+/// Whether objects and lists nest deeper than `depth`. The reader stops at 128 by itself.
+fn is_deeper(value: &Value, depth: usize) -> bool {
+    let deeper = |inner: &Value| is_deeper(inner, depth.saturating_sub(1));
+    match value {
+        Value::Array(items) => depth == 0 || items.iter().any(deeper),
+        Value::Object(members) => depth == 0 || members.values().any(deeper),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+    }
 }
 
 /// Where in the document a value is.
@@ -139,6 +156,14 @@ mod tests {
     use serde_json::json;
 
     use super::parse;
+
+    #[test]
+    fn what_nests_too_deep_is_refused_before_anything_keeps_it() {
+        let nested = |depth: usize| format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
+        assert!(parse(nested(32).as_bytes()).is_ok());
+        assert!(parse(nested(33).as_bytes()).is_err());
+        assert!(parse(nested(200).as_bytes()).is_err());
+    }
 
     #[test]
     fn a_value_is_read_as_everybody_reads_it() {

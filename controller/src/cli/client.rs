@@ -205,33 +205,39 @@ impl Client {
         }
     }
 
-    /// Opens a stream of lines at the first controller that gives one.
+    /// Opens a stream of lines at the first controller that gives one. A controller that names another one is not
+    /// followed there: that one is among ours and is asked in its turn. They may disagree for a moment after an agent
+    /// moved, so it takes several rounds while one of them points elsewhere.
     pub(crate) async fn stream(&self, path: &str) -> Result<reqwest::Response, Failure> {
+        let started = Instant::now();
         let mut last = String::from("no server is known");
-        for index in 0..self.access.servers.len() {
-            let url = format!("{}{path}", self.access.servers[index]);
-            match self
-                .http
-                .get(url)
-                .bearer_auth(&self.access.token)
-                .send()
-                .await
-            {
-                Ok(response) if response.status().is_success() => return Ok(response),
-                Ok(response) => match read(response).await {
-                    Attempt::Refused(failure) => return Err(failure),
-                    Attempt::Again(why) => last = why,
-                    Attempt::Answered(_) => last = "an answer that is no stream".into(),
-                },
-                Err(cause) => last = innermost(&cause),
+        loop {
+            let mut points_elsewhere = false;
+            for server in &self.access.servers {
+                let url = format!("{server}{path}");
+                let asked = self.http.get(url).bearer_auth(&self.access.token).send();
+                match asked.await {
+                    Ok(response) if response.status().is_success() => return Ok(response),
+                    Ok(response) if response.status().is_redirection() => points_elsewhere = true,
+                    Ok(response) => match read(response).await {
+                        Attempt::Refused(failure) => return Err(failure),
+                        Attempt::Again(why) => last = why,
+                        Attempt::Answered(_) => last = "an answer that is no stream".into(),
+                    },
+                    Err(cause) => last = innermost(&cause),
+                }
             }
+            let waited_ms = elapsed_ms(started);
+            if !points_elsewhere || waited_ms >= self.access.deadline_ms {
+                let servers = self.access.servers.join(", ");
+                return Err(Failure::Unreachable {
+                    servers,
+                    waited_ms,
+                    cause: last,
+                });
+            }
+            tokio::time::sleep(Duration::from_millis(ROUND_PAUSE_MS.0)).await;
         }
-        let servers = self.access.servers.join(", ");
-        Err(Failure::Unreachable {
-            servers,
-            waited_ms: 0,
-            cause: last,
-        })
     }
 
     /// Whether the controller at this place says that it is ready; no token is shown.

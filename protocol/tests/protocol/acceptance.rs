@@ -1,7 +1,7 @@
 //! Whether a verified intent is taken, given what the agent holds: every rule, and the order in which they count.
 
 use dotmac_protocol::{
-    acceptance::{Held, Refusal, accept},
+    acceptance::{CLOCK_STALE_MS, Held, Refusal, accept, check_clock},
     ids::{Generation, Sequence},
     time::{Timestamp, Window},
     wave::{Leaf, Verb},
@@ -160,4 +160,20 @@ proptest! {
             prop_assert!(accept(Some(&after), &leaf, NOW).is_err());
         }
     }
+}
+
+#[test]
+fn law_3_no_new_work_without_a_signed_clock_or_with_a_stale_one() {
+    assert_eq!(check_clock(None, NOW), Err(Refusal::NoClock));
+    let last = NOW.plus_millis(CLOCK_STALE_MS);
+    for own in [Timestamp(0), NOW, last] {
+        assert_eq!(check_clock(Some(NOW), own), Ok(()), "{own}");
+    }
+    let (signed, now) = (NOW, last.plus_millis(1));
+    let stale = Refusal::StaleClock { signed, now };
+    assert_eq!(
+        stale.to_string(),
+        "the newest signed clock is 600 s old by this agent's own, more than 600 s: no new work is taken"
+    );
+    assert_eq!(check_clock(Some(signed), now), Err(stale));
 }

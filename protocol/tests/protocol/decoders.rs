@@ -1,6 +1,7 @@
 //! Hostile bytes: a decoder gives a value or an error, never a panic, and no allocation beyond its limit.
 
 use dotmac_protocol::{
+    clock::{ClockStatement, DesiredLeaf, SignedClock},
     codec::{Format, decode, encode},
     frame::{
         AgentFrame, Answer, ControllerFrame, Delivery, EnrolGreeting, EnrolReply, EnrolRequest,
@@ -16,7 +17,8 @@ use dotmac_protocol::{
 use proptest::prelude::*;
 
 use crate::samples::{
-    agent, intent, key, leaf, payload, signed_record, signed_trust_root, trust_root,
+    agent, desired_leaf, intent, key, leaf, payload, signed_clock, signed_record,
+    signed_trust_root, trust_root,
 };
 
 /// A value that was read is written as it was read, so that no two texts pass for one value.
@@ -32,6 +34,9 @@ fn read_as_everything(bytes: &[u8]) -> Result<(), TestCaseError> {
     read::<Leaf>(bytes)?;
     read::<WaveHeader>(bytes)?;
     read::<SignedIntent>(bytes)?;
+    read::<ClockStatement>(bytes)?;
+    read::<DesiredLeaf>(bytes)?;
+    read::<SignedClock>(bytes)?;
     read::<Payload>(bytes)?;
     read::<TrustRoot>(bytes)?;
     read::<SignedTrustRoot>(bytes)?;
@@ -61,6 +66,7 @@ fn valid() -> Vec<Vec<u8>> {
         encode(&signed_trust_root()).unwrap(),
         encode(&signed_record(event)).unwrap(),
         encode(&intent(&leaf(), &payload(), &[1, 2])).unwrap(),
+        encode(&signed_clock(&desired_leaf(), &[1, 2])).unwrap(),
     ]
 }
 
@@ -92,6 +98,9 @@ proptest! {
         read_as_everything(&bytes)?;
         if let Ok(intent) = decode::<SignedIntent>(&bytes) {
             let _verified = intent.verify(&trust_root(), &agent());
+        }
+        if let Ok(clock) = decode::<SignedClock>(&bytes) {
+            let _verified = clock.verify(&trust_root(), &agent());
         }
         if let Ok(signed) = decode::<SignedTrustRoot>(&bytes) {
             let _trusted = signed.self_signed();
@@ -141,6 +150,7 @@ fn a_value_is_refused_when_it_is_longer_shorter_or_newer() {
     is_refused_when_changed(&trust_root());
     is_refused_when_changed(&signed_trust_root());
     is_refused_when_changed(&intent(&leaf(), &payload(), &[1, 2]));
+    is_refused_when_changed(&signed_clock(&desired_leaf(), &[1, 2]));
     let event = Event::Audit {
         action: "agent.started".into(),
         detail: String::new(),

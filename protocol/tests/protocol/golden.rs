@@ -16,8 +16,9 @@ use dotmac_protocol::{
 use crate::{
     hexfile::Golden,
     samples::{
-        NOW, agent, component, header, hops, incarnation, instance, intent, key, leaf, payload,
-        record, sealed, signed_record, signed_trust_root, trust_root, unit,
+        NOW, agent, component, desired_leaf, header, hops, incarnation, instance, intent, key,
+        leaf, payload, record, sealed, signed_clock, signed_record, signed_trust_root, statement,
+        trust_root, unit,
     },
 };
 
@@ -150,6 +151,10 @@ fn controller_frames() -> Vec<(&'static str, ControllerFrame)> {
                 reason: "the controller stops".into(),
             },
         ),
+        (
+            "clock",
+            ControllerFrame::Clock(signed_clock(&desired_leaf(), &[1, 3])),
+        ),
     ]
 }
 
@@ -263,6 +268,9 @@ fn what_is_signed_or_sent_keeps_its_bytes() {
     let mut suspended = instance();
     suspended.run = RunState::Suspended;
     golden.check("payload-suspended", &Payload::Instance(Box::new(suspended)));
+    golden.check("clock-statement", &statement(&[desired_leaf().bytes()]));
+    golden.check("desired-leaf", &desired_leaf());
+    golden.check("signed-clock", &signed_clock(&desired_leaf(), &[1, 3]));
     golden.check("trust-root", &trust_root());
     golden.check("signed-trust-root", &signed_trust_root());
     for (name, event) in events() {

@@ -6,6 +6,7 @@
 )]
 
 mod acceptance;
+mod clocks;
 mod decoders;
 mod golden;
 mod hexfile;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use dotmac_protocol::{
+    clock::{CLOCK_DOMAIN, ClockStatement, DesiredLeaf, SignedClock},
     codec::encode,
     digest::Digest,
     ids::{
@@ -210,6 +211,42 @@ pub(crate) fn intent(leaf: &Leaf, payload: &Payload, signers: &[u8]) -> SignedIn
         path: merkle_paths(&leaves).swap_remove(2),
         payload: encode(payload).unwrap(),
         header,
+    }
+}
+
+pub(crate) fn desired_leaf() -> DesiredLeaf {
+    DesiredLeaf {
+        agent: agent(),
+        desired: Digest::of(b"desired"),
+    }
+}
+
+pub(crate) fn statement(leaves: &[Vec<u8>]) -> ClockStatement {
+    ClockStatement {
+        number: 12,
+        at: NOW,
+        root: merkle_root(leaves),
+        leaves: u32::try_from(leaves.len()).unwrap(),
+        epoch: Epoch(1),
+        trust_version: TrustVersion(1),
+    }
+}
+
+/// A clock that speaks to three agents, of which the second is meant, signed by these controllers.
+pub(crate) fn signed_clock(leaf: &DesiredLeaf, signers: &[u8]) -> SignedClock {
+    let other = |name: &str| DesiredLeaf {
+        agent: name.parse().unwrap(),
+        ..desired_leaf()
+    };
+    let leaves = [other("aws-1"), leaf.clone(), other("gcp-1")].map(|leaf| leaf.bytes());
+    let body = encode(&statement(&leaves)).unwrap();
+    let sign = |seed: &u8| Signature::make(&key(*seed), CLOCK_DOMAIN, &body);
+    SignedClock {
+        signatures: signers.iter().map(sign).collect(),
+        leaf: leaf.bytes(),
+        index: 1,
+        path: merkle_paths(&leaves).swap_remove(1),
+        body,
     }
 }
 

@@ -126,14 +126,18 @@ async fn seize_leadership(fleet: &Fleet, liar: &mut Liar) -> Result<()> {
             return Ok(());
         }
         let Ok(status) = honest.get("/api/v1/cluster/status").await else { continue };
-        let name = match status["leader"].as_u64() {
-            Some(2) => others[0],
-            Some(3) => others[1],
-            // It leads, and no agent is connected to it: they look for another gateway.
-            Some(1) => others[turn % 2],
-            _ => continue,
-        };
-        let before = fleet.kill(name).await?;
+        let Some(leader) = status["leader"].as_u64() else { continue };
+        // If it leads, no agent is connected to it: they look for another gateway.
+        let name = if leader == 1 { others[turn % 2] } else { others[usize::from(leader == 3)] };
+        let before = fleet.process(name)?;
+        let hold = fleet.kill_and_hold(&[name]).await?;
+        // A leader that is back at once leads on, so it stays away until another one does.
+        until("another controller leads", Duration::from_secs(10), async || {
+            let status = fleet.api()?.get("/api/v1/cluster/status").await?;
+            Ok(status["leader"].as_u64().filter(|now| leader == 1 || *now != leader))
+        })
+        .await?;
+        drop(hold);
         fleet.back(name, &before).await?;
     }
     bail!("the forger never led")

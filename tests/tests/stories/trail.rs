@@ -93,7 +93,7 @@ pub(crate) async fn the_logs_of_an_instance_reach_the_operator_through_no_contro
     fleet.control(&id, &json!({"mode": "healthy", "write_bytes": 64})).await?;
     let logs = fleet.dotmac(&["logs", &id]).await?.ok()?.out;
     ensure!(logs.contains("output line 1"), "{logs}");
-    fleet.until_told(&id, "logs.read", "", Duration::from_secs(5)).await?;
+    fleet.until_told(&id, "deployment.logs-read", "", Duration::from_secs(5)).await?;
     let (found, _) = search::files_with(fleet.home(), b"output line 1")?;
     let units = fleet.home().join("do-fra1/data/units");
     let elsewhere: Vec<_> = found.iter().filter(|file| !file.path.starts_with(&units)).collect();

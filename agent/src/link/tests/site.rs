@@ -25,7 +25,7 @@ use tokio::{net::UdpSocket, sync::mpsc, task::JoinHandle};
 
 use crate::{
     chain::{Chain, ChainLimits, Owner},
-    fixture::{NOW, agent, sign_trust, trust_root_with, unit},
+    fixture::{NOW, agent, clock, sign_trust, trust_root_with, unit},
     intake::Intake,
     journal::Journal,
     link::{
@@ -33,6 +33,7 @@ use crate::{
         enrol::Enrolment,
         identity::{Certificate, IdentityStore},
     },
+    signed_clock::ClockStore,
     stations::Stations,
     trust::TrustStore,
 };
@@ -166,6 +167,8 @@ impl Controller {
             acknowledged: 0,
         };
         session.tell(&ControllerFrame::Welcome(welcome)).await;
+        let newest = clock(1, cluster.clock.now());
+        session.tell(&ControllerFrame::Clock(newest)).await;
         (session, hello)
     }
 }
@@ -336,7 +339,9 @@ impl Agent {
         let journal = Journal::open(&self.path("journal"), agent(), BTreeSet::new(), &trust);
         let journal = journal.unwrap().0;
         let stations = Stations::default();
-        let intake = Intake::new(journal, trust, Arc::clone(&chain), stations, clock.clone());
+        let (clocks, _) = ClockStore::open(&self.path("trust"), agent(), &trust);
+        let told = (Arc::clone(&chain), clock.clone());
+        let intake = Intake::new(journal, trust, clocks, told.0, stations, told.1);
         let intake = Arc::new(intake);
         let parts = LinkParts {
             endpoint: self.endpoint.clone(),

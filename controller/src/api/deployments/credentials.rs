@@ -1,6 +1,8 @@
 //! Finds what is secret in a request and seals it to the agent that will need it. The clear text has no `Debug`, goes
 //! into no command, and leaves this controller only sealed (law 9).
 
+mod look;
+
 use std::collections::BTreeSet;
 
 use dotmac_domain::{State, reply::FieldError};
@@ -9,6 +11,7 @@ use dotmac_protocol::{
     unit::SealedCredential,
 };
 use dotmac_runtime::{entropy::Entropy, seal};
+use look::{is_secret_name, is_secret_text};
 use serde_json::{Map, Value};
 
 use crate::api::{
@@ -18,17 +21,6 @@ use crate::api::{
 
 /// What credentials are sealed for.
 const CONTEXT: &str = "dotmac/credential/v1";
-/// Words in the name of a member whose value is secret.
-const SECRET_WORDS: [&str; 8] = [
-    "password",
-    "passwd",
-    "passphrase",
-    "secret",
-    "token",
-    "key",
-    "credential",
-    "dsn",
-];
 /// Credentials of one deployment at most.
 const CREDENTIALS_MAX: usize = 64;
 /// Bytes of a credential's name at most.
@@ -119,7 +111,7 @@ fn must_hide(value: &Value, is_secret: bool) -> bool {
     match value {
         Value::Null | Value::Bool(_) => false,
         Value::Number(_) => is_secret,
-        Value::String(text) => !text.is_empty() && (is_secret || has_userinfo(text)),
+        Value::String(text) => !text.is_empty() && (is_secret || is_secret_text(text)),
         Value::Array(items) => !items.is_empty() && (is_secret || items.iter().any(holds_secret)),
         Value::Object(_) => holds_secret(value),
     }
@@ -135,19 +127,6 @@ fn holds_secret(value: &Value) -> bool {
         }),
         other => must_hide(other, false),
     }
-}
-
-fn is_secret_name(name: &str) -> bool {
-    let name = name.to_lowercase();
-    SECRET_WORDS.iter().any(|word| name.contains(word))
-}
-
-/// Whether a text is an address with a user or a password in it.
-fn has_userinfo(text: &str) -> bool {
-    text.split_once("://").is_some_and(|(_, rest)| {
-        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-        authority.contains('@')
-    })
 }
 
 fn text(value: Value) -> String {

@@ -1,0 +1,283 @@
+//! `make mutants`: switches off one guard at a time in a copy of the source and shows that the test of its law then
+//! fails. A guard that no test misses, or that is no longer where this says, fails the run. It never touches the
+//! checkout.
+
+use std::{
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode, Output},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+/// One guard and the test that must notice when it is gone.
+struct Mutant {
+    /// What is switched off.
+    name: &'static str,
+    /// Where it is.
+    file: &'static str,
+    /// The guard; spaces and line breaks do not count.
+    guard: &'static str,
+    /// What stands in its place.
+    instead: &'static str,
+    /// Package and target of the test.
+    target: &'static [&'static str],
+    /// The test.
+    test: &'static str,
+}
+
+/// Targets of tests.
+const DOMAIN: &[&str] = &["-p", "dotmac-domain", "--test", "domain"];
+const PROTOCOL: &[&str] = &["-p", "dotmac-protocol", "--test", "protocol"];
+const CONTROLLER: &[&str] = &["-p", "dotmac-controller", "--lib"];
+
+/// All of them, by law.
+const MUTANTS: [Mutant; 11] = [
+    Mutant {
+        name: "law 1: the database file is synced before a write is acknowledged",
+        file: "controller/src/storage/engine/writer.rs",
+        guard: "self.disk.sync_data(&self.database_path).map_err(sync_error)?;",
+        instead: "",
+        target: CONTROLLER,
+        test: "law_1_acknowledged_writes_survive_power_cuts",
+    },
+    Mutant {
+        name: "law 2: a tombstone waits for the end of the grace time",
+        file: "controller/domain/src/tenancy.rs",
+        guard: "is_some_and(|due| due <= now)",
+        instead: "is_some()",
+        target: DOMAIN,
+        test: "law_2_a_tombstone_comes_only_after_the_grace_time",
+    },
+    Mutant {
+        name: "law 3: as many controllers sign as the trust root says",
+        file: "protocol/src/trust.rs",
+        guard: "if found < usize::from(self.threshold.max(1)) {",
+        instead: "if found < 1 {",
+        target: PROTOCOL,
+        test: "law_3_one_controller_is_not_obeyed",
+    },
+    Mutant {
+        name: "law 3: the payload is the one that was signed",
+        file: "protocol/src/wave.rs",
+        guard: "if Digest::of(&self.payload) != leaf.payload {",
+        instead: "if false {",
+        target: PROTOCOL,
+        test: "law_3_a_changed_payload_is_not_obeyed",
+    },
+    Mutant {
+        name: "law 3: a signer checks that somebody asked",
+        file: "controller/domain/src/signer.rs",
+        guard: "check_evidence(trust, warrant).and_then(|()| check_token(state, trust, &warrant.actor, action))",
+        instead: "check_token(state, trust, &warrant.actor, action)",
+        target: DOMAIN,
+        test: "law_3_one_controller_cannot_command_the_fleet_with_a_request_nobody_made",
+    },
+    Mutant {
+        name: "law 3: an agent takes no older sequence",
+        file: "protocol/src/acceptance.rs",
+        guard: "if leaf.sequence <= held_sequence {",
+        instead: "if false {",
+        target: PROTOCOL,
+        test: "only_what_is_newer_is_taken",
+    },
+    Mutant {
+        name: "law 3: an agent takes no older generation",
+        file: "protocol/src/acceptance.rs",
+        guard: "if leaf.generation < held.generation {",
+        instead: "if false {",
+        target: PROTOCOL,
+        test: "only_what_is_newer_is_taken",
+    },
+    Mutant {
+        name: "law 6: the State's clock never goes back",
+        file: "controller/domain/src/apply.rs",
+        guard: "let now = self.now.max(envelope.at);",
+        instead: "let now = envelope.at;",
+        target: DOMAIN,
+        test: "law_6_a_clock_that_jumps_back_moves_nothing_back",
+    },
+    Mutant {
+        name: "law 7: a stranger's deployment is as one that does not exist",
+        file: "controller/domain/src/tenancy.rs",
+        guard: ".get(id).filter(|one| self.may(actor, Permission::DeploymentRead, Some(&one.tenant)))",
+        instead: ".get(id).filter(|_| self.rules > 0 || actor == &crate::envelope::Actor::Founder)",
+        target: DOMAIN,
+        test: "law_7_foreign_equals_unknown",
+    },
+    Mutant {
+        name: "law 8: a record that is known already is skipped",
+        file: "controller/domain/src/report.rs",
+        guard: "if sequence_of(signed).is_some_and(|sequence| sequence <= head.sequence) {",
+        instead: "if sequence_of(signed).is_none() {",
+        target: DOMAIN,
+        test: "law_8_every_fact_once_however_batches_repeat_overlap_and_swap",
+    },
+    Mutant {
+        name: "law 8: a request that was answered is not applied again",
+        file: "controller/domain/src/apply.rs",
+        guard: "&& is_retriable(envelope) {",
+        instead: "&& is_retriable(envelope) && now < self.now {",
+        target: DOMAIN,
+        test: "law_8_a_request_that_is_sent_again_gets_its_first_answer_and_changes_nothing",
+    },
+];
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&format!("mutants: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
+    let filter = std::env::args().nth(1).unwrap_or_default();
+    let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the checkout has no path")?;
+    let own = std::env::current_exe()?;
+    let build = own.ancestors().nth(2).context("this program lies nowhere")?;
+    let tree = build.join("tmp/mutants");
+    if tree.exists() {
+        fs::remove_dir_all(&tree)?;
+    }
+    copy(checkout, &tree)?;
+    let chosen: Vec<&Mutant> = MUTANTS.iter().filter(|mutant| mutant.name.contains(&filter)).collect();
+    ensure!(!chosen.is_empty(), "no guard is called {filter:?}");
+    let bench = Bench { tree, build: build.to_owned() };
+    for mutant in &chosen {
+        // A test that fails anyway would notice nothing.
+        let sound = bench.test(mutant)?;
+        ensure!(is_pass(&sound), "{} fails with the guard in place:\n{}", mutant.test, tail(&sound));
+    }
+    let mut survivors = Vec::new();
+    for mutant in &chosen {
+        let noticed = bench.without(mutant)?;
+        let word = if noticed { "noticed" } else { "SURVIVED" };
+        say(&format!("{word:>9}  {}  ({})", mutant.name, mutant.test));
+        if !noticed {
+            survivors.push(mutant.name);
+        }
+    }
+    if survivors.is_empty() {
+        say(&format!("{} guards switched off, each noticed by its law's test", chosen.len()));
+        return Ok(());
+    }
+    bail!("no test misses: {}", survivors.join("; "))
+}
+
+/// The copied source and where it is built.
+struct Bench {
+    tree: PathBuf,
+    build: PathBuf,
+}
+
+impl Bench {
+    /// Whether the test notices that the guard is gone.
+    fn without(&self, mutant: &Mutant) -> Result<bool> {
+        let path = self.tree.join(mutant.file);
+        let sound = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        let changed = replace(&sound, mutant.guard, mutant.instead)
+            .with_context(|| format!("{} has no such guard any more: {}", mutant.file, mutant.guard))?;
+        fs::write(&path, changed)?;
+        let tested = self.compile(mutant).and_then(|()| self.test(mutant));
+        fs::write(&path, sound)?;
+        Ok(!is_pass(&tested?))
+    }
+
+    fn compile(&self, mutant: &Mutant) -> Result<()> {
+        let built = self.cargo(mutant, &["--no-run"])?;
+        ensure!(built.status.success(), "without `{}` it does not compile:\n{}", mutant.guard, tail(&built));
+        Ok(())
+    }
+
+    fn test(&self, mutant: &Mutant) -> Result<Output> {
+        self.cargo(mutant, &["--", mutant.test])
+    }
+
+    fn cargo(&self, mutant: &Mutant, arguments: &[&str]) -> Result<Output> {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        Command::new(cargo)
+            .args(["test", "--locked", "--offline"])
+            .args(mutant.target)
+            .args(arguments)
+            .current_dir(&self.tree)
+            .env("CARGO_TARGET_DIR", &self.build)
+            .output()
+            .context("cargo cannot be started")
+    }
+}
+
+/// The test ran, and passed.
+fn is_pass(output: &Output) -> bool {
+    let text = String::from_utf8_lossy(&output.stdout);
+    output.status.success() && text.contains("test result: ok. 1 passed")
+}
+
+fn tail(output: &Output) -> String {
+    let text = [&output.stdout[..], &output.stderr].concat();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(30)..].join("\n")
+}
+
+/// Replaces the one place that reads like `guard` when blanks do not count.
+fn replace(text: &str, guard: &str, instead: &str) -> Option<String> {
+    let solid: Vec<(usize, char)> = text.char_indices().filter(|(_, one)| !one.is_whitespace()).collect();
+    let guard: Vec<char> = guard.chars().filter(|one| !one.is_whitespace()).collect();
+    let mut places = (0..solid.len().saturating_sub(guard.len()))
+        .filter(|start| guard.iter().zip(&solid[*start..]).all(|(one, (_, other))| one == other));
+    let (place, None) = (places.next()?, places.next()) else { return None };
+    let (from, to) = (solid[place].0, solid[place + guard.len()].0);
+    Some(format!("{}{instead} {}", &text[..from], &text[to..]))
+}
+
+/// Copies the source, without what is built from it or kept beside it.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let is_source = name.to_str().is_some_and(|name| !name.starts_with('.') && name != "target");
+        if !is_source && name != ".cargo" {
+            continue;
+        }
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &to.join(&name))?;
+        } else {
+            fs::copy(entry.path(), to.join(&name))?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes a line at once.
+fn say(line: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{MUTANTS, replace};
+
+    #[test]
+    fn a_guard_is_found_however_it_is_laid_out_and_only_if_it_is_the_only_one() {
+        let text = "fn a() {\n    if one\n        < two {\n        b();\n    }\n}\n";
+        let changed = replace(text, "if one < two {", "if false {").unwrap();
+        assert!(changed.contains("if false { \n        b();"), "{changed}");
+        assert_eq!(replace(text, "if one > two {", ""), None);
+        assert_eq!(replace("a(); a(); b();", "a();", ""), None);
+    }
+
+    #[test]
+    fn every_guard_is_where_the_list_says() {
+        let checkout = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        for mutant in &MUTANTS {
+            let text = std::fs::read_to_string(checkout.join(mutant.file)).unwrap();
+            assert!(replace(&text, mutant.guard, mutant.instead).is_some(), "{}", mutant.name);
+        }
+    }
+}
