@@ -272,7 +272,10 @@ impl Agent {
             audit(&chain, "agent.chain_damaged", &bad.to_string())?;
         }
         if let Some(detail) = clock_damage {
-            tracing::error!(detail, "the newest signed clock is damaged and counts as none");
+            tracing::error!(
+                detail,
+                "the newest signed clock is damaged and counts as none"
+            );
             audit(&chain, "agent.clock_damaged", &detail)?;
         }
         for damage in damages {

@@ -179,12 +179,7 @@ pub(crate) fn clock(number: u64, at: Timestamp) -> SignedClock {
 }
 
 /// A statement to this agent and another one, signed by the controllers of these seeds.
-pub(crate) fn sign_clock(
-    number: u64,
-    at: Timestamp,
-    desired: Digest,
-    seeds: &[u8],
-) -> SignedClock {
+pub(crate) fn sign_clock(number: u64, at: Timestamp, desired: Digest, seeds: &[u8]) -> SignedClock {
     let agents = ["another".parse().unwrap(), agent()];
     let leaves = agents.map(|agent| DesiredLeaf { agent, desired }.bytes());
     let body = encode(&ClockStatement {

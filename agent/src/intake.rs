@@ -21,13 +21,12 @@ use dotmac_protocol::{
     trust::SignedTrustRoot,
     wave::{IntentError, Leaf, SignedIntent},
 };
-use dotmac_runtime::{clock::Clock, tls::PinnedIssuers};
+use dotmac_runtime::{causes, clock::Clock, tls::PinnedIssuers};
 use tokio::sync::watch;
 
 use crate::{
     chain::{AppendError, Chain},
     journal::{Journal, TakeError, Taken},
-    link::full_text,
     signed_clock::{ClockStore, Doubts},
     stations::{JOURNALLED, RECEIVED, Stations},
     trust::{TrustStore, TrustStoreError},
@@ -267,7 +266,7 @@ impl Intake {
     /// What was not signed by enough controllers names nobody: it is recorded as seen, with the reason alone.
     fn unbelieved(&self, inner: &mut Inner, intent: &SignedIntent, error: &IntentError) -> Verdict {
         if inner.is_first(Digest::of(&intent.header)) {
-            self.audit("intent.unbelieved", &full_text(error));
+            self.audit("intent.unbelieved", &causes::in_full(error));
         }
         Verdict::Unbelieved
     }

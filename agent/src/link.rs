@@ -26,6 +26,7 @@ use dotmac_protocol::{
     record::HealthStatus,
 };
 use dotmac_runtime::{
+    causes,
     clock::Clock,
     entropy::Entropy,
     quic,
@@ -152,11 +153,11 @@ impl Link {
         let connected =
             quic::connect(&self.parts.endpoint, &config, address, CONNECT_PATIENCE).await;
         match connected {
-            Err(error) => full_text(&error),
+            Err(error) => causes::in_full(&error),
             Ok(connection) => {
                 let end = session::run(self, &connection).await;
                 connection.close(0_u32.into(), b"the agent left");
-                full_text(&end)
+                causes::in_full(&end)
             }
         }
     }
@@ -168,12 +169,12 @@ impl Link {
         let follow = |documents: &[_]| intake.follow(documents).map(|_| intake.pinned());
         let recovered = enrolment.recover(address, &before, follow).await;
         match recovered {
-            Err(error) => full_text(&error),
+            Err(error) => causes::in_full(&error),
             Ok(certificate) => {
                 tracing::info!(agent = %certificate.agent, "the certificate was recovered");
                 match self.replace(certificate) {
                     Ok(()) => "recovered".to_owned(),
-                    Err(error) => full_text(&error),
+                    Err(error) => causes::in_full(&error),
                 }
             }
         }
@@ -234,7 +235,7 @@ pub async fn join(
                 return Ok(certificate);
             }
             Err(error) if error.can_be_repeated() => {
-                tracing::warn!(address, error = full_text(&error), "not enrolled yet");
+                tracing::warn!(address, error = causes::in_full(&error), "not enrolled yet");
             }
             Err(error) => return Err(error),
         }
@@ -247,14 +248,4 @@ fn identity_of(certificate: &Certificate) -> Identity {
         chain: certificate.chain.clone(),
         key: certificate.key.clone(),
     }
-}
-
-pub(crate) fn full_text(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

@@ -1,23 +1,30 @@
-//! From sealed waves to signed intents: each controller checks a wave on its own replica, signs it, tells its peers,
-//! and collects their signatures. Signatures live outside the log and can be collected again at any time.
+//! From what is sealed to what is signed, waves and clocks alike: each controller checks it on its own replica, signs it,
+//! tells its peers, and collects their signatures. These live outside the log and can be collected again at any time.
 
 use std::{sync::Arc, time::Duration};
 
-use dotmac_domain::signer;
-use dotmac_protocol::{keys::Signature, wave::WAVE_DOMAIN};
-use dotmac_runtime::supervise;
+use dotmac_domain::{State, clock, signer};
+use dotmac_protocol::{
+    keys::{PublicKey, Signature},
+    time::Timestamp,
+};
+use dotmac_runtime::{causes, supervise};
 
+use self::signable::{Signable, subjects};
 use crate::{
     node::Node,
-    peers::{PeerAnswer, PeerCall},
+    peers::{PeerAnswer, PeerCall, Subject},
 };
 
 mod attest;
 mod book;
+mod clocks;
 mod intents;
+mod signable;
 
 pub use attest::{handle_call, status};
 pub use book::SignatureBook;
+pub use clocks::{ClockBoard, ClockProofs};
 pub use intents::{Outgoing, outgoing};
 
 /// How long a peer may take to note or to list signatures.
@@ -29,8 +36,9 @@ const COLLECT_EVERY: Duration = Duration::from_millis(500);
 pub async fn run(node: Arc<Node>) {
     let mut applied = node.log.applied();
     let mut collect = tokio::time::interval(COLLECT_EVERY);
+    let mut clock_signed = 0;
     loop {
-        sign_new_waves(&node);
+        sign_new(&node, &mut clock_signed);
         tokio::select! {
             changed = applied.changed() => if changed.is_err() { return },
             _ = collect.tick() => collect_missing(&node).await,
@@ -38,70 +46,80 @@ pub async fn run(node: Arc<Node>) {
     }
 }
 
-/// Signs every wave of this node's State that it may sign and has not signed.
-fn sign_new_waves(node: &Arc<Node>) {
+/// Signs everything of this node's State that it may sign and has not signed.
+fn sign_new(node: &Arc<Node>, clock_signed: &mut u64) {
     let state = node.state();
     node.book.keep_only(&state);
-    for number in state.waves.keys().copied() {
-        if node.book.is_settled(number, node) {
+    let own = PublicKey::of(&node.signing_key).id();
+    for subject in subjects(&state) {
+        let Some(signable) = Signable::find(&state, subject).filter(|one| one.is_for(own)) else {
+            continue;
+        };
+        if node.book.is_settled(subject, own) {
             continue;
         }
         let now = node.clock.now();
-        match signer::check(&state, number, now) {
-            Ok(header) => {
-                let signature = Signature::make(&node.signing_key, WAVE_DOMAIN, header);
-                node.book.insert(number, signature.clone(), now);
-                tell_peers(node, number, &signature);
+        match check(&state, subject, *clock_signed, now) {
+            Ok(bytes) => {
+                if let Subject::Clock(number) = subject {
+                    *clock_signed = number;
+                }
+                let signature = Signature::make(&node.signing_key, signable.domain, bytes);
+                node.book.insert(subject, signature.clone(), now);
+                tell_peers(node, subject, &signature);
             }
-            Err(refusal) => {
-                let reason = error_chain(&refusal);
-                if node.book.refuse(number, reason.clone()) {
-                    tracing::warn!(wave = number, reason, "wave not signed");
+            Err(reason) => {
+                if node.book.refuse(subject, reason.clone()) {
+                    tracing::warn!(%subject, reason, "not signed");
                 }
             }
         }
     }
 }
 
-fn tell_peers(node: &Arc<Node>, wave: u64, signature: &Signature) {
+/// The bytes that this controller may sign, or why it does not.
+fn check(
+    state: &State,
+    subject: Subject,
+    clock_signed: u64,
+    now: Timestamp,
+) -> Result<&[u8], String> {
+    match subject {
+        Subject::Wave(number) => {
+            signer::check(state, number, now).map_err(|refusal| causes::in_full(&refusal))
+        }
+        Subject::Clock(number) => clock::check(state, number, clock_signed, now)
+            .map_err(|refusal| causes::in_full(&refusal)),
+    }
+}
+
+fn tell_peers(node: &Arc<Node>, subject: Subject, signature: &Signature) {
     for peer in node.peers() {
         let (node, signature) = (Arc::clone(node), signature.clone());
         supervise::spawn("countersign", async move {
             // A lost signature is collected again by whoever misses it.
-            let call = PeerCall::Countersign { wave, signature };
+            let call = PeerCall::Countersign { subject, signature };
             if let Err(error) = node.log.call(peer, call, PEER_DEADLINE).await {
-                tracing::debug!(%peer, wave, %error, "signature not delivered");
+                tracing::debug!(%peer, %subject, %error, "signature not delivered");
             }
         });
     }
 }
 
-/// Asks peers for the signatures that waves of this node still lack.
+/// Asks peers for the signatures that are still lacking here.
 async fn collect_missing(node: &Arc<Node>) {
     let state = node.state();
-    let threshold = node.threshold();
-    for wave in node.book.lacking(&state, threshold) {
+    for subject in node.book.lacking(&state) {
         for peer in node.peers() {
             let answer = node
                 .log
-                .call(peer, PeerCall::Signatures { wave }, PEER_DEADLINE)
+                .call(peer, PeerCall::Signatures { subject }, PEER_DEADLINE)
                 .await;
             if let Ok(PeerAnswer::Signatures(signatures)) = answer {
                 for (signature, at) in signatures {
-                    node.book.accept(&state, wave, signature, at);
+                    node.book.accept(&state, subject, signature, at);
                 }
             }
         }
     }
-}
-
-/// An error and its causes as one line.
-fn error_chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    text
 }

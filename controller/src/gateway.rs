@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use dotmac_protocol::ids::AgentId;
 use dotmac_runtime::{
+    causes,
     pki::{Issuer, PeerName},
     tls::{self, PeerError},
 };
@@ -82,11 +83,11 @@ impl Gateway {
         match self.session(&connection).await {
             Ok(()) => {}
             Err(error @ (SessionError::NotAdmitted(_) | SessionError::Hello)) => {
-                tracing::warn!(%remote, error = %chain(&error), "agent refused");
+                tracing::warn!(%remote, error = %causes::in_full(&error), "agent refused");
                 connection.close(CLOSE_REFUSED.into(), error.to_string().as_bytes());
             }
             Err(error) => {
-                tracing::info!(%remote, error = %chain(&error), "agent's session ended");
+                tracing::info!(%remote, error = %causes::in_full(&error), "agent's session ended");
                 connection.close(CLOSE_AGAIN.into(), b"the session ended");
             }
         }
@@ -102,7 +103,9 @@ impl Gateway {
         let served = tokio::time::timeout(4 * STEP_DEADLINE, self.enrol(&connection)).await;
         match served {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::info!(%remote, error = %chain(&error), "enrolment ended"),
+            Ok(Err(error)) => {
+                tracing::info!(%remote, error = %causes::in_full(&error), "enrolment ended")
+            }
             Err(_) => connection.close(CLOSE_AGAIN.into(), b"the enrolment took too long"),
         }
     }
@@ -140,14 +143,4 @@ pub async fn run_revocation(node: Arc<Node>) {
     while applied.changed().await.is_ok() {
         node.registry.end_outdated(&node.state(), node.card.node);
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    text
 }

@@ -23,7 +23,7 @@ use futures::{StreamExt as _, stream::FuturesUnordered};
 use thiserror::Error;
 
 use crate::{
-    dispatch::SignatureBook,
+    dispatch::{ClockBoard, SignatureBook},
     gateway::Registry,
     log::{Log, LogError},
     peers::{PeerAnswer, PeerCall},
@@ -48,8 +48,10 @@ pub struct Node {
     pub entropy: Entropy,
     /// The replicated log.
     pub log: Arc<dyn Log>,
-    /// Signatures under waves.
+    /// Signatures under waves and clocks.
     pub book: SignatureBook,
+    /// The newest signed clock.
+    pub clocks: ClockBoard,
     /// Agents connected to this controller.
     pub registry: Registry,
     pub(crate) signing_key: SigningKey,
@@ -160,6 +162,7 @@ impl Node {
             entropy,
             log,
             book,
+            clocks: ClockBoard::default(),
             registry,
             signing_key,
         }

@@ -1,5 +1,7 @@
 //! What controllers ask each other besides Raft: to vouch for a request, for signatures, for whom they hear.
 
+use std::fmt;
+
 use dotmac_domain::Envelope;
 use dotmac_protocol::{
     codec::Format,
@@ -22,17 +24,17 @@ pub enum PeerCall {
         /// When the attestation is to end.
         expires_at: Timestamp,
     },
-    /// Here is my signature under a wave.
+    /// Here is my signature.
     Countersign {
-        /// The wave.
-        wave: u64,
+        /// Under what.
+        subject: Subject,
         /// The signature.
         signature: Signature,
     },
-    /// Which signatures under this wave do you have?
+    /// Which signatures under this do you have?
     Signatures {
-        /// The wave.
-        wave: u64,
+        /// Under what.
+        subject: Subject,
     },
     /// These agents are connected to me.
     Hear {
@@ -41,6 +43,24 @@ pub enum PeerCall {
     },
     /// How are you?
     Status,
+}
+
+/// What controllers sign together, outside the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Subject {
+    /// The wave of this number.
+    Wave(u64),
+    /// The clock of this number.
+    Clock(u64),
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Wave(number) => write!(formatter, "wave {number}"),
+            Self::Clock(number) => write!(formatter, "clock {number}"),
+        }
+    }
 }
 
 /// An agent with a live session.
@@ -60,8 +80,8 @@ impl Format for PeerCall {
     const BYTES_MAX: usize = 2 * 1024 * 1024;
 }
 
-impl std::fmt::Debug for PeerCall {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for PeerCall {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             Self::Attest { .. } => "Attest",
             Self::Countersign { .. } => "Countersign",
@@ -77,7 +97,7 @@ impl std::fmt::Debug for PeerCall {
 pub enum PeerAnswer {
     /// Its attestation.
     Attested(Signature),
-    /// Signatures under the wave, and when each was made by its signer's clock.
+    /// Signatures under the subject, and when each was made by its signer's clock.
     Signatures(Vec<(Signature, Timestamp)>),
     /// Done; nothing to say.
     Noted,
@@ -110,7 +130,7 @@ pub struct NodeStatus {
     pub now: Timestamp,
     /// Agents connected to it.
     pub agents: u32,
-    /// Waves it refused to sign lately, with the reason.
+    /// What it refused to sign lately, with the reason.
     pub refusals: Vec<String>,
 }
 

@@ -37,7 +37,7 @@ use dotmac_domain::{
     audit::{Fact, Stream},
 };
 use dotmac_protocol::ids::NodeId;
-use dotmac_runtime::{disk::SharedDisk, entropy::Entropy, supervise};
+use dotmac_runtime::{causes, disk::SharedDisk, entropy::Entropy, supervise};
 use futures::future::BoxFuture;
 use openraft::error::{InitializeError, RaftError};
 use quinn::{ClientConfig, Connection, Endpoint};
@@ -65,7 +65,7 @@ use read::Reader;
 use rpc::{PeerReply, PeerRequest, Refusal};
 use server::{PeerServer, Shared};
 use state_machine::{StateMachine, View};
-use types::{Raft, error_chain};
+use types::Raft;
 
 /// The replicated log on one controller.
 pub struct RaftLog {
@@ -115,10 +115,10 @@ impl RaftLog {
         let settings = Arc::new(settings(&config)?);
         let raft = Raft::new(config.node.0, settings, network, stores.log, stores.machine)
             .await
-            .map_err(|error| StartError::Raft(error_chain(&error)))?;
+            .map_err(|error| StartError::Raft(causes::in_full(&error)))?;
         match raft.initialize(nodes).await {
             Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
-            Err(error) => return Err(StartError::Raft(error_chain(&error))),
+            Err(error) => return Err(StartError::Raft(causes::in_full(&error))),
         }
         let node = config.node.0;
         let (batcher, proposing) =
@@ -266,14 +266,14 @@ impl Log for RaftLog {
                 Ok(PeerReply::Refused(refusal)) => Err(log_error(refusal, deadline)),
                 Ok(_) => Err(refused("an answer to another question".into())),
                 Err(AskError::Late { .. }) => Err(LogError::TimedOut(deadline)),
-                Err(error) => Err(LogError::Unavailable(error_chain(&error))),
+                Err(error) => Err(LogError::Unavailable(causes::in_full(&error))),
             }
         })
     }
 
     fn facts(&self, stream: &Stream, after: u64, limit: usize) -> Result<Vec<Fact>, LogError> {
         let facts = self.ledger.read(stream, after, limit);
-        facts.map_err(|error| LogError::Storage(error_chain(&error)))
+        facts.map_err(|error| LogError::Storage(causes::in_full(&error)))
     }
 }
 
@@ -339,8 +339,8 @@ async fn watch_raft(
             changed
         });
         if let Err(error) = running {
-            tracing::error!(error = error_chain(&error), "raft stopped");
-            stopped.send_replace(Some(error_chain(&error)));
+            tracing::error!(error = causes::in_full(&error), "raft stopped");
+            stopped.send_replace(Some(causes::in_full(&error)));
             return;
         }
         if metrics.changed().await.is_err() {

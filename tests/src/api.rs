@@ -39,15 +39,27 @@ impl Api {
     /// # Errors
     /// When HTTP cannot be spoken at all.
     pub fn new(port_base: u16, token: Option<String>) -> Result<Self> {
-        let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build()?;
-        let servers = (0..3).map(|node| format!("http://127.0.0.1:{}", port_base + node)).collect();
-        Ok(Self { http, servers, token })
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .timeout(PATIENCE)
+            .build()?;
+        let servers = (0..3)
+            .map(|node| format!("http://127.0.0.1:{}", port_base + node))
+            .collect();
+        Ok(Self {
+            http,
+            servers,
+            token,
+        })
     }
 
     /// The same client with another token.
     #[must_use]
     pub fn with_token(&self, token: Option<String>) -> Self {
-        Self { token, ..self.clone() }
+        Self {
+            token,
+            ..self.clone()
+        }
     }
 
     /// The same client, of one controller only (1, 2 or 3).
@@ -59,8 +71,14 @@ impl Api {
     /// The same client, of these controllers only.
     #[must_use]
     pub fn of_nodes(&self, nodes: &[usize]) -> Self {
-        let servers = nodes.iter().map(|node| self.servers[node - 1].clone()).collect();
-        Self { servers, ..self.clone() }
+        let servers = nodes
+            .iter()
+            .map(|node| self.servers[node - 1].clone())
+            .collect();
+        Self {
+            servers,
+            ..self.clone()
+        }
     }
 
     /// Asks the first controller that answers at all. A change with a `key` may be asked again.
@@ -149,7 +167,9 @@ impl Api {
         let mut page = self.get(path).await?;
         loop {
             items.extend(page["items"].as_array().cloned().unwrap_or_default());
-            let Some(cursor) = cursor_of(&page) else { return Ok(items) };
+            let Some(cursor) = cursor_of(&page) else {
+                return Ok(items);
+            };
             let joint = if path.contains('?') { '&' } else { '?' };
             page = self.get(&format!("{path}{joint}{place}={cursor}")).await?;
         }
@@ -161,7 +181,10 @@ impl Api {
 /// # Errors
 /// When it does not answer in time, or with an error.
 pub async fn fetch(url: &str) -> Result<reqwest::Response> {
-    let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build()?;
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .timeout(PATIENCE)
+        .build()?;
     Ok(client.get(url).send().await?.error_for_status()?)
 }
 
@@ -178,11 +201,17 @@ impl Answer {
         let status = response.status().as_u16();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let headers = response.headers().iter();
-        let headers =
-            headers.map(|(name, value)| (name.as_str().to_owned(), text(value.as_bytes()))).collect();
+        let headers = headers
+            .map(|(name, value)| (name.as_str().to_owned(), text(value.as_bytes())))
+            .collect();
         let bytes = response.bytes().await.with_context(|| asked.clone())?;
         let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-        Ok(Self { status, headers, body, asked })
+        Ok(Self {
+            status,
+            headers,
+            body,
+            asked,
+        })
     }
 
     /// The body, if the status is this one.

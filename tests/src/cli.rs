@@ -39,7 +39,12 @@ impl Ran {
         if self.code == code {
             return Ok(self);
         }
-        let Self { command, code: found, out, err } = self;
+        let Self {
+            command,
+            code: found,
+            out,
+            err,
+        } = self;
         bail!("`{command}` ended with {found}, not {code}\n{out}{err}")
     }
 
@@ -60,8 +65,17 @@ impl Ran {
 pub async fn run(program: &Path, arguments: &[&str], variables: &[(&str, String)]) -> Result<Ran> {
     let command = format!("{} {}", program.display(), arguments.join(" "));
     let mut prepared = Command::new(program);
-    prepared.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
-    for name in ["DOTMAC_HOME", "DOTMAC_SERVER", "DOTMAC_TOKEN", "DOTMAC_TOKEN_FILE", "DOTMAC_PORT_BASE"] {
+    prepared
+        .args(arguments)
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    for name in [
+        "DOTMAC_HOME",
+        "DOTMAC_SERVER",
+        "DOTMAC_TOKEN",
+        "DOTMAC_TOKEN_FILE",
+        "DOTMAC_PORT_BASE",
+    ] {
         prepared.env_remove(name);
     }
     prepared.envs(variables.iter().map(|(name, value)| (name, value)));

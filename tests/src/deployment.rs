@@ -27,7 +27,9 @@ pub fn id(deployment: &Value) -> Result<String> {
 /// # Errors
 /// When it is not exactly one, or does not run.
 pub fn process(deployment: &Value) -> Result<ProcessIdentity> {
-    let components = deployment["components"].as_array().context("it shows no components")?;
+    let components = deployment["components"]
+        .as_array()
+        .context("it shows no components")?;
     let pids: Vec<u64> = components
         .iter()
         .flat_map(|component| component["pids"].as_array().into_iter().flatten())
@@ -43,13 +45,17 @@ pub fn process(deployment: &Value) -> Result<ProcessIdentity> {
 /// When it has none.
 pub fn address(deployment: &Value) -> Result<String> {
     let address = deployment["components"][0]["address"].as_str();
-    Ok(address.with_context(|| format!("it shows no address: {deployment}"))?.to_owned())
+    Ok(address
+        .with_context(|| format!("it shows no address: {deployment}"))?
+        .to_owned())
 }
 
 /// How often its component was restarted.
 #[must_use]
 pub fn restarts(deployment: &Value) -> u64 {
-    deployment["components"][0]["restarts"].as_u64().unwrap_or_default()
+    deployment["components"][0]["restarts"]
+        .as_u64()
+        .unwrap_or_default()
 }
 
 /// The stations of its order, in order.

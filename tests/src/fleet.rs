@@ -1,5 +1,6 @@
 //! One fleet of `make up` in a home of its own: three controllers, five agents, real processes. It is gone, with every
 //! process and its home, when it is dropped.
+//! Longer than 400 lines: it is the one place through which stories reach a fleet.
 
 use std::{
     fs,
@@ -25,8 +26,13 @@ use crate::{
 /// The controllers' names.
 pub const CONTROLLERS: [&str; 3] = ["controller-1", "controller-2", "controller-3"];
 /// The agents' names, which are their regions, too.
-pub const AGENTS: [&str; 5] =
-    ["aws-eu-west-1", "azure-westeurope", "gcp-europe-west1", "do-fra1", "byov-lagos"];
+pub const AGENTS: [&str; 5] = [
+    "aws-eu-west-1",
+    "azure-westeurope",
+    "gcp-europe-west1",
+    "do-fra1",
+    "byov-lagos",
+];
 
 /// How long a deployment may take to become active when that is not what is measured.
 pub const ACTIVE_WITHIN: Duration = Duration::from_secs(30);
@@ -60,11 +66,18 @@ impl Fleet {
     /// # Errors
     /// When there is no place or no range of ports for it.
     pub fn prepare(name: &str) -> Result<Self> {
-        let temp = tempfile::Builder::new().prefix(&format!("{name}-")).tempdir_in(programs::homes()?)?;
+        let temp = tempfile::Builder::new()
+            .prefix(&format!("{name}-"))
+            .tempdir_in(programs::homes()?)?;
         let home = temp.path().canonicalize()?;
         programs::install(&home)?;
         let ports = ports::reserve()?;
-        Ok(Self { home, temp: Some(temp), ports, is_kept: AtomicBool::new(false) })
+        Ok(Self {
+            home,
+            temp: Some(temp),
+            ports,
+            is_kept: AtomicBool::new(false),
+        })
     }
 
     /// A running fleet.
@@ -144,7 +157,10 @@ impl Fleet {
     /// # Errors
     /// When it fails or writes something else.
     pub async fn dotmac_json(&self, arguments: &[&str]) -> Result<Value> {
-        self.dotmac(&[arguments, &["-o", "json"]].concat()).await?.ok()?.json()
+        self.dotmac(&[arguments, &["-o", "json"]].concat())
+            .await?
+            .ok()?
+            .json()
     }
 
     /// Everything of it that runs, instances too.
@@ -172,9 +188,11 @@ impl Fleet {
     pub async fn kill(&self, name: &str) -> Result<ProcessIdentity> {
         let process = self.process(name)?;
         process.send_signal(Signal::KILL)?;
-        until("the killed process is gone", Duration::from_secs(5), async || {
-            Ok((!process.is_alive()).then_some(()))
-        })
+        until(
+            "the killed process is gone",
+            Duration::from_secs(5),
+            async || Ok((!process.is_alive()).then_some(())),
+        )
         .await?;
         Ok(process)
     }
@@ -203,10 +221,14 @@ impl Fleet {
     /// # Errors
     /// When there is none in time.
     pub async fn back(&self, name: &str, before: &ProcessIdentity) -> Result<ProcessIdentity> {
-        until(&format!("{name} is back"), Duration::from_secs(20), async || {
-            let now = self.process(name)?;
-            Ok((now != *before).then_some(now))
-        })
+        until(
+            &format!("{name} is back"),
+            Duration::from_secs(20),
+            async || {
+                let now = self.process(name)?;
+                Ok((now != *before).then_some(now))
+            },
+        )
         .await
     }
 
@@ -218,7 +240,9 @@ impl Fleet {
         let api = self.api()?;
         let node = until("a controller leads", LEADER_WITHIN, async || {
             let status = api.get("/api/v1/cluster/status").await?;
-            let leader = status["leader"].as_u64().and_then(|node| usize::try_from(node).ok());
+            let leader = status["leader"]
+                .as_u64()
+                .and_then(|node| usize::try_from(node).ok());
             Ok(leader.filter(|node| (1..=3).contains(node)))
         })
         .await?;
@@ -234,8 +258,14 @@ impl Fleet {
         until("three controllers agree", LEADER_WITHIN, async || {
             let status = api.get("/api/v1/cluster/status").await?;
             let nodes = status["nodes"].as_array().context("no nodes")?;
-            let leads = nodes.iter().filter(|node| node["state"] == "leader").count();
-            let follows = nodes.iter().filter(|node| node["state"] == "follower").count();
+            let leads = nodes
+                .iter()
+                .filter(|node| node["state"] == "leader")
+                .count();
+            let follows = nodes
+                .iter()
+                .filter(|node| node["state"] == "follower")
+                .count();
             Ok(((leads, follows) == (1, 2)).then_some(()))
         })
         .await
@@ -247,11 +277,18 @@ impl Fleet {
     /// When one is not in time.
     pub async fn agents_connected(&self) -> Result<()> {
         let api = self.api()?;
-        until("five agents are connected", Duration::from_secs(30), async || {
-            let agents = api.list("/api/v1/agents", "cursor").await?;
-            let connected = agents.iter().filter(|agent| agent["status"] == "connected").count();
-            Ok((connected == AGENTS.len()).then_some(()))
-        })
+        until(
+            "five agents are connected",
+            Duration::from_secs(30),
+            async || {
+                let agents = api.list("/api/v1/agents", "cursor").await?;
+                let connected = agents
+                    .iter()
+                    .filter(|agent| agent["status"] == "connected")
+                    .count();
+                Ok((connected == AGENTS.len()).then_some(()))
+            },
+        )
         .await
     }
 
@@ -301,7 +338,10 @@ impl Fleet {
             if shown["status"] == status {
                 return Ok(Some(shown));
             }
-            let (found, why) = (deployment::text(&shown, "status"), deployment::waiting(&shown));
+            let (found, why) = (
+                deployment::text(&shown, "status"),
+                deployment::waiting(&shown),
+            );
             bail!("it is {found}: {why}")
         })
         .await
@@ -324,9 +364,11 @@ impl Fleet {
         let order = json!({"mode": "crash", "exit_code": exit_code});
         // It ends instead of answering.
         let _ = self.control(id, &order).await;
-        until("the instance has ended", Duration::from_secs(5), async || {
-            Ok((!process.is_alive()).then_some(()))
-        })
+        until(
+            "the instance has ended",
+            Duration::from_secs(5),
+            async || Ok((!process.is_alive()).then_some(())),
+        )
         .await?;
         Ok(process)
     }
@@ -336,20 +378,32 @@ impl Fleet {
     /// # Errors
     /// When it cannot be read.
     pub async fn story(&self, tenant: &str) -> Result<Vec<Value>> {
-        self.api()?.list(&format!("/api/v1/audit?tenant={tenant}&limit=200"), "after").await
+        self.api()?
+            .list(&format!("/api/v1/audit?tenant={tenant}&limit=200"), "after")
+            .await
     }
 
     /// Waits until a tenant's story has an action whose detail holds `words`.
     ///
     /// # Errors
     /// When it has not in time.
-    pub async fn until_told(&self, tenant: &str, action: &str, words: &str, within: Duration) -> Result<Value> {
-        until(&format!("the story of {tenant} tells {action} {words:?}"), within, async || {
-            let story = self.story(tenant).await?;
-            Ok(story.into_iter().find(|record| {
-                record["action"] == action && deployment::text(record, "detail").contains(words)
-            }))
-        })
+    pub async fn until_told(
+        &self,
+        tenant: &str,
+        action: &str,
+        words: &str,
+        within: Duration,
+    ) -> Result<Value> {
+        until(
+            &format!("the story of {tenant} tells {action} {words:?}"),
+            within,
+            async || {
+                let story = self.story(tenant).await?;
+                Ok(story.into_iter().find(|record| {
+                    record["action"] == action && deployment::text(record, "detail").contains(words)
+                }))
+            },
+        )
         .await
     }
 
@@ -359,7 +413,10 @@ impl Fleet {
     /// When it is not accepted.
     pub async fn delete(&self, id: &str) -> Result<Value> {
         let path = format!("{DEPLOYMENTS}/{id}");
-        self.api()?.ask(Method::DELETE, &path, None, None).await?.ok(202)
+        self.api()?
+            .ask(Method::DELETE, &path, None, None)
+            .await?
+            .ok(202)
     }
 
     /// Leaves home and logs on the disk, for whoever looks into a failure; `true` the first time.
@@ -371,7 +428,11 @@ impl Fleet {
     #[must_use]
     pub fn tails(&self) -> String {
         let names = CONTROLLERS.iter().chain(&AGENTS).chain(&["supervisor"]);
-        let mut text = format!("home: {} (port base {})\n", self.home.display(), self.ports.base);
+        let mut text = format!(
+            "home: {} (port base {})\n",
+            self.home.display(),
+            self.ports.base
+        );
         for name in names {
             for log in ["controller.log", "agent.log", "supervisor.log", "crash.log"] {
                 let path = self.home.join(name).join(log);
@@ -398,7 +459,10 @@ impl Fleet {
 /// # Errors
 /// When it does not answer; one that is told to crash does not.
 pub async fn control(address: &str, order: &Value) -> Result<Value> {
-    let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10)).build()?;
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .timeout(Duration::from_secs(10))
+        .build()?;
     let request = client.post(format!("http://{address}/control")).json(order);
     Ok(request.send().await?.error_for_status()?.json().await?)
 }
@@ -416,7 +480,10 @@ impl Drop for Fleet {
                 let _ = process.identity.send_signal(Signal::KILL);
             }
             let is_clean = left.is_empty();
-            assert!(is_clean || std::thread::panicking(), "`down` left {left:?}: {down:?}");
+            assert!(
+                is_clean || std::thread::panicking(),
+                "`down` left {left:?}: {down:?}"
+            );
         }
         if self.is_kept.load(Ordering::Relaxed)
             && let Some(temp) = self.temp.take()

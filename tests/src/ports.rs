@@ -35,10 +35,12 @@ pub fn reserve() -> Result<Reserved> {
 
 fn take(base: u16) -> Option<Reserved> {
     let mark = TcpListener::bind((Ipv4Addr::LOCALHOST, base + MARK)).ok()?;
-    let is_free = (base..base + SPAN).filter(|port| *port != base + MARK).all(|port| {
-        TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
-            && UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
-    });
+    let is_free = (base..base + SPAN)
+        .filter(|port| *port != base + MARK)
+        .all(|port| {
+            TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
+                && UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
+        });
     is_free.then_some(Reserved { base, _mark: mark })
 }
 

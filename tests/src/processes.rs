@@ -28,9 +28,10 @@ pub fn below(home: &Path) -> Vec<Process> {
         .filter_map(|pid| {
             let place = PathBuf::from(format!("/proc/{pid}"));
             let arguments = fs::read(place.join("cmdline")).unwrap_or_default();
-            let links = ["exe", "cwd"].map(|name| fs::read_link(place.join(name)).unwrap_or_default());
-            let is_ours = contains(&arguments, needle)
-                || links.iter().any(|link| link.starts_with(home));
+            let links =
+                ["exe", "cwd"].map(|name| fs::read_link(place.join(name)).unwrap_or_default());
+            let is_ours =
+                contains(&arguments, needle) || links.iter().any(|link| link.starts_with(home));
             let identity = is_ours.then(|| ProcessIdentity::of(pid))??;
             let command = String::from_utf8_lossy(&arguments).replace('\0', " ");
             Some(Process { identity, command })

@@ -123,7 +123,10 @@ pub fn main(groups: Vec<Group>) -> ExitCode {
         failures: Mutex::default(),
         passed: Mutex::default(),
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
     let Ok(runtime) = runtime else {
         say("the runtime cannot start");
         return ExitCode::FAILURE;
@@ -138,8 +141,13 @@ pub fn main(groups: Vec<Group>) -> ExitCode {
 
 impl Stage {
     async fn group(&self, group: Group) {
-        let Ok(_turn) = self.turns.acquire().await else { return };
-        let needs_fleet = group.stories.iter().any(|story| matches!(story.run, Run::Fleet(_)));
+        let Ok(_turn) = self.turns.acquire().await else {
+            return;
+        };
+        let needs_fleet = group
+            .stories
+            .iter()
+            .any(|story| matches!(story.run, Run::Fleet(_)));
         let fleet = if needs_fleet {
             match Fleet::start(group.name).await {
                 Ok(fleet) => Some(Arc::new(fleet)),
@@ -156,8 +164,16 @@ impl Stage {
         }
         let Some(fleet) = fleet else { return };
         let started = Instant::now();
-        let down = fleet.down().await.map_err(|error| error.context(fleet.tails()));
-        self.note(group.name, "down_leaves_no_process", started.elapsed(), down);
+        let down = fleet
+            .down()
+            .await
+            .map_err(|error| error.context(fleet.tails()));
+        self.note(
+            group.name,
+            "down_leaves_no_process",
+            started.elapsed(),
+            down,
+        );
     }
 
     async fn story(&self, group: &str, story: &Story, fleet: Option<Arc<Fleet>>) {
@@ -181,7 +197,11 @@ impl Stage {
         let result = result.map_err(|error| {
             let Some(fleet) = &fleet else { return error };
             // The logs once a fleet, when they are fresh.
-            let tails = if fleet.keep() { fleet.tails() } else { String::new() };
+            let tails = if fleet.keep() {
+                fleet.tails()
+            } else {
+                String::new()
+            };
             anyhow!("{error:#}\n{tails}")
         });
         self.note(group, story.name, started.elapsed(), result);
@@ -199,14 +219,23 @@ impl Stage {
             Err(error) => {
                 say(&format!("test {name} ... FAILED ({seconds:.1} s)"));
                 let failure = (name, format!("{error:#}"));
-                self.failures.lock().unwrap_or_else(PoisonError::into_inner).push(failure);
+                self.failures
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push(failure);
             }
         }
     }
 
     fn sum_up(self, took: Duration) -> ExitCode {
-        let failures = self.failures.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let passed = self.passed.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let failures = self
+            .failures
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
+        let passed = self
+            .passed
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
         for (name, failure) in &failures {
             say(&format!("\n---- {name} ----\n{failure}"));
         }
@@ -216,7 +245,11 @@ impl Stage {
             "\ntest result: {word}. {passed} passed; {} failed; finished in {seconds:.1} s\n",
             failures.len()
         ));
-        if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        if failures.is_empty() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -239,11 +272,20 @@ impl Arguments {
 
     fn select(&self, groups: Vec<Group>) -> Vec<Group> {
         let wanted = |name: &str| {
-            let fits = |filter: &String| if self.is_exact { name == filter } else { name.contains(filter) };
-            (self.filters.is_empty() || self.filters.iter().any(fits)) && !self.skipped.iter().any(fits)
+            let fits = |filter: &String| {
+                if self.is_exact {
+                    name == filter
+                } else {
+                    name.contains(filter)
+                }
+            };
+            (self.filters.is_empty() || self.filters.iter().any(fits))
+                && !self.skipped.iter().any(fits)
         };
         let groups = groups.into_iter().map(|mut group| {
-            group.stories.retain(|story| wanted(&format!("{}::{}", group.name, story.name)));
+            group
+                .stories
+                .retain(|story| wanted(&format!("{}::{}", group.name, story.name)));
             group
         });
         groups.filter(|group| !group.stories.is_empty()).collect()

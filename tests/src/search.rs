@@ -30,18 +30,26 @@ pub fn files_with(directory: &Path, needle: &[u8]) -> Result<(Vec<Found>, usize)
     let (mut found, mut read) = (Vec::new(), 0);
     let mut open = vec![directory.to_owned()];
     while let Some(directory) = open.pop() {
-        let Ok(entries) = fs::read_dir(&directory) else { continue };
+        let Ok(entries) = fs::read_dir(&directory) else {
+            continue;
+        };
         for entry in entries.flatten() {
             let path = entry.path();
-            let Ok(kind) = entry.file_type() else { continue };
+            let Ok(kind) = entry.file_type() else {
+                continue;
+            };
             if kind.is_dir() && entry.file_name() != "bin" {
                 open.push(path);
             } else if kind.is_file() {
                 // A file that was renamed away meanwhile is looked at under its new name.
-                let Ok(file) = File::open(&path) else { continue };
+                let Ok(file) = File::open(&path) else {
+                    continue;
+                };
                 read += 1;
                 let mode = file.metadata()?.permissions().mode() & 0o7777;
-                if holds(file, needle).with_context(|| format!("{} cannot be read", path.display()))? {
+                if holds(file, needle)
+                    .with_context(|| format!("{} cannot be read", path.display()))?
+                {
                     found.push(Found { path, mode });
                 }
             }
@@ -79,6 +87,11 @@ mod tests {
         std::fs::write(directory.path().join("file"), bytes).unwrap();
         let (found, read) = files_with(directory.path(), b"needle").unwrap();
         assert_eq!((found.len(), read), (1, 1));
-        assert!(files_with(directory.path(), b"needles").unwrap().0.is_empty());
+        assert!(
+            files_with(directory.path(), b"needles")
+                .unwrap()
+                .0
+                .is_empty()
+        );
     }
 }

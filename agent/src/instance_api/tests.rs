@@ -1,4 +1,5 @@
 //! The calls of the contract over real HTTP on the loopback.
+//! Longer than 400 lines: every call of the contract is asked of the same server, one claim after the other.
 
 use std::{
     collections::BTreeMap,

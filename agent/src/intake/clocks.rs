@@ -5,13 +5,11 @@ use dotmac_protocol::{
     digest::Digest,
     time::Timestamp,
 };
+use dotmac_runtime::causes;
 use tokio::sync::watch;
 
 use super::{Inner, Intake};
-use crate::{
-    link::full_text,
-    signed_clock::{Finding, HearError, Heard, Sight},
-};
+use crate::signed_clock::{Finding, HearError, Heard, Sight};
 
 /// What became of a signed clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,17 +56,22 @@ impl Intake {
                 tracing::warn!("a signed clock lies before the newest one: ignored");
                 ClockVerdict::Older
             }
-            Err(HearError::Unverified(ClockError::TrustVersion { held, found })) if found > held => {
+            Err(HearError::Unverified(ClockError::TrustVersion { held, found }))
+                if found > held =>
+            {
                 ClockVerdict::TrustBehind
             }
             Err(HearError::Unverified(error)) => {
                 if inner.is_first(Digest::of(&clock.body)) {
-                    self.audit("clock.unbelieved", &full_text(&error));
+                    self.audit("clock.unbelieved", &causes::in_full(&error));
                 }
                 ClockVerdict::Unbelieved
             }
             Err(error @ HearError::Disk { .. }) => {
-                tracing::error!(error = full_text(&error), "a signed clock does not count");
+                tracing::error!(
+                    error = causes::in_full(&error),
+                    "a signed clock does not count"
+                );
                 ClockVerdict::NotNow
             }
         }

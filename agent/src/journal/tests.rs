@@ -152,9 +152,11 @@ fn a_clock_that_was_set_back_opens_no_window_again() {
         &[1, 3],
     );
     let clock = NOW.plus_millis(3_600_001);
-    assert!(journal
+    assert!(
+        journal
             .take(&late, &site.trust.current(), clock, Some(clock))
-            .is_ok());
+            .is_ok()
+    );
     let error = site
         .take(&mut site.journal(), &apply("demo", 1, 1))
         .unwrap_err();

@@ -1,11 +1,13 @@
 //! Enrolment and sessions over real QUIC on the loopback, against controllers that do what the test says.
+//! Longer than 400 lines: the claims about one link, which all need the same site.
 
 pub(crate) mod site;
 
 use dotmac_protocol::{
+    digest::Digest,
     frame::{
-        AgentFrame, Answer, ControllerFrame, Delivery, EnrolGreeting, EnrolReply, EnrolRequest,
-        Question, RECOVER_DOMAIN, Report, Welcome,
+        AgentFrame, Answer, ControllerFrame, EnrolGreeting, EnrolReply, EnrolRequest, Question,
+        RECOVER_DOMAIN, Report, Welcome,
     },
     ids::{NodeId, Sequence, TrustVersion},
     record::{ChainHead, Event, Outcome, Record},
@@ -23,7 +25,7 @@ use quinn::Connection;
 use self::site::{Agent, Cluster, Controller, HOUR_MS, Relay, soon};
 use super::enrol::EnrolError;
 use crate::{
-    fixture::{agent, apply, sign_trust, trust_root, unit},
+    fixture::{agent, apply, clock, sign_clock, sign_trust, trust_root, unit},
     trust::{TrustStore, TrustStoreError},
 };
 
@@ -172,14 +174,8 @@ async fn an_order_is_confirmed_by_a_record_that_is_resent_until_it_is_acknowledg
         (hello.agent, hello.outbox, hello.inventory.len()),
         (agent(), (0, 0), 0)
     );
-    let delivery = Delivery {
-        intent: apply("demo", 1, 1),
-        hops: vec![],
-    };
     for _ in 0..2 {
-        let mut stream = soon(session.connection.open_uni()).await.unwrap();
-        soon(write_frame(&mut stream, &delivery)).await.unwrap();
-        stream.finish().unwrap();
+        session.deliver(apply("demo", 1, 1)).await;
     }
     let first = session.report().await;
     assert_eq!(first.records.len(), 1);
@@ -224,6 +220,48 @@ async fn an_order_is_confirmed_by_a_record_that_is_resent_until_it_is_acknowledg
         .unwrap();
     let next = session.report().await;
     assert_eq!((next.records.len(), event_of(&next, 0)), (1, event));
+}
+
+#[tokio::test]
+async fn law_3_an_order_waits_for_the_sessions_first_clock() {
+    let cluster = Cluster::new();
+    let (controller, site) = (cluster.controller(1), Agent::new(&cluster));
+    let _running = site.link(&cluster, &[&controller], HOUR_MS);
+    let (mut session, _) = controller.session_without_clock(&cluster, vec![]).await;
+    session.deliver(apply("demo", 1, 1)).await;
+    let newest = clock(1, cluster.clock.now());
+    session.tell(&ControllerFrame::Clock(newest)).await;
+    let report = session.report().await;
+    assert!(
+        matches!(event_of(&report, 0), Event::Receipt(receipt) if receipt.outcome == Outcome::Accepted)
+    );
+}
+
+#[tokio::test]
+async fn law_3_an_order_without_a_signed_clock_is_refused_and_taken_in_the_next_session() {
+    let cluster = Cluster::new();
+    let (controller, site) = (cluster.controller(1), Agent::new(&cluster));
+    let running = site.link(&cluster, &[&controller], HOUR_MS);
+    let (mut session, _) = controller.session_without_clock(&cluster, vec![]).await;
+    session.deliver(apply("demo", 1, 1)).await;
+    let report = session.report().await;
+    assert!(
+        matches!(event_of(&report, 0), Event::Receipt(receipt) if matches!(
+            &receipt.outcome, Outcome::Refused { reason } if reason.starts_with("no signed clock came")
+        ))
+    );
+    assert!(running.intake.desired().borrow().is_empty());
+    // One timestamp key alone tells no time; two do, and the order is asked for again by a new session.
+    let now = cluster.clock.now();
+    let lone = sign_clock(1, now, Digest::ZERO, &[1]);
+    session.tell(&ControllerFrame::Clock(lone)).await;
+    session.tell(&ControllerFrame::Clock(clock(1, now))).await;
+    soon(session.connection.closed()).await;
+    let (session, _) = controller.session(&cluster, vec![]).await;
+    session.deliver(apply("demo", 1, 1)).await;
+    let mut desired = running.intake.desired();
+    let taken = desired.wait_for(|desired| desired.contains_key(&unit("demo")));
+    soon(taken).await.unwrap();
 }
 
 #[tokio::test]

@@ -1,4 +1,5 @@
 //! One agent's hands on a temporary disk, with a recorder that tests can wait on.
+//! Longer than 400 lines: it is the one place through which those tests reach an agent.
 
 use std::{
     collections::BTreeMap,

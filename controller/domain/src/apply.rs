@@ -109,6 +109,8 @@ impl State {
                 self.require_visible(&envelope.actor, tenant.as_ref())?;
                 Ok(Accepted::Done)
             }
+            Command::SealClock => self.seal_clock(envelope, now),
+            Command::NoteInventory { behind } => self.note_inventory(envelope, behind, now),
         }
     }
 

@@ -6,8 +6,8 @@ use dotmac_protocol::{
     codec::Format,
     digest::Digest,
     ids::{
-        AgentId, ClusterId, DeploymentId, IncarnationId, NodeId, RegionId, ReleaseName,
-        ReleaseVersion, TenantId, TokenId, UnitId,
+        AgentId, ClusterId, DeploymentId, Generation, IncarnationId, NodeId, RegionId, ReleaseName,
+        ReleaseVersion, Sequence, TenantId, TokenId, UnitId,
     },
     keys::PublicKey,
     record::SignedRecord,
@@ -97,6 +97,24 @@ pub enum Command {
         /// For people.
         detail: String,
     },
+    /// Seals the time, and what every agent has to keep. Asked by a planner, every minute.
+    SealClock,
+    /// Notes that an agent holds less than it acknowledged once, so that the orders are sent again.
+    NoteInventory {
+        /// What it holds of the units concerned.
+        behind: Vec<Behind>,
+    },
+}
+
+/// What an agent really holds of one unit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Behind {
+    /// Which unit.
+    pub unit: UnitId,
+    /// The sequence that it holds; 0 for none.
+    pub sequence: Sequence,
+    /// The generation that it holds; 0 for none.
+    pub generation: Generation,
 }
 
 impl Format for Command {

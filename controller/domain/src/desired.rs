@@ -20,6 +20,7 @@ use crate::{
     tenancy::Status,
 };
 
+mod inventory;
 mod waiting;
 
 /// Stations of a journey at most; later ones are left out.

@@ -277,7 +277,8 @@ impl State {
         }
     }
 
-    /// The agent of a region for a new deployment: the one with the fewest units, then the first by name.
+    /// The agent of a region for a new deployment: a connected one before others, then the one with the fewest units,
+    /// then the first by name.
     #[must_use]
     pub fn place(&self, region: &RegionId) -> Option<AgentId> {
         let load = |id: &AgentId| {
@@ -285,10 +286,15 @@ impl State {
                 .filter(|(_, unit)| unit.verb == Verb::Apply)
                 .count()
         };
+        let distance = |presence: &Presence| match presence {
+            Presence::Connected { .. } => 0,
+            Presence::Unknown => 1,
+            Presence::Disconnected { .. } => 2,
+        };
         self.agents
             .iter()
             .filter(|(_, agent)| agent.region == *region)
-            .min_by_key(|(id, _)| (load(id), (*id).clone()))
+            .min_by_key(|(id, agent)| (distance(&agent.presence), load(id), (*id).clone()))
             .map(|(id, _)| id.clone())
     }
 

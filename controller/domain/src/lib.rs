@@ -3,7 +3,7 @@
 //! ```text
 //!   Envelope{at, actor, evidence, command} --State::apply--> Applied{reply, facts}
 //!   (State, now) --plan--> commands that carry on what takes more than one step
-//!   (State, wave, now) --signer::check--> may this controller sign it?
+//!   (State, wave, now) --signer::check--> may this controller sign it? (and for the clock: clock::check)
 //! ```
 //! It refuses clocks, randomness, files, sockets and unordered maps: the same log gives the same bytes on every
 //! node (law 6). A business "no" is a [`reply::Rejection`]; apply itself never fails.
@@ -11,6 +11,7 @@
 pub mod access;
 pub mod apply;
 pub mod audit;
+pub mod clock;
 pub mod command;
 pub mod desired;
 pub mod envelope;

@@ -26,6 +26,8 @@ pub fn plan(state: &State, now: Timestamp) -> Vec<Command> {
     let now = now.max(state.now);
     let mut commands = Vec::new();
     commands.extend(orders_to_seal(state, now));
+    let is_clock_due = state.clock_due().is_some_and(|due| due <= now);
+    commands.extend(is_clock_due.then_some(Command::SealClock));
     for (id, deployment) in &state.deployments {
         if commands.len() >= PLAN_COMMANDS_MAX {
             break;
@@ -80,5 +82,5 @@ pub fn next_due(state: &State) -> Option<Timestamp> {
         .filter(|unit| unit.acknowledged_generation < unit.generation)
         .filter_map(|unit| unit.wave.and_then(|number| state.waves.get(&number)))
         .map(|wave| wave.window.not_after);
-    removals.chain(windows).min()
+    removals.chain(windows).chain(state.clock_due()).min()
 }

@@ -160,6 +160,9 @@ pub fn prove(state: &State, agent_id: &AgentId, unit: &Unit) -> Result<(), SignR
         }
         Verb::Remove => return Err(wrong()),
     };
+    if unit.request != warrant.request {
+        return Err(wrong());
+    }
     let tenant = Some(&unit.tenant);
     check_warrant(state, trust, what, warrant, (action, tenant))?;
     let action = (Permission::ReleaseWrite, None);

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     access::Token,
     audit::Stream,
+    clock::SealedClock,
     command::Genesis,
     desired::{Unit, Wave},
     envelope::{Actor, Envelope},
@@ -79,6 +80,8 @@ pub struct State {
     pub answer_order: QueueSync<RequestId>,
     /// Tombstones ordered within the last hour: when, and whose.
     pub removals: Map<(Timestamp, DeploymentId), TenantId>,
+    /// The newest sealed clock.
+    pub clock: Option<SealedClock>,
 }
 
 /// The answer to one request.

@@ -11,7 +11,7 @@ use dotmac_protocol::{
     digest::Digest,
     ids::{ClusterId, RegionId, TokenId},
 };
-use dotmac_runtime::{clock::Clock, disk, entropy::Entropy};
+use dotmac_runtime::{causes, clock::Clock, disk, entropy::Entropy};
 use serde_json::Value;
 
 use super::{failure::Failure, find::Context, view};
@@ -169,13 +169,7 @@ impl Create {
 
 /// An error with its causes in one line.
 pub(crate) fn explain(error: &dyn std::error::Error) -> Failure {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(deeper) = cause {
-        line.push_str(&format!(": {deeper}"));
-        cause = deeper.source();
-    }
-    Failure::Failed(line)
+    Failure::Failed(causes::in_full(error))
 }
 
 /// What access tokens start with, so that secret scanners know them.

@@ -5,14 +5,15 @@ use std::{sync::Arc, time::Duration};
 use dotmac_domain::envelope::Envelope;
 use dotmac_protocol::{ids::NodeId, keys::Signature, time::Timestamp};
 
+use super::signable::Signable;
 use crate::{
     leader::Liveness,
     node::Node,
-    peers::{NodeStatus, PeerAnswer, PeerCall},
+    peers::{NodeStatus, PeerAnswer, PeerCall, Subject},
 };
 
-/// How long a signature may wait for its wave to be applied here.
-const WAVE_WAIT: Duration = Duration::from_secs(1);
+/// How long a signature may wait until what it is under is applied here.
+const SUBJECT_WAIT: Duration = Duration::from_secs(1);
 /// Milliseconds by which a request's time may differ from this controller's clock.
 const CLOCK_TOLERANCE_MS: u64 = 30_000;
 
@@ -29,8 +30,8 @@ pub async fn handle_call(
             envelope,
             expires_at,
         } => attest(node, &bearer, &envelope, expires_at).await,
-        PeerCall::Countersign { wave, signature } => note(node, from, wave, signature).await,
-        PeerCall::Signatures { wave } => PeerAnswer::Signatures(node.book.signatures(wave)),
+        PeerCall::Countersign { subject, signature } => note(node, from, subject, signature).await,
+        PeerCall::Signatures { subject } => PeerAnswer::Signatures(node.book.signatures(subject)),
         PeerCall::Hear { agents } => {
             liveness.hear(from, agents, node.clock.now());
             PeerAnswer::Noted
@@ -63,18 +64,18 @@ async fn attest(
     PeerAnswer::Attested(node.sign_attestation(envelope, expires_at))
 }
 
-/// Takes a peer's signature, after its wave has arrived here, too.
-async fn note(node: &Node, from: NodeId, wave: u64, signature: Signature) -> PeerAnswer {
+/// Takes a peer's signature, after what it is under has arrived here, too.
+async fn note(node: &Node, from: NodeId, subject: Subject, signature: Signature) -> PeerAnswer {
     let mut applied = node.log.applied();
     let arrives = async {
-        while !node.state().waves.contains_key(&wave) {
+        while Signable::find(&node.state(), subject).is_none() {
             if applied.changed().await.is_err() {
                 return;
             }
         }
     };
-    if tokio::time::timeout(WAVE_WAIT, arrives).await.is_err() {
-        return PeerAnswer::Refused(format!("wave {wave} is not known here"));
+    if tokio::time::timeout(SUBJECT_WAIT, arrives).await.is_err() {
+        return PeerAnswer::Refused(format!("{subject} is not known here"));
     }
     let state = node.state();
     let is_own = state
@@ -82,10 +83,14 @@ async fn note(node: &Node, from: NodeId, wave: u64, signature: Signature) -> Pee
         .as_ref()
         .and_then(|trust| trust.node_of(signature.key))
         == Some(from);
-    if is_own && node.book.accept(&state, wave, signature, node.clock.now()) {
+    if is_own
+        && node
+            .book
+            .accept(&state, subject, signature, node.clock.now())
+    {
         return PeerAnswer::Noted;
     }
-    PeerAnswer::Refused("the signature is not the sender's under this wave".into())
+    PeerAnswer::Refused(format!("the signature is not the sender's under {subject}"))
 }
 
 /// How this controller is.

@@ -1,4 +1,4 @@
-//! The signatures that this controller knows, by wave. Only checked ones get in.
+//! The signatures that this controller knows, by what they are under. Only checked ones get in.
 
 use std::{
     collections::BTreeMap,
@@ -7,18 +7,18 @@ use std::{
 
 use dotmac_domain::State;
 use dotmac_protocol::{
-    keys::{KeyId, PublicKey, Signature},
+    keys::{KeyId, Signature},
     time::Timestamp,
-    wave::WAVE_DOMAIN,
 };
 use tokio::sync::watch;
 
-use crate::node::Node;
+use super::signable::{Signable, subjects};
+use crate::peers::Subject;
 
 /// Refusals remembered at most; the oldest go first.
 const REFUSALS_MAX: usize = 64;
 
-/// Signatures by wave; cheap to clone.
+/// Signatures by subject; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct SignatureBook {
     inner: Arc<Mutex<Inner>>,
@@ -27,8 +27,8 @@ pub struct SignatureBook {
 
 #[derive(Debug, Default)]
 struct Inner {
-    signatures: BTreeMap<u64, BTreeMap<KeyId, (Signature, Timestamp)>>,
-    refusals: BTreeMap<u64, String>,
+    signatures: BTreeMap<Subject, BTreeMap<KeyId, (Signature, Timestamp)>>,
+    refusals: BTreeMap<Subject, String>,
 }
 
 impl Default for SignatureBook {
@@ -47,49 +47,48 @@ impl SignatureBook {
         self.changes.subscribe()
     }
 
-    /// All signatures under a wave.
+    /// All signatures under a subject.
     #[must_use]
-    pub fn signatures(&self, wave: u64) -> Vec<(Signature, Timestamp)> {
+    pub fn signatures(&self, subject: Subject) -> Vec<(Signature, Timestamp)> {
         let inner = self.lock();
         inner
             .signatures
-            .get(&wave)
+            .get(&subject)
             .map(|one| one.values().cloned().collect())
             .unwrap_or_default()
     }
 
-    /// Waves that this controller would not sign, and why.
+    /// What this controller would not sign, and why.
     #[must_use]
     pub fn refusals(&self) -> Vec<String> {
         self.lock()
             .refusals
             .iter()
-            .map(|(wave, reason)| format!("wave {wave}: {reason}"))
+            .map(|(subject, reason)| format!("{subject}: {reason}"))
             .collect()
     }
 
-    /// Takes a peer's signature if it is one under this node's own replica of the wave, by a controller's key.
-    pub fn accept(&self, state: &State, wave: u64, signature: Signature, at: Timestamp) -> bool {
-        let Some(entry) = state.waves.get(&wave) else {
-            return false;
-        };
-        let Some(trust) = &state.trust else {
-            return false;
-        };
-        let counts = trust.controller.keys.iter().any(|key| {
-            key.id() == signature.key && key.verify(WAVE_DOMAIN, &entry.header, &signature).is_ok()
-        });
+    /// Takes a peer's signature if it is one under this node's own replica of the subject, by a key of its role.
+    pub fn accept(
+        &self,
+        state: &State,
+        subject: Subject,
+        signature: Signature,
+        at: Timestamp,
+    ) -> bool {
+        let signable = Signable::find(state, subject);
+        let counts = signable.is_some_and(|signable| signable.is_signed_by(&signature));
         if counts {
-            self.insert(wave, signature, at);
+            self.insert(subject, signature, at);
         }
         counts
     }
 
-    pub(super) fn insert(&self, wave: u64, signature: Signature, at: Timestamp) {
+    pub(super) fn insert(&self, subject: Subject, signature: Signature, at: Timestamp) {
         let is_new = {
             let mut inner = self.lock();
-            inner.refusals.remove(&wave);
-            let known = inner.signatures.entry(wave).or_default();
+            inner.refusals.remove(&subject);
+            let known = inner.signatures.entry(subject).or_default();
             match known.contains_key(&signature.key) {
                 true => false,
                 false => known.insert(signature.key, (signature, at)).is_none(),
@@ -101,39 +100,44 @@ impl SignatureBook {
         }
     }
 
-    /// Remembers why a wave was not signed; `true` when it is news.
-    pub(super) fn refuse(&self, wave: u64, reason: String) -> bool {
+    /// Remembers why something was not signed; `true` when it is news.
+    pub(super) fn refuse(&self, subject: Subject, reason: String) -> bool {
         let mut inner = self.lock();
-        let is_new = inner.refusals.insert(wave, reason.clone()).as_ref() != Some(&reason);
+        let before = inner.refusals.insert(subject, reason.clone());
+        let is_new = before.as_ref() != Some(&reason);
         while inner.refusals.len() > REFUSALS_MAX {
             inner.refusals.pop_first();
         }
         is_new
     }
 
-    /// Whether this node signed the wave already.
-    pub(super) fn is_settled(&self, wave: u64, node: &Node) -> bool {
-        let own = PublicKey::of(&node.signing_key).id();
-        self.lock()
-            .signatures
-            .get(&wave)
-            .is_some_and(|known| known.contains_key(&own))
-    }
-
-    /// Waves of the State with fewer signatures than count.
-    pub(super) fn lacking(&self, state: &State, threshold: u16) -> Vec<u64> {
+    /// Whether this key signed the subject already.
+    pub(super) fn is_settled(&self, subject: Subject, own: KeyId) -> bool {
         let inner = self.lock();
-        let count = |wave: &u64| inner.signatures.get(wave).map_or(0, BTreeMap::len);
-        let lacks = |wave: &u64| count(wave) < usize::from(threshold);
-        state.waves.keys().copied().filter(lacks).collect()
+        let known = inner.signatures.get(&subject);
+        known.is_some_and(|known| known.contains_key(&own))
     }
 
-    /// Forgets waves that the State no longer has.
+    /// What the State has with fewer signatures than count.
+    pub(super) fn lacking(&self, state: &State) -> Vec<Subject> {
+        let inner = self.lock();
+        let count = |subject: &Subject| inner.signatures.get(subject).map_or(0, BTreeMap::len);
+        let lacks = |subject: &Subject| {
+            Signable::find(state, *subject)
+                .is_some_and(|signable| count(subject) < usize::from(signable.role.threshold))
+        };
+        subjects(state).filter(lacks).collect()
+    }
+
+    /// Forgets what the State no longer has. Refused waves are remembered; a refused clock is followed by another.
     pub(super) fn keep_only(&self, state: &State) {
         let mut inner = self.lock();
+        let is_there = |subject: &Subject| Signable::find(state, *subject).is_some();
+        inner.signatures.retain(|subject, _| is_there(subject));
+        let is_wave = |subject: &Subject| matches!(subject, Subject::Wave(_));
         inner
-            .signatures
-            .retain(|wave, _| state.waves.contains_key(wave));
+            .refusals
+            .retain(|subject, _| is_wave(subject) || is_there(subject));
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {

@@ -8,7 +8,7 @@ use dotmac_protocol::{
     wave::{SignedIntent, merkle_paths},
 };
 
-use crate::dispatch::SignatureBook;
+use crate::{dispatch::SignatureBook, peers::Subject};
 
 /// An intent that an agent has not acknowledged, ready to be sent.
 #[derive(Debug, Clone)]
@@ -42,7 +42,7 @@ pub fn outgoing(
         let Some(wave) = state.waves.get(&number) else {
             continue;
         };
-        let signatures = book.signatures(number);
+        let signatures = book.signatures(Subject::Wave(number));
         if signatures.len() < threshold {
             continue;
         }

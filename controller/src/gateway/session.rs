@@ -39,12 +39,32 @@ impl Gateway {
             .registry
             .insert(&agent, connection, key, hello.software.clone(), now);
         tracing::info!(%agent, software = hello.software, "agent connected");
+        self.resend_lost(&agent, &hello).await;
         let ended = self
             .run_session(connection, &agent, &hello, send, receive)
             .await;
         self.node.registry.remove(&agent, connection);
         tracing::info!(%agent, "agent gone");
         ended
+    }
+
+    /// Has orders sent again that the agent acknowledged once and no longer holds.
+    async fn resend_lost(&self, agent: &AgentId, hello: &Hello) {
+        let behind = self.node.state().behind(agent, &hello.inventory);
+        if behind.is_empty() {
+            return;
+        }
+        tracing::warn!(%agent, units = behind.len(), "the agent lost orders that it had");
+        let command = Command::NoteInventory { behind };
+        let actor = Actor::Agent(agent.clone());
+        match self.node.propose(actor, command, PROPOSE_DEADLINE).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(rejection)) => {
+                tracing::warn!(%agent, detail = rejection.detail, "lost orders not noted");
+            }
+            // The next session's hello says it again.
+            Err(error) => tracing::warn!(%agent, %error, "lost orders not noted"),
+        }
     }
 
     fn check_hello(&self, agent: &AgentId, hello: &Hello) -> Result<(), SessionError> {
@@ -95,7 +115,7 @@ impl Gateway {
             ended = write_control(send, queue) => ended,
             ended = self.read_control(agent, receive, control.clone()) => ended,
             ended = self.take_reports(connection, agent, &hello.incarnation, control.clone()) => ended,
-            ended = deliver(&self.node, connection, agent) => ended,
+            ended = deliver(&self.node, connection, agent, control.clone()) => ended,
             reason = connection.closed() => Err(reason.into()),
         }
     }
@@ -171,19 +191,31 @@ async fn write_control(
     Err(SessionError::Closed)
 }
 
-/// Sends every signed, unacknowledged intent once a session, each on a stream of its own, newest State first.
+/// Sends every newer signed clock, and every signed, unacknowledged intent once a session, each on a stream of its own,
+/// newest State first.
 async fn deliver(
     node: &Arc<Node>,
     connection: &Connection,
     agent: &AgentId,
+    control: mpsc::Sender<ControllerFrame>,
 ) -> Result<(), SessionError> {
     let mut applied = node.log.applied();
     let mut signatures = node.book.changes();
     let mut sent: BTreeMap<UnitId, Sequence> = BTreeMap::new();
+    let mut clock_sent = 0;
     loop {
         applied.mark_unchanged();
         signatures.mark_unchanged();
         let state = node.state();
+        let newest = node.clocks.newest(&state, &node.book);
+        if let Some(clock) = newest.filter(|clock| clock.number() != clock_sent) {
+            clock_sent = clock.number();
+            if let Some(signed) = clock.for_agent(agent) {
+                let frame = ControllerFrame::Clock(signed);
+                let told = control.send(frame).await;
+                told.map_err(|_| SessionError::Closed)?;
+            }
+        }
         let is_sent = |unit: &UnitId, sequence| sent.get(unit).is_some_and(|one| *one >= sequence);
         for outgoing in dispatch::outgoing(&state, &node.book, agent, is_sent) {
             let mut stream = connection.open_uni().await?;

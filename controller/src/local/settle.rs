@@ -15,6 +15,8 @@ use crate::cli::{
 
 /// Milliseconds for all of it; a first start on a small machine takes a few thousand.
 const PATIENCE_MS: u64 = 60_000;
+/// Milliseconds after which a process that is still down, or down again, will not come up by itself.
+const DOWN_PATIENCE_MS: u64 = 5_000;
 /// Milliseconds between two looks.
 const LOOK_MS: u64 = 50;
 /// Milliseconds that a join token lives.
@@ -112,13 +114,14 @@ async fn add_demo(layout: &Layout, client: &Client) -> Result<(), Failure> {
         .map(|_| ())
 }
 
-/// Looks until it holds. What keeps a process from running is said when the time is over.
+/// Looks until it holds, or until the time is over or a process stays down; then it says what that one said last.
 async fn wait(
     layout: &Layout,
     started: Instant,
     why_not: &str,
     mut holds: impl AsyncFnMut() -> Result<bool, Failure>,
 ) -> Result<(), Failure> {
+    let mut up_until = Instant::now();
     loop {
         let cause = match holds().await {
             Ok(true) => return Ok(()),
@@ -128,9 +131,12 @@ async fn wait(
             }
             Err(refused) => return Err(refused),
         };
-        if elapsed_ms(started) >= PATIENCE_MS {
-            let waited = PATIENCE_MS / 1_000;
-            let ailing = ailing(layout);
+        let ailing = ailing(layout);
+        if ailing.is_empty() {
+            up_until = Instant::now();
+        }
+        if elapsed_ms(started) >= PATIENCE_MS || elapsed_ms(up_until) >= DOWN_PATIENCE_MS {
+            let waited = elapsed_ms(started) / 1_000;
             return Err(Failure::TimedOut(format!(
                 "{why_not} after {waited} s{cause}{ailing}"
             )));

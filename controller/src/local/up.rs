@@ -116,7 +116,9 @@ async fn ready(context: &CliContext, layout: &Layout, started: Instant) -> Resul
     // The fleet is up, whether or not its list can be read.
     let deployments = deployments::all(&client).await.map(|all| all.len());
     if let Err(failure) = &deployments {
-        context.output.note(&format!("deployments cannot be listed: {failure}"));
+        context
+            .output
+            .note(&format!("deployments cannot be listed: {failure}"));
     }
     let deployments = deployments.unwrap_or_default();
     context

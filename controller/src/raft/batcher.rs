@@ -8,7 +8,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use dotmac_domain::{Envelope, Reply, envelope::Actor};
 use dotmac_protocol::codec;
-use dotmac_runtime::supervise;
+use dotmac_runtime::{causes, supervise};
 use openraft::error::{ClientWriteError, RaftError};
 use tokio::{
     sync::{mpsc, oneshot},
@@ -19,7 +19,7 @@ use tokio::{
 use super::{
     links::{AskError, Links},
     rpc::{PeerReply, PeerRequest, Refusal},
-    types::{ENTRY_BYTES_MAX, ENTRY_ENVELOPES_MAX, Proposal, Raft, error_chain},
+    types::{ENTRY_BYTES_MAX, ENTRY_ENVELOPES_MAX, Proposal, Raft},
 };
 use crate::storage::engine::Engine;
 
@@ -256,7 +256,7 @@ impl Proposer {
             Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) => {
                 Outcome::NotProposed
             }
-            Ok(Err(error)) => refuse_all(batch, &Refusal::Other(error_chain(&error))),
+            Ok(Err(error)) => refuse_all(batch, &Refusal::Other(causes::in_full(&error))),
             Err(_) => Outcome::Unknown,
         }
     }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::{
     log::{Log, LogError},
-    peers::{PeerAnswer, PeerCall, PeerHandler},
+    peers::{PeerAnswer, PeerCall, PeerHandler, Subject},
     storage::ledger::Ledger,
 };
 use fleet::{Fleet, PATIENCE, note};
@@ -123,10 +123,9 @@ fn calls_reach_the_handler_under_the_name_in_the_certificate() {
     fleet.log(2).set_handler(Arc::new(Echo));
     let answer = fleet.on(1, log.call(NodeId(2), PeerCall::Status, patience));
     assert_eq!(answer, Ok(PeerAnswer::Signatures(vec![])));
-    let refused = fleet.on(
-        1,
-        log.call(NodeId(2), PeerCall::Signatures { wave: 1 }, patience),
-    );
+    let subject = Subject::Wave(1);
+    let asked = PeerCall::Signatures { subject };
+    let refused = fleet.on(1, log.call(NodeId(2), asked, patience));
     let expected = LogError::Refused {
         node: NodeId(2),
         reason: "not for 1".into(),

@@ -2,6 +2,7 @@
 
 mod transfer;
 
+use dotmac_runtime::causes;
 use std::{future::Future, time::Duration};
 
 use openraft::{
@@ -18,7 +19,7 @@ use openraft::{
 use super::{
     links::{AskError, Links},
     rpc::{PeerReply, PeerRequest},
-    types::{Node, RaftVote, TypeConfig, error_chain},
+    types::{Node, RaftVote, TypeConfig},
 };
 use crate::storage::ledger::Ledger;
 
@@ -109,8 +110,8 @@ impl RaftNetwork<TypeConfig> for Way {
             sent = tokio::time::timeout(option.hard_ttl(), sending) => match sent {
                 Ok(Ok(vote)) => Ok(SnapshotResponse::new(vote)),
                 Ok(Err(error)) => {
-                    tracing::warn!(node = self.target, error = error_chain(&error), "snapshot not sent");
-                    Err(Unreachable::new(&AnyError::error(error_chain(&error))).into())
+                    tracing::warn!(node = self.target, error = causes::in_full(&error), "snapshot not sent");
+                    Err(Unreachable::new(&AnyError::error(causes::in_full(&error))).into())
                 }
                 Err(_) => Err(Unreachable::new(&AnyError::error("the snapshot took too long")).into()),
             },
@@ -127,8 +128,8 @@ fn failed(outcome: Result<PeerReply, AskError>) -> Failed {
     match outcome {
         Err(
             error @ (AskError::Late { .. } | AskError::Lost { .. } | AskError::NoAnswer { .. }),
-        ) => NetworkError::new(&AnyError::error(error_chain(&error))).into(),
-        Err(error) => Unreachable::new(&AnyError::error(error_chain(&error))).into(),
+        ) => NetworkError::new(&AnyError::error(causes::in_full(&error))).into(),
+        Err(error) => Unreachable::new(&AnyError::error(causes::in_full(&error))).into(),
         Ok(PeerReply::Refused(refusal)) => {
             Unreachable::new(&AnyError::error(format!("refused: {refusal:?}"))).into()
         }

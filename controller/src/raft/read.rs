@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use dotmac_runtime::supervise;
+use dotmac_runtime::{causes, supervise};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
@@ -14,7 +14,7 @@ use tokio::{
 use super::{
     links::Links,
     rpc::{PeerReply, PeerRequest, Refusal},
-    types::{Raft, error_chain},
+    types::Raft,
 };
 
 /// Readers that may wait.
@@ -102,7 +102,7 @@ pub(super) async fn index_of_leader(raft: &Raft) -> Index {
             Some(openraft::error::CheckIsLeaderError::ForwardToLeader(_)) => {
                 Err(Refusal::NotLeader)
             }
-            _ => Err(Refusal::Other(error_chain(&error))),
+            _ => Err(Refusal::Other(causes::in_full(&error))),
         },
         Err(_) => Err(Refusal::TimedOut),
     }
@@ -145,7 +145,7 @@ async fn ask_leader(leader: u64, raft: &Raft, links: &Links) -> Index {
         Ok(PeerReply::ReadIndex(index)) => Ok(index),
         Ok(PeerReply::Refused(refusal)) => Err(refusal),
         Ok(_) => Err(Refusal::Other("an answer to another question".into())),
-        Err(error) => Err(Refusal::Other(error_chain(&error))),
+        Err(error) => Err(Refusal::Other(causes::in_full(&error))),
     }
 }
 

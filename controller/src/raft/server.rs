@@ -11,7 +11,7 @@ use std::{
 };
 
 use dotmac_protocol::ids::{IncarnationId, NodeId};
-use dotmac_runtime::{quic, supervise};
+use dotmac_runtime::{causes, quic, supervise};
 use openraft::raft::AppendEntriesRequest;
 use quinn::{Connection, RecvStream, SendStream};
 
@@ -20,7 +20,7 @@ use super::{
     links::{Links, ends_at, who},
     read,
     rpc::{Answered, Asked, PeerReply, PeerRequest, Refusal},
-    types::{Raft, TypeConfig, error_chain},
+    types::{Raft, TypeConfig},
 };
 use crate::{
     peers::{PeerAnswer, PeerHandler},
@@ -81,7 +81,7 @@ impl PeerServer {
                 return;
             }
             Err(error) => {
-                tracing::warn!(error = error_chain(&error), "a peer is refused");
+                tracing::warn!(error = causes::in_full(&error), "a peer is refused");
                 connection.close(1_u32.into(), error.to_string().as_bytes());
                 return;
             }
@@ -92,7 +92,11 @@ impl PeerServer {
             let shared = Arc::clone(&self.shared);
             supervise::spawn("peer question", async move {
                 if let Err(error) = shared.answer(node, send, receive).await {
-                    tracing::debug!(node, error = error_chain(&error), "a peer got no answer");
+                    tracing::debug!(
+                        node,
+                        error = causes::in_full(&error),
+                        "a peer got no answer"
+                    );
                 }
             });
         }
@@ -185,5 +189,5 @@ impl Shared {
 }
 
 fn other(error: &(dyn std::error::Error + 'static)) -> PeerReply {
-    PeerReply::Refused(Refusal::Other(error_chain(error)))
+    PeerReply::Refused(Refusal::Other(causes::in_full(error)))
 }

@@ -3,6 +3,7 @@
 
 use dotmac_domain::{Envelope, reply::Replies};
 use dotmac_protocol::{codec::Format, ids::NodeId};
+use dotmac_runtime::causes;
 use openraft::{SnapshotMeta, StorageError, StorageIOError, StoredMembership, Vote};
 use serde::{Deserialize, Serialize};
 
@@ -114,7 +115,7 @@ pub fn node_id(node: u64) -> NodeId {
 
 /// A failure to read or write the log.
 pub(crate) fn log_failure(verb: Verb, error: &(dyn std::error::Error + 'static)) -> Failure {
-    let text = openraft::AnyError::error(error_chain(error));
+    let text = openraft::AnyError::error(causes::in_full(error));
     match verb {
         Verb::Read => StorageIOError::read_logs(text).into(),
         Verb::Write => StorageIOError::write_logs(text).into(),
@@ -123,7 +124,7 @@ pub(crate) fn log_failure(verb: Verb, error: &(dyn std::error::Error + 'static))
 
 /// A failure of the state machine or its snapshots.
 pub(crate) fn state_failure(verb: Verb, error: &(dyn std::error::Error + 'static)) -> Failure {
-    let text = openraft::AnyError::error(error_chain(error));
+    let text = openraft::AnyError::error(causes::in_full(error));
     match verb {
         Verb::Read => StorageIOError::read_state_machine(text).into(),
         Verb::Write => StorageIOError::write_state_machine(text).into(),
@@ -135,15 +136,4 @@ pub(crate) fn state_failure(verb: Verb, error: &(dyn std::error::Error + 'static
 pub(crate) enum Verb {
     Read,
     Write,
-}
-
-/// An error and its causes as one line.
-pub(crate) fn error_chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    text
 }

@@ -9,6 +9,7 @@
 //! ```
 //! It refuses to decide anything about tenants, waves or units: what the bytes mean is `dotmac_protocol`'s business.
 
+pub mod causes;
 pub mod clock;
 pub mod disk;
 pub mod entropy;

@@ -115,8 +115,8 @@ impl Cluster {
         let accepting = async { server.endpoint.accept().await.unwrap().await };
         let dialling = quic::connect(&dialler, &client, &server.address, PATIENCE);
         let (accepted, dialled) = tokio::join!(accepting, dialling);
-        let dialled = dialled.map_err(|error| chain_of(&error));
-        let accepted = accepted.map_err(|error| chain_of(&error));
+        let dialled = dialled.map_err(|error| crate::causes::in_full(&error));
+        let accepted = accepted.map_err(|error| crate::causes::in_full(&error));
         match (accepted, dialled) {
             (Ok(accepted), Ok(dialled)) => Ok((accepted, dialled)),
             (accepted, dialled) => Err(format!(
@@ -157,14 +157,4 @@ pub(crate) fn trust(issuers: &[Issuer]) -> TrustRoot {
         timestamp: role,
         controllers: controllers.collect(),
     }
-}
-
-fn chain_of(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

@@ -63,14 +63,20 @@ enum Proof {
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> Result<()> {
-    let config = std::env::args().nth(1).context("usage: forger CONTROLLER.TOML")?;
+    let config = std::env::args()
+        .nth(1)
+        .context("usage: forger CONTROLLER.TOML")?;
     let config = Config::load(Path::new(&config))?;
     let key = bootstrap::load_keys(&config)?.signing;
     let ports = Ports::system();
     let entropy = ports.entropy.clone();
     let running = app::start(config, ports).await?;
     say(&json!({"started": running.node.card.node}))?;
-    let forger = Forger { node: Arc::clone(&running.node), key, entropy };
+    let forger = Forger {
+        node: Arc::clone(&running.node),
+        key,
+        entropy,
+    };
     let agent = forger.wait_for_power().await?;
     say(&json!({"leads": true, "agent": agent}))?;
     let tried = forger.lie(&agent).await?;
@@ -85,7 +91,12 @@ impl Forger {
     async fn wait_for_power(&self) -> Result<AgentId> {
         let power = async {
             loop {
-                let connected = self.node.registry.heard().into_iter().map(|heard| heard.agent);
+                let connected = self
+                    .node
+                    .registry
+                    .heard()
+                    .into_iter()
+                    .map(|heard| heard.agent);
                 let mut useful = connected.filter(|agent| self.victim(agent).is_some());
                 if self.node.is_leader()
                     && let Some(agent) = useful.next()
@@ -95,7 +106,9 @@ impl Forger {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        tokio::time::timeout(PATIENCE, power).await.context("it never led with an agent connected")
+        tokio::time::timeout(PATIENCE, power)
+            .await
+            .context("it never led with an agent connected")
     }
 
     /// A deployment of this agent.
@@ -109,18 +122,29 @@ impl Forger {
     async fn lie(&self, agent: &AgentId) -> Result<Value> {
         let state = self.node.state();
         let victim = self.victim(agent).context("the agent has no deployment")?;
-        let region = state.deployments.get(&victim).context("it is gone")?.region.to_string();
+        let region = state
+            .deployments
+            .get(&victim)
+            .context("it is gone")?
+            .region
+            .to_string();
         let mut tried = Vec::new();
         for (what, proof) in [
             ("a deployment without evidence", Proof::None),
             ("a deployment with its own word only", Proof::OwnOnly),
-            ("a deployment with made-up words of the others", Proof::MadeUp),
+            (
+                "a deployment with made-up words of the others",
+                Proof::MadeUp,
+            ),
         ] {
             let create = create(what, &region, None)?;
             tried.push(self.propose(what, create, proof).await?);
         }
         let release = self.release(&victim)?;
-        tried.push(self.propose("a release without evidence", release, Proof::None).await?);
+        tried.push(
+            self.propose("a release without evidence", release, Proof::None)
+                .await?,
+        );
         let what = "a deployment of the forged release";
         let create = create(what, &region, Some("forged:1.0.0"))?;
         tried.push(self.propose(what, create, Proof::OwnOnly).await?);
@@ -131,9 +155,17 @@ impl Forger {
             role: Role::PlatformAdmin,
             tenant: None,
         });
-        tried.push(self.propose("an admin's token without evidence", token, Proof::OwnOnly).await?);
-        let delete = Command::DeleteDeployment { deployment: victim.clone() };
-        tried.push(self.propose("a deletion without evidence", delete, Proof::OwnOnly).await?);
+        tried.push(
+            self.propose("an admin's token without evidence", token, Proof::OwnOnly)
+                .await?,
+        );
+        let delete = Command::DeleteDeployment {
+            deployment: victim.clone(),
+        };
+        tried.push(
+            self.propose("a deletion without evidence", delete, Proof::OwnOnly)
+                .await?,
+        );
         let direct = self.send_direct(agent, &victim).await?;
         Ok(json!({
             "tried": tried, "direct": direct, "victim": victim, "agent": agent, "token": FORGED_TOKEN,
@@ -144,20 +176,29 @@ impl Forger {
     fn release(&self, victim: &DeploymentId) -> Result<Command> {
         let state = self.node.state();
         let release = &state.deployments.get(victim).context("it is gone")?.release;
-        let manifest = &state.releases.get(release).context("it has no release")?.manifest;
+        let manifest = &state
+            .releases
+            .get(release)
+            .context("it has no release")?
+            .manifest;
         let mut manifest: Value = serde_json::from_slice(manifest)?;
         manifest["name"] = "forged".into();
         manifest["version"] = "1.0.0".into();
         manifest["channel"] = "forged".into();
         let manifest = dotmac_protocol::release::Manifest::parse(manifest.to_string().as_bytes())?;
-        Ok(Command::AddRelease { manifest: manifest.canonical() })
+        Ok(Command::AddRelease {
+            manifest: manifest.canonical(),
+        })
     }
 
     /// Puts a lie into the log, in the name of the operator.
     async fn propose(&self, what: &str, command: Command, proof: Proof) -> Result<Value> {
         let request: RequestId = self.entropy.hex(16).parse()?;
         let state = self.node.state();
-        let genesis = state.genesis.as_ref().context("the cluster is not founded")?;
+        let genesis = state
+            .genesis
+            .as_ref()
+            .context("the cluster is not founded")?;
         let actor = Actor::Person(genesis.admin.id.clone());
         let at = self.node.clock.now();
         let made = match &command {
@@ -176,7 +217,9 @@ impl Forger {
             command,
         };
         let reply: Reply = self.node.log.propose(envelope, DEADLINE).await?;
-        Ok(json!({"what": what, "reply": format!("{reply:?}"), "accepted": reply.is_ok(), "deployment": made}))
+        Ok(
+            json!({"what": what, "reply": format!("{reply:?}"), "accepted": reply.is_ok(), "deployment": made}),
+        )
     }
 
     fn evidence(
@@ -199,7 +242,10 @@ impl Forger {
             Proof::OwnOnly => vec![self.sign(ATTESTATION_DOMAIN, &attestation.bytes()); 3],
             Proof::MadeUp => self.sign_for_all(ATTESTATION_DOMAIN, &attestation.bytes())?,
         };
-        Ok(Evidence::Attested { expires_at, signatures })
+        Ok(Evidence::Attested {
+            expires_at,
+            signatures,
+        })
     }
 
     fn sign(&self, domain: &str, bytes: &[u8]) -> Signature {
@@ -211,7 +257,11 @@ impl Forger {
         let state = self.node.state();
         let trust = state.trust.as_ref().context("there is no trust root")?;
         let own = self.sign(domain, bytes);
-        let names = trust.controller.keys.iter().map(dotmac_protocol::keys::PublicKey::id);
+        let names = trust
+            .controller
+            .keys
+            .iter()
+            .map(dotmac_protocol::keys::PublicKey::id);
         let signatures = names.map(|name| {
             if name == own.key {
                 return own.clone();
@@ -231,7 +281,10 @@ impl Forger {
             (Verb::Apply, self.changed_instance(victim)?),
         ] {
             let unit_id = UnitId::instance(victim);
-            let unit = state.units.get(&(agent.clone(), unit_id.clone())).context("no such unit")?;
+            let unit = state
+                .units
+                .get(&(agent.clone(), unit_id.clone()))
+                .context("no such unit")?;
             let trust = state.trust.as_ref().context("there is no trust root")?;
             let now = self.node.clock.now();
             let window = Window {
@@ -269,12 +322,25 @@ impl Forger {
             for (signed, signatures) in [
                 ("by nobody", Vec::new()),
                 ("by itself", vec![own.clone()]),
-                ("by itself three times", vec![own.clone(), own.clone(), own.clone()]),
-                ("by itself, and in the others' names", self.sign_for_all(WAVE_DOMAIN, &header)?),
+                (
+                    "by itself three times",
+                    vec![own.clone(), own.clone(), own.clone()],
+                ),
+                (
+                    "by itself, and in the others' names",
+                    self.sign_for_all(WAVE_DOMAIN, &header)?,
+                ),
             ] {
                 let path = merkle_paths(&leaves).remove(0);
                 let (header, leaf, payload) = (header.clone(), leaf.clone(), payload.clone());
-                let intent = SignedIntent { header, signatures, leaf, index: 0, path, payload };
+                let intent = SignedIntent {
+                    header,
+                    signatures,
+                    leaf,
+                    index: 0,
+                    path,
+                    payload,
+                };
                 self.deliver(agent, intent).await?;
                 sent.push(json!({"verb": format!("{verb:?}"), "signed": signed}));
             }
@@ -284,7 +350,11 @@ impl Forger {
 
     /// The victim under another name and with more copies.
     fn changed_instance(&self, victim: &DeploymentId) -> Result<Payload> {
-        let mut instance = self.node.state().instance_of(victim).context("it is gone")?;
+        let mut instance = self
+            .node
+            .state()
+            .instance_of(victim)
+            .context("it is gone")?;
         instance.tenant_name = "Forged".into();
         instance.replicas = 3;
         Ok(Payload::Instance(Box::new(instance)))
@@ -292,7 +362,10 @@ impl Forger {
 
     /// The agent may leave after a lie; it comes back.
     async fn deliver(&self, agent: &AgentId, intent: SignedIntent) -> Result<()> {
-        let delivery = Delivery { intent, hops: Vec::new() };
+        let delivery = Delivery {
+            intent,
+            hops: Vec::new(),
+        };
         for _ in 0..100 {
             if let Some(connection) = self.node.registry.connection(agent)
                 && let Ok(mut stream) = connection.open_uni().await

@@ -15,16 +15,22 @@ use anyhow::{Context as _, Result, bail, ensure};
 struct Mutant {
     /// What is switched off.
     name: &'static str,
-    /// Where it is.
-    file: &'static str,
-    /// The guard; spaces and line breaks do not count.
-    guard: &'static str,
-    /// What stands in its place.
-    instead: &'static str,
+    /// Where and how; more than one edit where a second guard stands behind the first.
+    edits: &'static [Edit],
     /// Package and target of the test.
     target: &'static [&'static str],
     /// The test.
     test: &'static str,
+}
+
+/// One guard's text.
+struct Edit {
+    /// Below which folder it is, wherever.
+    folder: &'static str,
+    /// The guard; spaces and line breaks do not count.
+    guard: &'static str,
+    /// What stands in its place.
+    instead: &'static str,
 }
 
 /// Targets of tests.
@@ -36,89 +42,118 @@ const CONTROLLER: &[&str] = &["-p", "dotmac-controller", "--lib"];
 const MUTANTS: [Mutant; 11] = [
     Mutant {
         name: "law 1: the database file is synced before a write is acknowledged",
-        file: "controller/src/storage/engine/writer.rs",
-        guard: "self.disk.sync_data(&self.database_path).map_err(sync_error)?;",
-        instead: "",
+        edits: &[Edit {
+            folder: "controller/src/storage",
+            guard: "self.disk.sync_data(&self.database_path).map_err(sync_error)?;",
+            instead: "",
+        }],
         target: CONTROLLER,
         test: "law_1_acknowledged_writes_survive_power_cuts",
     },
     Mutant {
         name: "law 2: a tombstone waits for the end of the grace time",
-        file: "controller/domain/src/tenancy.rs",
-        guard: "is_some_and(|due| due <= now)",
-        instead: "is_some()",
+        edits: &[Edit {
+            folder: "controller/domain/src",
+            guard: "let is_due = deployment.delete_after.is_some_and(|due| due <= now);",
+            instead: "let is_due = deployment.delete_after.is_some();",
+        }],
         target: DOMAIN,
         test: "law_2_a_tombstone_comes_only_after_the_grace_time",
     },
     Mutant {
         name: "law 3: as many controllers sign as the trust root says",
-        file: "protocol/src/trust.rs",
-        guard: "if found < usize::from(self.threshold.max(1)) {",
-        instead: "if found < 1 {",
+        edits: &[Edit {
+            folder: "protocol/src",
+            guard: "if found < usize::from(self.threshold.max(1)) {",
+            instead: "if found < 1 {",
+        }],
         target: PROTOCOL,
         test: "law_3_one_controller_is_not_obeyed",
     },
     Mutant {
         name: "law 3: the payload is the one that was signed",
-        file: "protocol/src/wave.rs",
-        guard: "if Digest::of(&self.payload) != leaf.payload {",
-        instead: "if false {",
+        edits: &[Edit {
+            folder: "protocol/src",
+            guard: "if Digest::of(&self.payload) != leaf.payload {",
+            instead: "if false {",
+        }],
         target: PROTOCOL,
         test: "law_3_a_changed_payload_is_not_obeyed",
     },
     Mutant {
         name: "law 3: a signer checks that somebody asked",
-        file: "controller/domain/src/signer.rs",
-        guard: "check_evidence(trust, warrant).and_then(|()| check_token(state, trust, &warrant.actor, action))",
-        instead: "check_token(state, trust, &warrant.actor, action)",
+        edits: &[Edit {
+            folder: "controller/domain/src",
+            guard: "check_evidence(trust, warrant).and_then(|()| check_token(state, trust, &warrant.actor, action))",
+            instead: "check_token(state, trust, &warrant.actor, action)",
+        }],
         target: DOMAIN,
         test: "law_3_one_controller_cannot_command_the_fleet_with_a_request_nobody_made",
     },
     Mutant {
         name: "law 3: an agent takes no older sequence",
-        file: "protocol/src/acceptance.rs",
-        guard: "if leaf.sequence <= held_sequence {",
-        instead: "if false {",
+        edits: &[Edit {
+            folder: "protocol/src",
+            guard: "if leaf.sequence <= held_sequence {",
+            instead: "if false {",
+        }],
         target: PROTOCOL,
         test: "only_what_is_newer_is_taken",
     },
     Mutant {
         name: "law 3: an agent takes no older generation",
-        file: "protocol/src/acceptance.rs",
-        guard: "if leaf.generation < held.generation {",
-        instead: "if false {",
+        edits: &[Edit {
+            folder: "protocol/src",
+            guard: "if leaf.generation < held.generation {",
+            instead: "if false {",
+        }],
         target: PROTOCOL,
         test: "only_what_is_newer_is_taken",
     },
     Mutant {
         name: "law 6: the State's clock never goes back",
-        file: "controller/domain/src/apply.rs",
-        guard: "let now = self.now.max(envelope.at);",
-        instead: "let now = envelope.at;",
+        edits: &[Edit {
+            folder: "controller/domain/src",
+            guard: "let now = self.now.max(envelope.at);",
+            instead: "let now = envelope.at;",
+        }],
         target: DOMAIN,
         test: "law_6_a_clock_that_jumps_back_moves_nothing_back",
     },
     Mutant {
         name: "law 7: a stranger's deployment is as one that does not exist",
-        file: "controller/domain/src/tenancy.rs",
-        guard: ".get(id).filter(|one| self.may(actor, Permission::DeploymentRead, Some(&one.tenant)))",
-        instead: ".get(id).filter(|_| self.rules > 0 || actor == &crate::envelope::Actor::Founder)",
+        edits: &[Edit {
+            folder: "controller/domain/src",
+            guard: ".get(id).filter(|one| self.may(actor, Permission::DeploymentRead, Some(&one.tenant)))",
+            instead: ".get(id).filter(|_| self.rules > 0 || actor == &crate::envelope::Actor::Founder)",
+        }],
         target: DOMAIN,
         test: "law_7_foreign_equals_unknown",
     },
     Mutant {
-        name: "law 8: a record that is known already is skipped",
-        file: "controller/domain/src/report.rs",
-        guard: "if sequence_of(signed).is_some_and(|sequence| sequence <= head.sequence) {",
-        instead: "if sequence_of(signed).is_none() {",
+        name: "law 8: a record that is known already is skipped, and one out of its place refused",
+        edits: &[
+            Edit {
+                folder: "controller/domain/src",
+                guard: "if sequence_of(signed).is_some_and(|sequence| sequence <= head.sequence) {",
+                instead: "if sequence_of(signed).is_none() {",
+            },
+            Edit {
+                folder: "protocol/src",
+                guard: "if !follows || record.previous != head.digest {",
+                instead: "if !follows && record.sequence == 0 {",
+            },
+        ],
         target: DOMAIN,
         test: "law_8_every_fact_once_however_batches_repeat_overlap_and_swap",
     },
     Mutant {
         name: "law 8: a request that was answered is not applied again",
-        file: "controller/domain/src/apply.rs",
-        guard: "&& is_retriable(envelope) {",
-        instead: "&& is_retriable(envelope) && now < self.now {",
+        edits: &[Edit {
+            folder: "controller/domain/src",
+            guard: "&& is_retriable(envelope) {",
+            instead: "&& is_retriable(envelope) && now < self.now {",
+        }],
         target: DOMAIN,
         test: "law_8_a_request_that_is_sent_again_gets_its_first_answer_and_changes_nothing",
     },
@@ -136,21 +171,37 @@ fn main() -> ExitCode {
 
 fn run() -> Result<()> {
     let filter = std::env::args().nth(1).unwrap_or_default();
-    let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the checkout has no path")?;
+    let checkout = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .context("the checkout has no path")?;
     let own = std::env::current_exe()?;
-    let build = own.ancestors().nth(2).context("this program lies nowhere")?;
+    let build = own
+        .ancestors()
+        .nth(2)
+        .context("this program lies nowhere")?;
     let tree = build.join("tmp/mutants");
     if tree.exists() {
         fs::remove_dir_all(&tree)?;
     }
     copy(checkout, &tree)?;
-    let chosen: Vec<&Mutant> = MUTANTS.iter().filter(|mutant| mutant.name.contains(&filter)).collect();
+    let chosen: Vec<&Mutant> = MUTANTS
+        .iter()
+        .filter(|mutant| mutant.name.contains(&filter))
+        .collect();
     ensure!(!chosen.is_empty(), "no guard is called {filter:?}");
-    let bench = Bench { tree, build: build.to_owned() };
+    let bench = Bench {
+        tree,
+        build: build.to_owned(),
+    };
     for mutant in &chosen {
         // A test that fails anyway would notice nothing.
         let sound = bench.test(mutant)?;
-        ensure!(is_pass(&sound), "{} fails with the guard in place:\n{}", mutant.test, tail(&sound));
+        ensure!(
+            is_pass(&sound),
+            "{} fails with the guard in place:\n{}",
+            mutant.test,
+            tail(&sound)
+        );
     }
     let mut survivors = Vec::new();
     for mutant in &chosen {
@@ -162,7 +213,10 @@ fn run() -> Result<()> {
         }
     }
     if survivors.is_empty() {
-        say(&format!("{} guards switched off, each noticed by its law's test", chosen.len()));
+        say(&format!(
+            "{} guards switched off, each noticed by its law's test",
+            chosen.len()
+        ));
         return Ok(());
     }
     bail!("no test misses: {}", survivors.join("; "))
@@ -177,19 +231,29 @@ struct Bench {
 impl Bench {
     /// Whether the test notices that the guard is gone.
     fn without(&self, mutant: &Mutant) -> Result<bool> {
-        let path = self.tree.join(mutant.file);
-        let sound = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-        let changed = replace(&sound, mutant.guard, mutant.instead)
-            .with_context(|| format!("{} has no such guard any more: {}", mutant.file, mutant.guard))?;
-        fs::write(&path, changed)?;
+        let mut sound = Vec::new();
+        for edit in mutant.edits {
+            let path = find(&self.tree, edit)?;
+            let text = fs::read_to_string(&path)?;
+            let changed = replace(&text, edit.guard, edit.instead).context("it was found")?;
+            fs::write(&path, changed)?;
+            sound.push((path, text));
+        }
         let tested = self.compile(mutant).and_then(|()| self.test(mutant));
-        fs::write(&path, sound)?;
+        for (path, text) in sound.into_iter().rev() {
+            fs::write(&path, text)?;
+        }
         Ok(!is_pass(&tested?))
     }
 
     fn compile(&self, mutant: &Mutant) -> Result<()> {
         let built = self.cargo(mutant, &["--no-run"])?;
-        ensure!(built.status.success(), "without `{}` it does not compile:\n{}", mutant.guard, tail(&built));
+        ensure!(
+            built.status.success(),
+            "{}: without it this does not compile:\n{}",
+            mutant.name,
+            tail(&built)
+        );
         Ok(())
     }
 
@@ -223,13 +287,49 @@ fn tail(output: &Output) -> String {
     lines[lines.len().saturating_sub(30)..].join("\n")
 }
 
+/// The one file of the folder that holds the guard.
+fn find(tree: &Path, edit: &Edit) -> Result<PathBuf> {
+    let mut holders = Vec::new();
+    let mut open = vec![tree.join(edit.folder)];
+    while let Some(folder) = open.pop() {
+        for entry in fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
+            let path = entry?.path();
+            if path.is_dir() {
+                open.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs")
+                && replace(&fs::read_to_string(&path)?, edit.guard, edit.instead).is_some()
+            {
+                holders.push(path);
+            }
+        }
+    }
+    match holders.as_slice() {
+        [one] => Ok(one.clone()),
+        other => bail!(
+            "the guard `{}` is in {} files of {}",
+            edit.guard,
+            other.len(),
+            edit.folder
+        ),
+    }
+}
+
 /// Replaces the one place that reads like `guard` when blanks do not count.
 fn replace(text: &str, guard: &str, instead: &str) -> Option<String> {
-    let solid: Vec<(usize, char)> = text.char_indices().filter(|(_, one)| !one.is_whitespace()).collect();
+    let solid: Vec<(usize, char)> = text
+        .char_indices()
+        .filter(|(_, one)| !one.is_whitespace())
+        .collect();
     let guard: Vec<char> = guard.chars().filter(|one| !one.is_whitespace()).collect();
-    let mut places = (0..solid.len().saturating_sub(guard.len()))
-        .filter(|start| guard.iter().zip(&solid[*start..]).all(|(one, (_, other))| one == other));
-    let (place, None) = (places.next()?, places.next()) else { return None };
+    let mut places = (0..solid.len().saturating_sub(guard.len())).filter(|start| {
+        guard
+            .iter()
+            .zip(&solid[*start..])
+            .all(|(one, (_, other))| one == other)
+    });
+    let (place, None) = (places.next()?, places.next()) else {
+        return None;
+    };
     let (from, to) = (solid[place].0, solid[place + guard.len()].0);
     Some(format!("{}{instead} {}", &text[..from], &text[to..]))
 }
@@ -240,7 +340,9 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     for entry in fs::read_dir(from)? {
         let entry = entry?;
         let name = entry.file_name();
-        let is_source = name.to_str().is_some_and(|name| !name.starts_with('.') && name != "target");
+        let is_source = name
+            .to_str()
+            .is_some_and(|name| !name.starts_with('.') && name != "target");
         if !is_source && name != ".cargo" {
             continue;
         }
@@ -261,23 +363,26 @@ fn say(line: &str) {
 
 #[cfg(test)]
 mod tests {
-    use super::{MUTANTS, replace};
+    use super::{MUTANTS, find, replace};
 
     #[test]
     fn a_guard_is_found_however_it_is_laid_out_and_only_if_it_is_the_only_one() {
         let text = "fn a() {\n    if one\n        < two {\n        b();\n    }\n}\n";
         let changed = replace(text, "if one < two {", "if false {").unwrap();
-        assert!(changed.contains("if false { \n        b();"), "{changed}");
+        assert!(changed.contains("if false { b();"), "{changed}");
         assert_eq!(replace(text, "if one > two {", ""), None);
         assert_eq!(replace("a(); a(); b();", "a();", ""), None);
     }
 
     #[test]
     fn every_guard_is_where_the_list_says() {
-        let checkout = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let checkout = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+            .parent()
+            .unwrap();
         for mutant in &MUTANTS {
-            let text = std::fs::read_to_string(checkout.join(mutant.file)).unwrap();
-            assert!(replace(&text, mutant.guard, mutant.instead).is_some(), "{}", mutant.name);
+            for edit in mutant.edits {
+                find(checkout, edit).unwrap();
+            }
         }
     }
 }

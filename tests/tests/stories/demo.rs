@@ -31,10 +31,16 @@ pub(crate) async fn breaking_all_controllers_loses_nothing(fleet: Arc<Fleet>) ->
 }
 
 async fn broken(fleet: &Fleet, what: &str) -> Result<()> {
-    fleet.deploy(&format!("Shown with {what}"), "do-fra1").await?;
+    fleet
+        .deploy(&format!("Shown with {what}"), "do-fra1")
+        .await?;
     let said = fleet.dotmac(&["demo", "break", what]).await?.ok()?;
     let text = format!("{}{}", said.out, said.err);
-    ensure!(text.lines().any(|line| line.contains("lost") && line.contains('0')), "{text}");
+    ensure!(
+        text.lines()
+            .any(|line| line.contains("lost") && line.contains('0')),
+        "{text}"
+    );
     fleet.settled().await?;
     fleet.agents_connected().await
 }

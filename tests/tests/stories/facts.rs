@@ -1,11 +1,6 @@
 //! Every fact once (law 8), when the end comes between a commit and its acknowledgement.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, fs, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use dotmac_runtime::process::{ProcessIdentity, Signal};
@@ -46,27 +41,41 @@ pub(crate) async fn law_8_a_report_counts_once_when_the_agent_dies_before_its_ac
     let region = "do-fra1";
     let id = fleet.deploy("Reporting ISP", region).await?;
     acknowledged(&fleet, region).await?;
-    let (stream, gateway) = (stream_of(&fleet, region).await?, gateway_of(&fleet, region).await?);
+    let (stream, gateway) = (
+        stream_of(&fleet, region).await?,
+        gateway_of(&fleet, region).await?,
+    );
     let address = deployment::address(&fleet.deployment(&id).await?)?;
     let mark = mark(&fleet, region)?;
     // Nothing is committed while two of three controllers stand still.
     let others = CONTROLLERS.iter().filter(|name| **name != gateway);
-    let quorum = Stopped::new(others.map(|name| fleet.process(name)).collect::<Result<_>>()?)?;
+    let quorum = Stopped::new(
+        others
+            .map(|name| fleet.process(name))
+            .collect::<Result<_>>()?,
+    )?;
     control(&address, &json!({"mode": "sick"})).await?;
-    until("the agent wrote a record down", Duration::from_secs(10), async || {
-        Ok((lines(&fleet, region)? > mark).then_some(()))
-    })
+    until(
+        "the agent wrote a record down",
+        Duration::from_secs(10),
+        async || Ok((lines(&fleet, region)? > mark).then_some(())),
+    )
     .await?;
     // It has sent it, or will; then it stands still, and its record is committed without it.
     tokio::time::sleep(Duration::from_millis(500)).await;
     let agent = fleet.process(region)?;
     let frozen = Stopped::new(vec![agent.clone()])?;
     drop(quorum);
-    until("the record is committed", Duration::from_secs(15), async || {
-        Ok((head_of(&fleet, &stream).await? > mark).then_some(()))
-    })
+    until(
+        "the record is committed",
+        Duration::from_secs(15),
+        async || Ok((head_of(&fleet, &stream).await? > mark).then_some(())),
+    )
     .await?;
-    ensure!(self::mark(&fleet, region)? == mark, "the acknowledgement arrived: the fault did not happen");
+    ensure!(
+        self::mark(&fleet, region)? == mark,
+        "the acknowledgement arrived: the fault did not happen"
+    );
     agent.send_signal(Signal::KILL)?;
     drop(frozen);
 
@@ -85,27 +94,44 @@ pub(crate) async fn law_8_an_order_counts_once_when_its_gateway_dies_before_the_
     fleet.agents_connected().await?;
     let gateway = gateway_of(&fleet, region).await?;
     let agent = Stopped::new(vec![fleet.process(region)?])?;
-    let id = fleet.create(&json!({"tenant_name": "Ordered ISP", "region": region})).await?;
-    fleet.until_told(&id, "wave.sealed", "", Duration::from_secs(5)).await?;
+    let id = fleet
+        .create(&json!({"tenant_name": "Ordered ISP", "region": region}))
+        .await?;
+    fleet
+        .until_told(&id, "wave.sealed", "", Duration::from_secs(5))
+        .await?;
     // Signed, and on its way, within a second; then nothing is committed any more.
     tokio::time::sleep(Duration::from_millis(1_000)).await;
     let others = CONTROLLERS.iter().filter(|name| **name != gateway);
-    let quorum = Stopped::new(others.map(|name| fleet.process(name)).collect::<Result<_>>()?)?;
+    let quorum = Stopped::new(
+        others
+            .map(|name| fleet.process(name))
+            .collect::<Result<_>>()?,
+    )?;
     drop(agent);
     let started = until("the instance runs", Duration::from_secs(15), async || {
         let mut processes = fleet.processes().into_iter();
-        let shim = processes.find(|process| process.command.contains("shim") && process.command.contains(&id));
+        let shim = processes
+            .find(|process| process.command.contains("shim") && process.command.contains(&id));
         Ok(shim.map(|shim| shim.identity))
     })
     .await?;
     let killed = fleet.kill(gateway).await?;
     drop(quorum);
-    let active = fleet.until_status(&id, "active", Duration::from_secs(40)).await?;
+    let active = fleet
+        .until_status(&id, "active", Duration::from_secs(40))
+        .await?;
     fleet.back(gateway, &killed).await?;
-    ensure!(started.is_alive() && deployment::restarts(&active) == 0, "it was started again: {active}");
+    ensure!(
+        started.is_alive() && deployment::restarts(&active) == 0,
+        "it was started again: {active}"
+    );
     let story = fleet.story(&id).await?;
     for action in ["intent.accepted", "intent.applied"] {
-        let times = story.iter().filter(|record| record["action"] == action).count();
+        let times = story
+            .iter()
+            .filter(|record| record["action"] == action)
+            .count();
         ensure!(times == 1, "{action} is told {times} times");
     }
     once(&fleet, &[id]).await
@@ -117,7 +143,11 @@ pub(crate) async fn law_8_every_record_counts_once_while_controllers_keep_dying(
 ) -> Result<()> {
     let mut ids = Vec::new();
     for region in AGENTS {
-        ids.push(fleet.create(&json!({"tenant_name": format!("Flapping {region}"), "region": region})).await?);
+        ids.push(
+            fleet
+                .create(&json!({"tenant_name": format!("Flapping {region}"), "region": region}))
+                .await?,
+        );
     }
     for id in &ids {
         fleet.until_status(id, "active", ACTIVE_WITHIN).await?;
@@ -148,16 +178,32 @@ pub(crate) async fn law_8_a_retried_request_counts_once(fleet: Arc<Fleet>) -> Re
     let mut answers = Vec::new();
     for node in [1, 2, 3, 1] {
         let api = fleet.api()?.of_node(node);
-        answers.push(api.ask(Method::POST, DEPLOYMENTS, Some(&body), key).await?.ok(201)?);
+        answers.push(
+            api.ask(Method::POST, DEPLOYMENTS, Some(&body), key)
+                .await?
+                .ok(201)?,
+        );
     }
-    let ids: BTreeSet<&str> = answers.iter().map(|answer| deployment::text(answer, "id")).collect();
+    let ids: BTreeSet<&str> = answers
+        .iter()
+        .map(|answer| deployment::text(answer, "id"))
+        .collect();
     ensure!(ids.len() == 1, "one request made {ids:?}");
     let id = deployment::id(&answers[0])?;
     let other = json!({"tenant_name": "Another ISP", "region": "aws-eu-west-1"});
-    let mixed = fleet.api()?.ask(Method::POST, DEPLOYMENTS, Some(&other), key).await?;
-    ensure!((400..500).contains(&mixed.status), "the key was taken for another request: {mixed:?}");
+    let mixed = fleet
+        .api()?
+        .ask(Method::POST, DEPLOYMENTS, Some(&other), key)
+        .await?;
+    ensure!(
+        (400..500).contains(&mixed.status),
+        "the key was taken for another request: {mixed:?}"
+    );
     let story = fleet.story(&id).await?;
-    let created = story.iter().filter(|record| record["action"] == "deployment.created").count();
+    let created = story
+        .iter()
+        .filter(|record| record["action"] == "deployment.created")
+        .count();
     ensure!(created == 1, "created {created} times: {story:?}");
     Ok(())
 }
@@ -170,18 +216,33 @@ async fn once(fleet: &Fleet, tenants: &[String]) -> Result<()> {
         let stream = stream_of(fleet, region).await?;
         let path = format!("/api/v1/audit/records?stream={stream}&limit=500");
         let records = fleet.api()?.list(&path, "after").await?;
-        let sequences: Vec<u64> = records.iter().filter_map(|record| record["sequence"].as_u64()).collect();
+        let sequences: Vec<u64> = records
+            .iter()
+            .filter_map(|record| record["sequence"].as_u64())
+            .collect();
         let expected: Vec<u64> = (1..=u64::try_from(sequences.len())?).collect();
-        ensure!(sequences == expected, "the records of {region} are {sequences:?}");
+        ensure!(
+            sequences == expected,
+            "the records of {region} are {sequences:?}"
+        );
     }
     for tenant in tenants {
         let story = fleet.story(tenant).await?;
         let mut seen = BTreeSet::new();
         for (place, record) in story.iter().enumerate() {
-            ensure!(record["sequence"].as_u64() == Some(u64::try_from(place)? + 1), "{record} is out of place");
+            ensure!(
+                record["sequence"].as_u64() == Some(u64::try_from(place)? + 1),
+                "{record} is out of place"
+            );
             let detail = deployment::text(record, "detail");
-            if let Some(number) = detail.strip_prefix("record ").and_then(|rest| rest.split(':').next()) {
-                let key = (deployment::text(record, "actor").to_owned(), number.to_owned());
+            if let Some(number) = detail
+                .strip_prefix("record ")
+                .and_then(|rest| rest.split(':').next())
+            {
+                let key = (
+                    deployment::text(record, "actor").to_owned(),
+                    number.to_owned(),
+                );
                 ensure!(seen.insert(key), "told twice: {record}");
             }
         }
@@ -194,12 +255,19 @@ async fn once(fleet: &Fleet, tenants: &[String]) -> Result<()> {
 /// Waits until an agent has heard that all its records are committed, and that is what the controllers hold.
 async fn acknowledged(fleet: &Fleet, region: &str) -> Result<()> {
     let stream = stream_of(fleet, region).await?;
-    until(&format!("all records of {region} are acknowledged"), Duration::from_secs(30), async || {
-        let (mark, lines) = (mark(fleet, region)?, lines(fleet, region)?);
-        let head = head_of(fleet, &stream).await?;
-        ensure!(mark == lines && head == lines, "it wrote {lines}, {head} are committed, {mark} acknowledged");
-        Ok(Some(()))
-    })
+    until(
+        &format!("all records of {region} are acknowledged"),
+        Duration::from_secs(30),
+        async || {
+            let (mark, lines) = (mark(fleet, region)?, lines(fleet, region)?);
+            let head = head_of(fleet, &stream).await?;
+            ensure!(
+                mark == lines && head == lines,
+                "it wrote {lines}, {head} are committed, {mark} acknowledged"
+            );
+            Ok(Some(()))
+        },
+    )
     .await
 }
 
@@ -214,8 +282,14 @@ fn lines(fleet: &Fleet, region: &str) -> Result<u64> {
     let mut lines = 0;
     for entry in fs::read_dir(fleet.home().join(region).join("data/chain"))? {
         let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "jsonl") {
-            lines += fs::read(path)?.iter().filter(|byte| **byte == b'\n').count();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "jsonl")
+        {
+            lines += fs::read(path)?
+                .iter()
+                .filter(|byte| **byte == b'\n')
+                .count();
         }
     }
     Ok(u64::try_from(lines)?)
@@ -223,8 +297,15 @@ fn lines(fleet: &Fleet, region: &str) -> Result<u64> {
 
 async fn stream_of(fleet: &Fleet, region: &str) -> Result<String> {
     let agents = fleet.api()?.list("/api/v1/agents", "cursor").await?;
-    let agent = agents.iter().find(|agent| agent["region"] == region).context("no such agent")?;
-    Ok(format!("agent/{}/{}", deployment::text(agent, "id"), deployment::text(agent, "incarnation")))
+    let agent = agents
+        .iter()
+        .find(|agent| agent["region"] == region)
+        .context("no such agent")?;
+    Ok(format!(
+        "agent/{}/{}",
+        deployment::text(agent, "id"),
+        deployment::text(agent, "incarnation")
+    ))
 }
 
 async fn head_of(fleet: &Fleet, stream: &str) -> Result<u64> {
@@ -235,11 +316,18 @@ async fn head_of(fleet: &Fleet, stream: &str) -> Result<u64> {
 
 /// The controller that an agent is connected to.
 async fn gateway_of(fleet: &Fleet, region: &str) -> Result<&'static str> {
-    let node = until("the agent has a gateway", Duration::from_secs(20), async || {
-        let agents = fleet.api()?.list("/api/v1/agents", "cursor").await?;
-        let agent = agents.iter().find(|agent| agent["region"] == region).context("no such agent")?;
-        Ok(agent["node"].as_u64())
-    })
+    let node = until(
+        "the agent has a gateway",
+        Duration::from_secs(20),
+        async || {
+            let agents = fleet.api()?.list("/api/v1/agents", "cursor").await?;
+            let agent = agents
+                .iter()
+                .find(|agent| agent["region"] == region)
+                .context("no such agent")?;
+            Ok(agent["node"].as_u64())
+        },
+    )
     .await?;
     Ok(CONTROLLERS[usize::try_from(node)? - 1])
 }

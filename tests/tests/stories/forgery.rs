@@ -8,8 +8,7 @@ use dotmac_tests::{
     api::DEPLOYMENTS,
     deployment,
     fleet::{ACTIVE_WITHIN, AGENTS, Fleet, GRACE_MS},
-    processes,
-    search,
+    processes, search,
     wait::{throughout, until},
 };
 use serde_json::{Value, json};
@@ -37,12 +36,18 @@ impl Liar {
             .spawn()?;
         let output = child.stdout.take().context("it has no output")?;
         let input = child.stdin.take();
-        Ok(Self { lines: BufReader::new(output).lines(), input, child })
+        Ok(Self {
+            lines: BufReader::new(output).lines(),
+            input,
+            child,
+        })
     }
 
     async fn says(&mut self, within: Duration) -> Result<Value> {
         let line = tokio::time::timeout(within, self.lines.next_line()).await;
-        let line = line.context("the forger says nothing")??.context("the forger ended")?;
+        let line = line
+            .context("the forger says nothing")??
+            .context("the forger ended")?;
         Ok(serde_json::from_str(&line)?)
     }
 
@@ -54,7 +59,9 @@ impl Liar {
 }
 
 /// Point 5 and law 3.
-pub(crate) async fn law_3_what_one_controller_signs_alone_moves_nobody(fleet: Arc<Fleet>) -> Result<()> {
+pub(crate) async fn law_3_what_one_controller_signs_alone_moves_nobody(
+    fleet: Arc<Fleet>,
+) -> Result<()> {
     let mut before = Vec::new();
     for region in AGENTS {
         let id = fleet.deploy(&format!("Honest {region}"), region).await?;
@@ -68,18 +75,31 @@ pub(crate) async fn law_3_what_one_controller_signs_alone_moves_nobody(fleet: Ar
     seize_leadership(&fleet, &mut liar).await?;
     let lies = liar.says(Duration::from_secs(60)).await?;
     let tried = lies["tried"].as_array().context("nothing was tried")?;
-    ensure!(tried.len() == 7 && lies["direct"].as_array().map(Vec::len) == Some(8), "{lies}");
+    ensure!(
+        tried.len() == 7 && lies["direct"].as_array().map(Vec::len) == Some(8),
+        "{lies}"
+    );
     // The log took them (Raft does not tell lies from truth), so it is up to signers and agents.
     let accepted = tried.iter().filter(|one| one["accepted"] == true).count();
-    ensure!(accepted == tried.len(), "the log itself refused some: {lies}");
+    ensure!(
+        accepted == tried.len(),
+        "the log itself refused some: {lies}"
+    );
 
     // The forged admin asks an honest controller, which vouches for a token that it sees in its State.
     let token = deployment::text(&lies, "token").to_owned();
     let honest = fleet.api()?.of_nodes(&[2, 3]);
     let forged = honest.with_token(Some(token));
-    let by_token = forged.post(DEPLOYMENTS, &json!({"tenant_name": "By a forged token", "region": "do-fra1"})).await?;
-    let mut made: Vec<String> =
-        tried.iter().filter_map(|one| Some(one["deployment"].as_str()?.to_owned())).collect();
+    let by_token = forged
+        .post(
+            DEPLOYMENTS,
+            &json!({"tenant_name": "By a forged token", "region": "do-fra1"}),
+        )
+        .await?;
+    let mut made: Vec<String> = tried
+        .iter()
+        .filter_map(|one| Some(one["deployment"].as_str()?.to_owned()))
+        .collect();
     if by_token.status == 201 {
         made.push(deployment::id(&by_token.body)?);
     }
@@ -88,23 +108,39 @@ pub(crate) async fn law_3_what_one_controller_signs_alone_moves_nobody(fleet: Ar
     throughout(Duration::from_millis(GRACE_MS + 4_000), async || {
         processes::all_alive(&before)?;
         let now = shims(&fleet);
-        ensure!(now == instances, "instances were {instances:?} and are {now:?}");
+        ensure!(
+            now == instances,
+            "instances were {instances:?} and are {now:?}"
+        );
         Ok(())
     })
     .await?;
     for id in &made {
-        let shown = honest.get(&format!("{DEPLOYMENTS}/{id}?consistency=stale")).await?;
+        let shown = honest
+            .get(&format!("{DEPLOYMENTS}/{id}?consistency=stale"))
+            .await?;
         let status = deployment::text(&shown, "status");
-        ensure!(matches!(status, "pending" | "provisioning"), "{id} is {status}: {shown}");
-        ensure!(!deployment::waiting(&shown).is_empty(), "it does not say what it waits for: {shown}");
-        ensure!(shown["components"].as_array().is_none_or(Vec::is_empty), "{shown}");
+        ensure!(
+            matches!(status, "pending" | "provisioning"),
+            "{id} is {status}: {shown}"
+        );
+        ensure!(
+            !deployment::waiting(&shown).is_empty(),
+            "it does not say what it waits for: {shown}"
+        );
+        ensure!(
+            shown["components"].as_array().is_none_or(Vec::is_empty),
+            "{shown}"
+        );
     }
     agents_said_no(&fleet, deployment::text(&lies, "agent")).await?;
     liar.end().await?;
     drop(hold);
     fleet.settled().await?;
     // The liar is gone, and honest orders are obeyed.
-    let id = fleet.create(&json!({"tenant_name": "Honest again", "region": "byov-lagos"})).await?;
+    let id = fleet
+        .create(&json!({"tenant_name": "Honest again", "region": "byov-lagos"}))
+        .await?;
     fleet.until_status(&id, "active", ACTIVE_WITHIN).await?;
     processes::all_alive(&before)
 }
@@ -118,24 +154,40 @@ async fn seize_leadership(fleet: &Fleet, liar: &mut Liar) -> Result<()> {
             ensure!(said["leads"] == true, "{said}");
             for name in others {
                 // The lies are told to two honest controllers that are there.
-                until("an honest controller is back", Duration::from_secs(20), async || {
-                    Ok(fleet.process(name).ok())
-                })
+                until(
+                    "an honest controller is back",
+                    Duration::from_secs(20),
+                    async || Ok(fleet.process(name).ok()),
+                )
                 .await?;
             }
             return Ok(());
         }
-        let Ok(status) = honest.get("/api/v1/cluster/status").await else { continue };
-        let Some(leader) = status["leader"].as_u64() else { continue };
+        let Ok(status) = honest.get("/api/v1/cluster/status").await else {
+            continue;
+        };
+        let Some(leader) = status["leader"].as_u64() else {
+            continue;
+        };
         // If it leads, no agent is connected to it: they look for another gateway.
-        let name = if leader == 1 { others[turn % 2] } else { others[usize::from(leader == 3)] };
+        let name = if leader == 1 {
+            others[turn % 2]
+        } else {
+            others[usize::from(leader == 3)]
+        };
         let before = fleet.process(name)?;
         let hold = fleet.kill_and_hold(&[name]).await?;
         // A leader that is back at once leads on, so it stays away until another one does.
-        until("another controller leads", Duration::from_secs(10), async || {
-            let status = fleet.api()?.get("/api/v1/cluster/status").await?;
-            Ok(status["leader"].as_u64().filter(|now| leader == 1 || *now != leader))
-        })
+        until(
+            "another controller leads",
+            Duration::from_secs(10),
+            async || {
+                let status = fleet.api()?.get("/api/v1/cluster/status").await?;
+                Ok(status["leader"]
+                    .as_u64()
+                    .filter(|now| leader == 1 || *now != leader))
+            },
+        )
         .await?;
         drop(hold);
         fleet.back(name, &before).await?;
@@ -146,24 +198,47 @@ async fn seize_leadership(fleet: &Fleet, liar: &mut Liar) -> Result<()> {
 /// Both honest controllers say which waves they did not sign, and why.
 async fn refused_by_the_others(fleet: &Fleet) -> Result<()> {
     let api = fleet.api()?.of_nodes(&[2, 3]);
-    until("both honest controllers refuse to sign", Duration::from_secs(20), async || {
-        let status = api.get("/api/v1/cluster/status").await?;
-        for node in status["nodes"].as_array().context("no nodes")?.iter().skip(1) {
-            let refusals = node["refusals"].to_string();
-            ensure!(refusals.contains("is not proven"), "controller {}: {refusals}", node["id"]);
-        }
-        Ok(Some(()))
-    })
+    until(
+        "both honest controllers refuse to sign",
+        Duration::from_secs(20),
+        async || {
+            let status = api.get("/api/v1/cluster/status").await?;
+            for node in status["nodes"]
+                .as_array()
+                .context("no nodes")?
+                .iter()
+                .skip(1)
+            {
+                let refusals = node["refusals"].to_string();
+                ensure!(
+                    refusals.contains("is not proven"),
+                    "controller {}: {refusals}",
+                    node["id"]
+                );
+            }
+            Ok(Some(()))
+        },
+    )
     .await
 }
 
 /// The agent that got self-signed waves over its own session wrote down that it does not believe them.
 async fn agents_said_no(fleet: &Fleet, agent: &str) -> Result<()> {
-    let region = AGENTS.iter().find(|region| agent.starts_with(**region)).context("which agent?")?;
-    until("the agent says that it does not believe", Duration::from_secs(10), async || {
-        let (found, _) = search::files_with(&fleet.home().join(region), b"lacks signatures")?;
-        Ok(found.iter().any(|file| file.path.ends_with("agent.log")).then_some(()))
-    })
+    let region = AGENTS
+        .iter()
+        .find(|region| agent.starts_with(**region))
+        .context("which agent?")?;
+    until(
+        "the agent says that it does not believe",
+        Duration::from_secs(10),
+        async || {
+            let (found, _) = search::files_with(&fleet.home().join(region), b"lacks signatures")?;
+            Ok(found
+                .iter()
+                .any(|file| file.path.ends_with("agent.log"))
+                .then_some(()))
+        },
+    )
     .await
 }
 

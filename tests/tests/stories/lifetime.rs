@@ -17,20 +17,34 @@ use tokio::time::Instant;
 /// Point 1.
 pub(crate) async fn two_fleets_live_side_by_side(fleet: Arc<Fleet>) -> Result<()> {
     let other = Fleet::start("beside").await?;
-    let body = json!({"tenant_name": "Twin ISP", "domain_name": "twin.dotmac.app", "region": "do-fra1"});
+    let body =
+        json!({"tenant_name": "Twin ISP", "domain_name": "twin.dotmac.app", "region": "do-fra1"});
     let here = fleet.deploy_as(&body).await?;
     let there = other.deploy_as(&body).await?;
     ensure!(here != there, "both fleets made {here}");
     for (fleet, own) in [(fleet.as_ref(), &here), (&other, &there)] {
         let listed = fleet.api()?.list(DEPLOYMENTS, "cursor").await?;
-        ensure!(listed.len() == 1 && listed[0]["id"] == own.as_str(), "{listed:?}");
+        ensure!(
+            listed.len() == 1 && listed[0]["id"] == own.as_str(),
+            "{listed:?}"
+        );
     }
-    let mixed = fleet.api()?.with_token(other_token(&other)?).get(DEPLOYMENTS).await;
-    ensure!(mixed.is_err(), "the token of one fleet opens the other: {mixed:?}");
+    let mixed = fleet
+        .api()?
+        .with_token(other_token(&other)?)
+        .get(DEPLOYMENTS)
+        .await;
+    ensure!(
+        mixed.is_err(),
+        "the token of one fleet opens the other: {mixed:?}"
+    );
     let before = members(&fleet)?;
     other.down().await?;
     processes::all_alive(&before)?;
-    ensure!(fleet.deployment(&here).await?["status"] == "active", "the end of the other fleet was felt");
+    ensure!(
+        fleet.deployment(&here).await?["status"] == "active",
+        "the end of the other fleet was felt"
+    );
     Ok(())
 }
 
@@ -48,7 +62,9 @@ pub(crate) async fn up_again_recognises_what_runs(fleet: Arc<Fleet>) -> Result<(
 }
 
 /// Point 1.
-pub(crate) async fn a_stopped_fleet_has_everything_again_within_five_seconds(fleet: Arc<Fleet>) -> Result<()> {
+pub(crate) async fn a_stopped_fleet_has_everything_again_within_five_seconds(
+    fleet: Arc<Fleet>,
+) -> Result<()> {
     fleet.deploy("Lasting ISP", "byov-lagos").await?;
     let before = holdings(&fleet).await?;
     fleet.down().await?;
@@ -64,15 +80,32 @@ pub(crate) async fn a_stopped_fleet_has_everything_again_within_five_seconds(fle
         }
         let instances = fleet.processes();
         let runs = |id: &&String| {
-            instances.iter().any(|process| process.command.contains("shim") && process.command.contains(*id))
+            instances
+                .iter()
+                .any(|process| process.command.contains("shim") && process.command.contains(*id))
         };
         Ok((ids.iter().filter(runs).count() == ids.len()).then_some(()))
     })
     .await?;
     let after = holdings(&fleet).await?;
-    ensure!(before[1] == after[1], "releases were {} and are {}", before[1], after[1]);
-    ensure!(ids == self::ids(&after[0]), "deployments were {} and are {}", before[0], after[0]);
-    ensure!(before[2] == after[2], "agents were {} and are {}", before[2], after[2]);
+    ensure!(
+        before[1] == after[1],
+        "releases were {} and are {}",
+        before[1],
+        after[1]
+    );
+    ensure!(
+        ids == self::ids(&after[0]),
+        "deployments were {} and are {}",
+        before[0],
+        after[0]
+    );
+    ensure!(
+        before[2] == after[2],
+        "agents were {} and are {}",
+        before[2],
+        after[2]
+    );
     Ok(())
 }
 
@@ -85,7 +118,9 @@ pub(crate) async fn law_1_after_a_kill_of_everything_up_adopts_what_survived_and
     let survives = deployment::process(&fleet.deployment(&survivor).await?)?;
     let dies = deployment::process(&fleet.deployment(&victim).await?)?;
     // The last acknowledged word before the end.
-    let last = fleet.create(&json!({"tenant_name": "Last ISP", "region": "gcp-europe-west1"})).await?;
+    let last = fleet
+        .create(&json!({"tenant_name": "Last ISP", "region": "gcp-europe-west1"}))
+        .await?;
     let members = members(&fleet)?;
     fleet.process("supervisor")?.send_signal(Signal::KILL)?;
     for process in &members {
@@ -103,17 +138,25 @@ pub(crate) async fn law_1_after_a_kill_of_everything_up_adopts_what_survived_and
         Ok(gone.iter().all(|process| !process.is_alive()).then_some(()))
     })
     .await?;
-    ensure!(survives.is_alive(), "the instance that nobody killed is gone");
+    ensure!(
+        survives.is_alive(),
+        "the instance that nobody killed is gone"
+    );
 
     fleet.up().await?;
     for id in [&survivor, &victim, &last] {
         fleet.until_status(id, "active", ACTIVE_WITHIN).await?;
     }
-    let after = until("the survivor is shown", Duration::from_secs(10), async || {
-        Ok(deployment::process(&fleet.deployment(&survivor).await?).ok())
-    })
+    let after = until(
+        "the survivor is shown",
+        Duration::from_secs(10),
+        async || Ok(deployment::process(&fleet.deployment(&survivor).await?).ok()),
+    )
     .await?;
-    ensure!(after == survives, "the survivor was {survives} and is {after}");
+    ensure!(
+        after == survives,
+        "the survivor was {survives} and is {after}"
+    );
     let restarted = until("the victim is shown", Duration::from_secs(10), async || {
         let now = deployment::process(&fleet.deployment(&victim).await?)?;
         Ok((now != dies).then_some(now))
@@ -126,7 +169,11 @@ pub(crate) async fn law_1_after_a_kill_of_everything_up_adopts_what_survived_and
 
 /// All controllers and agents.
 fn members(fleet: &Fleet) -> Result<Vec<ProcessIdentity>> {
-    CONTROLLERS.iter().chain(&AGENTS).map(|name| fleet.process(name)).collect()
+    CONTROLLERS
+        .iter()
+        .chain(&AGENTS)
+        .map(|name| fleet.process(name))
+        .collect()
 }
 
 /// Deployments, releases and agents.
@@ -143,9 +190,15 @@ async fn holdings(fleet: &Fleet) -> Result<[Value; 3]> {
 
 fn ids(deployments: &Value) -> Vec<String> {
     let items = deployments.as_array().into_iter().flatten();
-    items.map(|deployment| deployment::text(deployment, "id").to_owned()).collect()
+    items
+        .map(|deployment| deployment::text(deployment, "id").to_owned())
+        .collect()
 }
 
 fn other_token(fleet: &Fleet) -> Result<Option<String>> {
-    Ok(Some(std::fs::read_to_string(fleet.home().join("admin.token"))?.trim().to_owned()))
+    Ok(Some(
+        std::fs::read_to_string(fleet.home().join("admin.token"))?
+            .trim()
+            .to_owned(),
+    ))
 }

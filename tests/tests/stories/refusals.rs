@@ -11,8 +11,17 @@ pub(crate) async fn a_port_in_use_is_one_clear_line_and_nothing_is_started() -> 
     let port = fleet.port_base() + 1;
     let listener = TcpListener::bind(("127.0.0.1", port))?;
     let before = listing(fleet.home());
-    let refused = fleet.dotmac(&["local", "up", "--detach"]).await?.with_code(1)?;
-    one_line(&refused, &[&format!("TCP port {port} for controller-2 is in use"), "DOTMAC_PORT_BASE"])?;
+    let refused = fleet
+        .dotmac(&["local", "up", "--detach"])
+        .await?
+        .with_code(1)?;
+    one_line(
+        &refused,
+        &[
+            &format!("TCP port {port} for controller-2 is in use"),
+            "DOTMAC_PORT_BASE",
+        ],
+    )?;
     untouched(&fleet, &before)?;
     // Once the port is free, the same command works: nothing was left half done.
     drop(listener);
@@ -21,7 +30,8 @@ pub(crate) async fn a_port_in_use_is_one_clear_line_and_nothing_is_started() -> 
 }
 
 /// Point 1.
-pub(crate) async fn a_home_that_cannot_be_written_is_one_clear_line_and_nothing_is_started() -> Result<()> {
+pub(crate) async fn a_home_that_cannot_be_written_is_one_clear_line_and_nothing_is_started()
+-> Result<()> {
     let fleet = Fleet::prepare("unwritable")?;
     if rustix::process::geteuid().is_root() {
         // Root may write everywhere, but not below a file.
@@ -30,14 +40,25 @@ pub(crate) async fn a_home_that_cannot_be_written_is_one_clear_line_and_nothing_
         fs::set_permissions(fleet.home(), fs::Permissions::from_mode(0o500))?;
     }
     let before = listing(fleet.home());
-    let refused = fleet.dotmac(&["local", "up", "--detach"]).await?.with_code(1);
+    let refused = fleet
+        .dotmac(&["local", "up", "--detach"])
+        .await?
+        .with_code(1);
     fs::set_permissions(fleet.home(), fs::Permissions::from_mode(0o700))?;
-    one_line(&refused?, &["cannot write", &fleet.home().display().to_string(), "DOTMAC_HOME"])?;
+    one_line(
+        &refused?,
+        &[
+            "cannot write",
+            &fleet.home().display().to_string(),
+            "DOTMAC_HOME",
+        ],
+    )?;
     untouched(&fleet, &before)
 }
 
 /// Point 1.
-pub(crate) async fn data_of_a_newer_version_is_one_clear_line_and_nothing_is_harmed() -> Result<()> {
+pub(crate) async fn data_of_a_newer_version_is_one_clear_line_and_nothing_is_harmed() -> Result<()>
+{
     let fleet = Fleet::start("newer-version").await?;
     let id = fleet.deploy("Kept ISP", "do-fra1").await?;
     fleet.down().await?;
@@ -45,14 +66,22 @@ pub(crate) async fn data_of_a_newer_version_is_one_clear_line_and_nothing_is_har
     let ours = fs::read(&version)?;
     fs::write(&version, "99\n")?;
     let before = listing(fleet.home());
-    let refused = fleet.dotmac(&["local", "up", "--detach"]).await?.with_code(1)?;
+    let refused = fleet
+        .dotmac(&["local", "up", "--detach"])
+        .await?
+        .with_code(1)?;
     one_line(&refused, &["is of version 99", "use the newer program"])?;
-    let refused = fleet.dotmac(&["local", "down", "--purge", "--yes"]).await?.with_code(1)?;
+    let refused = fleet
+        .dotmac(&["local", "down", "--purge", "--yes"])
+        .await?
+        .with_code(1)?;
     one_line(&refused, &["is of version 99"])?;
     untouched(&fleet, &before)?;
     fs::write(&version, ours)?;
     fleet.up().await?;
-    fleet.until_status(&id, "active", dotmac_tests::fleet::ACTIVE_WITHIN).await?;
+    fleet
+        .until_status(&id, "active", dotmac_tests::fleet::ACTIVE_WITHIN)
+        .await?;
     fleet.down().await
 }
 
@@ -68,7 +97,10 @@ fn one_line(ran: &Ran, words: &[&str]) -> Result<()> {
 fn untouched(fleet: &Fleet, before: &[String]) -> Result<()> {
     let (after, running) = (listing(fleet.home()), fleet.processes());
     ensure!(running.is_empty(), "something was started: {running:?}");
-    ensure!(before == after, "the home changed from {before:?} to {after:?}");
+    ensure!(
+        before == after,
+        "the home changed from {before:?} to {after:?}"
+    );
     Ok(())
 }
 
@@ -77,7 +109,9 @@ fn listing(directory: &Path) -> Vec<String> {
     let mut lines = Vec::new();
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         let path = entry.path();
-        let Ok(metadata) = entry.metadata() else { continue };
+        let Ok(metadata) = entry.metadata() else {
+            continue;
+        };
         let length = if metadata.is_dir() { 0 } else { metadata.len() };
         lines.push(format!("{} {length}", path.display()));
         if metadata.is_dir() {

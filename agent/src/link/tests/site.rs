@@ -1,16 +1,18 @@
 //! Controllers and an agent on the loopback, for the link's tests. The controllers do only what a test tells them.
+//! Longer than 400 lines: it is both ends of a link, which every test of the link shares.
 
 use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use dotmac_protocol::{
     digest::Digest,
     frame::{
-        ALPN_AGENT, ALPN_ENROL, AgentFrame, ControllerFrame, Hello, JoinToken, Question, Report,
-        Welcome,
+        ALPN_AGENT, ALPN_ENROL, AgentFrame, ControllerFrame, Delivery, Hello, JoinToken, Question,
+        Report, Welcome,
     },
     ids::{ClusterId, NodeId, UnitId},
     record::HealthStatus,
     trust::{SignedTrustRoot, TrustRoot},
+    wave::SignedIntent,
 };
 use dotmac_runtime::{
     clock::{Clock, ManualClock},
@@ -158,6 +160,18 @@ impl Controller {
         cluster: &Cluster,
         controllers: Vec<String>,
     ) -> (Session, Hello) {
+        let (mut session, hello) = self.session_without_clock(cluster, controllers).await;
+        let newest = clock(1, cluster.clock.now());
+        session.tell(&ControllerFrame::Clock(newest)).await;
+        (session, hello)
+    }
+
+    /// Accepts a session and welcomes the agent, without telling it the time.
+    pub(crate) async fn session_without_clock(
+        &self,
+        cluster: &Cluster,
+        controllers: Vec<String>,
+    ) -> (Session, Hello) {
         let (mut session, hello) = self.hello().await;
         let welcome = Welcome {
             node: self.node,
@@ -167,8 +181,6 @@ impl Controller {
             acknowledged: 0,
         };
         session.tell(&ControllerFrame::Welcome(welcome)).await;
-        let newest = clock(1, cluster.clock.now());
-        session.tell(&ControllerFrame::Clock(newest)).await;
         (session, hello)
     }
 }
@@ -182,6 +194,18 @@ pub(crate) struct Session {
 impl Session {
     pub(crate) async fn tell(&mut self, frame: &ControllerFrame) {
         soon(write_frame(&mut self.send, frame)).await.unwrap();
+    }
+
+    /// Sends an order; when this returns, it has arrived.
+    pub(crate) async fn deliver(&self, intent: SignedIntent) {
+        let delivery = Delivery {
+            intent,
+            hops: vec![],
+        };
+        let mut stream = soon(self.connection.open_uni()).await.unwrap();
+        soon(write_frame(&mut stream, &delivery)).await.unwrap();
+        stream.finish().unwrap();
+        assert_eq!(soon(stream.stopped()).await.unwrap(), None);
     }
 
     /// The next frame that is no beat.
@@ -340,8 +364,8 @@ impl Agent {
         let journal = journal.unwrap().0;
         let stations = Stations::default();
         let (clocks, _) = ClockStore::open(&self.path("trust"), agent(), &trust);
-        let told = (Arc::clone(&chain), clock.clone());
-        let intake = Intake::new(journal, trust, clocks, told.0, stations, told.1);
+        let recorded = Arc::clone(&chain);
+        let intake = Intake::new(journal, trust, clocks, recorded, stations, clock.clone());
         let intake = Arc::new(intake);
         let parts = LinkParts {
             endpoint: self.endpoint.clone(),

@@ -26,7 +26,10 @@ impl State {
     ) {
         let is_person = matches!(envelope.actor, Actor::Person(_));
         let worth = match (&envelope.command, reply) {
-            (Command::AcceptReport { .. } | Command::NotePresence { .. }, _) => false,
+            (
+                Command::AcceptReport { .. } | Command::NotePresence { .. } | Command::SealClock,
+                _,
+            ) => false,
             (Command::SealWave { .. }, _) => return self.note_wave(envelope, reply, now, facts),
             // Every controller that starts asks for the founding again.
             (Command::Found(_), Ok(_)) => self.streams.is_empty(),
@@ -169,9 +172,18 @@ impl State {
                 let action = cut(action).chars().take(64).collect();
                 return (action, tenant.clone(), detail.clone());
             }
+            Command::NoteInventory { behind } => {
+                let units: Vec<&str> = behind
+                    .iter()
+                    .take(20)
+                    .map(|one| one.unit.as_str())
+                    .collect();
+                ("agent.orders-lost", None, units.join(", "))
+            }
             Command::SealWave { .. }
             | Command::NotePresence { .. }
-            | Command::AcceptReport { .. } => ("platform.noted", None, String::new()),
+            | Command::AcceptReport { .. }
+            | Command::SealClock => ("platform.noted", None, String::new()),
         };
         (action.into(), tenant, detail)
     }

@@ -79,6 +79,11 @@ impl State {
             return;
         }
         self.change_deployment(id, now, |deployment| deployment.removal = Some(warrant));
+        let ordered = self.deployments.get(id);
+        let ordered = ordered.filter(|one| one.delete_after.is_none());
+        if let Some(agent) = ordered.and_then(|one| one.agent.clone()) {
+            self.order_removal(&agent, id, now);
+        }
         self.refresh_waiting_of(id, now);
     }
 

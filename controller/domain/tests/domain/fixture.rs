@@ -1,13 +1,9 @@
 //! A small cluster to test against: three controllers with fixed keys, an administrator, two regions, a release.
 //! Everything follows from its arguments, so that a test that fails once fails always.
 
-use std::collections::BTreeMap;
-
 use dotmac_domain::{
     Accepted, Applied, Command, Envelope, Reply, State,
-    access::Role,
     audit::Fact,
-    command::{CreateDeployment, CreateJoinToken, CreateToken, Genesis, NodeCard},
     desired::{Unit, decode_leaves},
     envelope::{ATTESTATION_DOMAIN, Actor, Attestation, Evidence, command_digest},
     plan::plan,
@@ -15,20 +11,20 @@ use dotmac_domain::{
     state::RULES_VERSION,
 };
 use dotmac_protocol::{
-    codec::encode,
     digest::Digest,
-    ids::{DeploymentId, Epoch, NodeId, RequestId, TenantId, TokenId, TrustVersion, UnitId},
-    keys::{PublicKey, Signature},
+    ids::{DeploymentId, RequestId, UnitId},
+    keys::Signature,
     record::{HealthStatus, Limits, Outcome, SignedRecord},
     time::{Timestamp, Window},
-    trust::{ControllerIdentity, Role as TrustRole, SignedTrustRoot, TRUST_ROOT_DOMAIN, TrustRoot},
     wave::Leaf,
 };
-use ed25519_dalek::SigningKey;
-
 mod agent;
+mod values;
 
 pub(crate) use agent::TestAgent;
+pub(crate) use values::{
+    MANIFEST, admin, create, deployment, genesis, join_token, key, token, token_id,
+};
 
 /// When every test begins, in milliseconds.
 pub(crate) const START: u64 = 1_700_000_000_000;
@@ -42,119 +38,6 @@ pub(crate) const HOUR_MS: u64 = 3_600_000;
 pub(crate) const REMOVALS_PER_HOUR: u32 = 3;
 /// Tombstones an hour at most for one tenant.
 pub(crate) const REMOVALS_PER_TENANT_HOUR: u32 = 2;
-
-pub(crate) const MANIFEST: &str = r#"{
-    "name": "demo-isp", "version": "1.0.0", "channel": "stable",
-    "components": {"web": {"run": {"command": ["demo-isp", "${port.http}"]}, "ports": ["http"]}}
-}"#;
-
-pub(crate) fn key(seed: u8) -> SigningKey {
-    SigningKey::from_bytes(&[seed; 32])
-}
-
-pub(crate) fn token_id(number: u64) -> TokenId {
-    format!("{number:016x}").parse().unwrap()
-}
-
-pub(crate) fn admin() -> Actor {
-    Actor::Person(token_id(1))
-}
-
-fn role(threshold: u16, seeds: &[u8]) -> TrustRole {
-    let keys = seeds.iter().map(|seed| PublicKey::of(&key(*seed)));
-    TrustRole {
-        threshold,
-        keys: keys.collect(),
-    }
-}
-
-pub(crate) fn genesis() -> Genesis {
-    let controllers = (1..=3).map(|node| ControllerIdentity {
-        node: NodeId(node.into()),
-        signing_key: PublicKey::of(&key(node)),
-        issuer: Digest::of(&[node]),
-    });
-    let trust = TrustRoot {
-        cluster: "test".parse().unwrap(),
-        version: TrustVersion(1),
-        epoch: Epoch(1),
-        root: role(1, &[10]),
-        approver: role(1, &[20]),
-        controller: role(2, &[1, 2, 3]),
-        timestamp: role(2, &[1, 2, 3]),
-        controllers: controllers.collect(),
-    };
-    let body = encode(&trust).unwrap();
-    let signatures = vec![Signature::make(&key(10), TRUST_ROOT_DOMAIN, &body)];
-    let nodes = (1..=3_u8).map(|node| NodeCard {
-        node: NodeId(node.into()),
-        incarnation: format!("{node:032x}").parse().unwrap(),
-        link_address: format!("127.0.0.1:{}", 7000 + u16::from(node)),
-        api_address: format!("127.0.0.1:{}", 8000 + u16::from(node)),
-        signing_key: PublicKey::of(&key(node)),
-        issuer: vec![node],
-    });
-    Genesis {
-        cluster: "test".parse().unwrap(),
-        created_at: Timestamp(START),
-        trust_root: SignedTrustRoot { body, signatures },
-        nodes: nodes.collect(),
-        admin: token(1, Role::PlatformAdmin, None),
-        regions: vec!["lab-1".parse().unwrap(), "lab-2".parse().unwrap()],
-        default_region: "lab-1".parse().unwrap(),
-        default_channel: "stable".into(),
-        grace_ms: GRACE_MS,
-        window_ms: WINDOW_MS,
-        removals_per_hour: REMOVALS_PER_HOUR,
-        removals_per_tenant_hour: REMOVALS_PER_TENANT_HOUR,
-    }
-}
-
-pub(crate) fn token(number: u64, role: Role, tenant: Option<&TenantId>) -> CreateToken {
-    CreateToken {
-        id: token_id(number),
-        secret_digest: Digest::of(&number.to_be_bytes()),
-        name: format!("token {number}"),
-        role,
-        tenant: tenant.cloned(),
-    }
-}
-
-pub(crate) fn deployment(name: &str) -> CreateDeployment {
-    CreateDeployment {
-        tenant_name: name.into(),
-        tenant: None,
-        environment: "production".into(),
-        region: None,
-        domain_name: None,
-        resource_tier: "small".into(),
-        resources: None,
-        license_tier: "basic".into(),
-        image_tag: None,
-        cluster_name: None,
-        max_customers: 100,
-        max_services: 100,
-        api_rate_limit: 1_000,
-        features: BTreeMap::from([("billing".into(), true)]),
-        custom_config: r#"{"theme":"dark"}"#.into(),
-        credentials: vec![],
-        sealed_for: None,
-        reseller: None,
-    }
-}
-
-pub(crate) fn create(name: &str) -> Command {
-    Command::CreateDeployment(Box::new(deployment(name)))
-}
-
-pub(crate) fn join_token(number: u64) -> CreateJoinToken {
-    CreateJoinToken {
-        id: token_id(number),
-        secret_digest: Digest::of(&number.to_be_bytes()),
-        region: "lab-1".parse().unwrap(),
-        expires_at: Timestamp(START + HOUR_MS),
-    }
-}
 
 /// Signs an envelope's evidence with the keys of these controllers.
 pub(crate) fn attest(mut envelope: Envelope, signers: &[u8], expires_at: u64) -> Envelope {
@@ -299,22 +182,29 @@ impl World {
         self.apply(&envelope)
     }
 
-    /// What the planners ask for now.
+    /// What the planners ask for now, besides the clock of every minute.
     pub(crate) fn planned(&self) -> Vec<Command> {
+        let mut due = self.due();
+        due.retain(|command| *command != Command::SealClock);
+        due
+    }
+
+    /// Everything that the planners ask for now.
+    pub(crate) fn due(&self) -> Vec<Command> {
         plan(&self.state, Timestamp(self.now))
     }
 
     /// Applies what the planners ask for until they ask for nothing.
     pub(crate) fn carry_on(&mut self) {
         for _ in 0..100 {
-            if self.planned().is_empty() {
+            if self.due().is_empty() {
                 return;
             }
-            for command in self.planned() {
+            for command in self.due() {
                 self.plan(command).unwrap();
             }
         }
-        panic!("the planners never come to an end: {:?}", self.planned());
+        panic!("the planners never come to an end: {:?}", self.due());
     }
 
     pub(crate) fn create(&mut self, name: &str) -> DeploymentId {

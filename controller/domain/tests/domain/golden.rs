@@ -4,14 +4,14 @@ use dotmac_domain::{
     Accepted, Command, Envelope, State,
     access::Role,
     audit::{AuditRecord, Entry, Fact, Link, Stream},
-    command::{CustomResources, NodeCard},
+    command::{Behind, CustomResources, NodeCard},
     envelope::{Actor, Attestation, Evidence, command_digest},
     fleet::Presence,
     reply::{Code, Rejection, Replies},
 };
 use dotmac_protocol::{
     digest::Digest,
-    ids::{NodeId, RequestId, UnitId},
+    ids::{Generation, NodeId, RequestId, Sequence, UnitId},
     keys::Signature,
     record::{HealthStatus, Hop, Outcome},
     time::Timestamp,
@@ -33,27 +33,15 @@ fn request(number: u8) -> RequestId {
 
 /// Every command once, in the order of the enumeration.
 fn commands() -> Vec<(&'static str, Command)> {
-    let mut agent = TestAgent::new(40);
+    let mut commands = commands_of_people();
+    commands.extend(further_commands());
+    commands
+}
+
+fn commands_of_people() -> Vec<(&'static str, Command)> {
+    let agent = TestAgent::new(40);
     let id = || "demo-isp-0190a1b2".parse().unwrap();
-    let unit: UnitId = "instance/demo-isp-0190a1b2".parse().unwrap();
     let tenant = "demo-isp-0190a1b2".parse().unwrap();
-    let since = Timestamp(START);
-    let changes = vec![
-        (agent.id.clone(), Presence::Unknown),
-        (
-            agent.id.clone(),
-            Presence::Connected {
-                node: NodeId(2),
-                software: "0.1.0".into(),
-                since,
-            },
-        ),
-        (agent.id.clone(), Presence::Disconnected { since }),
-    ];
-    let records = vec![
-        agent.record(None, audit_event("agent.started")),
-        agent.record(Some(&unit), audit_event("instance.restarted")),
-    ];
     vec![
         ("found", Command::Found(Box::new(genesis()))),
         (
@@ -90,6 +78,31 @@ fn commands() -> Vec<(&'static str, Command)> {
             "forget-deployment",
             Command::ForgetDeployment { deployment: id() },
         ),
+    ]
+}
+
+fn further_commands() -> Vec<(&'static str, Command)> {
+    let mut agent = TestAgent::new(40);
+    let unit: UnitId = "instance/demo-isp-0190a1b2".parse().unwrap();
+    let tenant = "demo-isp-0190a1b2".parse().unwrap();
+    let since = Timestamp(START);
+    let changes = vec![
+        (agent.id.clone(), Presence::Unknown),
+        (
+            agent.id.clone(),
+            Presence::Connected {
+                node: NodeId(2),
+                software: "0.1.0".into(),
+                since,
+            },
+        ),
+        (agent.id.clone(), Presence::Disconnected { since }),
+    ];
+    let records = vec![
+        agent.record(None, audit_event("agent.started")),
+        agent.record(Some(&unit), audit_event("instance.restarted")),
+    ];
+    vec![
         (
             "seal-wave",
             Command::SealWave {
@@ -113,6 +126,17 @@ fn commands() -> Vec<(&'static str, Command)> {
                 action: "logs.read".into(),
                 tenant: Some(tenant),
                 detail: "20 lines".into(),
+            },
+        ),
+        ("seal-clock", Command::SealClock),
+        (
+            "note-inventory",
+            Command::NoteInventory {
+                behind: vec![Behind {
+                    unit: "instance/demo-isp-0190a1b2".parse().unwrap(),
+                    sequence: Sequence(1),
+                    generation: Generation(1),
+                }],
             },
         ),
     ]

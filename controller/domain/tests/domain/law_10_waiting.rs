@@ -6,7 +6,7 @@ use dotmac_domain::{
     tenancy::{Status, Waiting},
 };
 use dotmac_protocol::{
-    ids::DeploymentId,
+    ids::{DeploymentId, NodeId},
     record::{HealthStatus, Outcome},
     time::Timestamp,
 };
@@ -159,4 +159,29 @@ fn law_10_since_moves_only_with_the_reason() {
     assert_eq!(since(&world), begun);
     world.join(40);
     assert_eq!(since(&world), Timestamp(begun.0 + 5_000));
+}
+
+#[test]
+fn law_10_a_silent_agent_does_not_keep_its_region_waiting() {
+    let mut world = World::founded();
+    world.add_release();
+    let (first, second) = (world.join(31), world.join(32));
+    let (silent, connected) = if first.id < second.id {
+        (first, second)
+    } else {
+        (second, first)
+    };
+    let presence = Presence::Connected {
+        node: NodeId(1),
+        software: "1".into(),
+        since: Timestamp(world.now),
+    };
+    let changes = vec![(connected.id.clone(), presence)];
+    world.plan(Command::NotePresence { changes }).unwrap();
+    for name in ["One ISP", "Two ISP"] {
+        let id = world.create(name);
+        let agent = world.state.deployments.get(&id).unwrap().agent.clone();
+        assert_eq!(agent, Some(connected.id.clone()));
+        assert_ne!(agent, Some(silent.id.clone()));
+    }
 }

@@ -77,7 +77,7 @@ fn law_11_a_planning_round_asks_for_a_bounded_number_of_commands() {
         world.ask(Command::DeleteDeployment { deployment }).unwrap();
     }
     world.now += GRACE_MS;
-    let planned = world.planned();
+    let planned = world.due();
     assert_eq!(planned.len(), PLAN_COMMANDS_MAX);
 }
 

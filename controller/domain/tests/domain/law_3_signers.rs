@@ -289,7 +289,9 @@ fn law_3_a_forged_deletion_is_not_signed_until_somebody_asks_for_it() {
     world.now += WINDOW_MS;
     let deployment = id.clone();
     world.ask(Command::DeleteDeployment { deployment }).unwrap();
+    let asked = world.log.last().unwrap().request.clone();
     world.carry_on();
+    assert_eq!(world.leaf(&id).request, asked);
     let wave = world.state.wave_number;
     assert_eq!(signed(&world, wave), Ok(()));
     world.confirm_removal(&mut agent, &id);

@@ -159,6 +159,13 @@ fn law_7_roles_grant_what_the_contract_says_and_a_bound_token_nothing_of_the_pla
     assert!(may(2, P::DeploymentDelete, own) && !may(3, P::DeploymentDelete, own));
     assert!(may(3, P::DeploymentRead, own) && !may(3, P::DeploymentRead, None));
     assert!(!may(99, P::DeploymentRead, own));
+    // A tenant role without a tenant, however it came to be, is worth nothing.
+    let mut unbound = world.clone();
+    let mut entry = world.state.tokens.get(&token_id(2)).unwrap().clone();
+    entry.tenant = None;
+    unbound.state.tokens.insert_mut(token_id(2), entry);
+    let actor = Actor::Person(token_id(2));
+    assert!(!unbound.state.may(&actor, P::DeploymentRead, own));
     for actor in [
         Actor::Planner,
         Actor::Founder,

@@ -39,7 +39,11 @@ pub(super) fn check(manifest: &Value) -> Result<(), Problem> {
             allowed: error.to_string().chars().take(500).collect(),
         })
         .collect();
-    if errors.is_empty() { Ok(()) } else { Err(Problem::fields(errors)) }
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(Problem::fields(errors))
+    }
 }
 
 /// A JSON pointer as the rest of the API writes places: `components.web.env`.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use dotmac_protocol::ids::IncarnationId;
-use dotmac_runtime::{quic, supervise};
+use dotmac_runtime::{causes, quic, supervise};
 use quinn::{ClientConfig, Connection, Endpoint};
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
@@ -159,7 +159,7 @@ async fn connect(
 ) -> Result<Connection, String> {
     let connection = quic::connect(endpoint, config, address, CONNECT_PATIENCE)
         .await
-        .map_err(|error| crate::raft::types::error_chain(&error))?;
+        .map_err(|error| causes::in_full(&error))?;
     let refuse = |detail: String| {
         connection.close(1_u32.into(), detail.as_bytes());
         detail

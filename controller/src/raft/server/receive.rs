@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dotmac_runtime::quic;
+use dotmac_runtime::{causes, quic};
 use openraft::Snapshot;
 use quinn::{RecvStream, SendStream};
 use thiserror::Error;
@@ -12,7 +12,7 @@ use crate::{
     raft::{
         rpc::{PeerReply, Refusal, SnapshotPart},
         state_machine::{StateMachineError, check_facts, read_meta, read_state},
-        types::{Meta, RaftVote, SnapshotData, error_chain},
+        types::{Meta, RaftVote, SnapshotData},
     },
     storage::{
         ledger::LedgerError,
@@ -64,8 +64,8 @@ impl Shared {
         match self.receive_parts(vote, meta, send, receive).await {
             Ok(vote) => PeerReply::SnapshotDone { vote },
             Err(error) => {
-                tracing::warn!(error = error_chain(&error), "snapshot not received");
-                PeerReply::Refused(Refusal::Other(error_chain(&error)))
+                tracing::warn!(error = causes::in_full(&error), "snapshot not received");
+                PeerReply::Refused(Refusal::Other(causes::in_full(&error)))
             }
         }
     }
@@ -78,7 +78,7 @@ impl Shared {
         receive: &mut RecvStream,
     ) -> Result<RaftVote, ReceiveError> {
         let own = self.raft.with_raft_state(|state| *state.vote_ref()).await;
-        let own = own.map_err(|error| ReceiveError::Raft(error_chain(&error)))?;
+        let own = own.map_err(|error| ReceiveError::Raft(causes::in_full(&error)))?;
         if vote < own {
             return Ok(own);
         }
@@ -107,7 +107,7 @@ impl Shared {
             snapshot: Box::new(data),
         };
         let installed = self.raft.install_full_snapshot(vote, snapshot).await;
-        let response = installed.map_err(|error| ReceiveError::Raft(error_chain(&error)))?;
+        let response = installed.map_err(|error| ReceiveError::Raft(causes::in_full(&error)))?;
         tracing::info!(index, "snapshot installed");
         Ok(response.vote)
     }

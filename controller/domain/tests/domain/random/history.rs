@@ -50,7 +50,7 @@ impl History {
                 self.world.now = self.world.now.saturating_add_signed(delta);
             }
             Step::Plan => {
-                for command in self.world.planned() {
+                for command in self.world.due() {
                     self.as_planner(command);
                 }
             }

@@ -38,7 +38,9 @@ pub(super) fn is_secret_name(name: &str) -> bool {
     let words = words(name);
     let joined = words.concat();
     SECRET_PARTS.iter().any(|part| joined.contains(part))
-        || words.iter().any(|word| SECRET_WORDS.contains(&word.as_str()))
+        || words
+            .iter()
+            .any(|word| SECRET_WORDS.contains(&word.as_str()))
 }
 
 /// Whether a text is secret whatever it is called: an address with a user in it, an assignment of a secret, a PEM
@@ -47,9 +49,13 @@ pub(super) fn is_secret_text(text: &str) -> bool {
     let lower = text.to_ascii_lowercase();
     let squeezed: String = lower.chars().filter(|one| !one.is_whitespace()).collect();
     has_userinfo(text)
-        || SECRET_ASSIGNMENTS.iter().any(|name| squeezed.contains(name))
+        || SECRET_ASSIGNMENTS
+            .iter()
+            .any(|name| squeezed.contains(name))
         || lower.contains("-----begin")
-        || ["bearer ", "basic "].iter().any(|scheme| lower.starts_with(scheme))
+        || ["bearer ", "basic "]
+            .iter()
+            .any(|scheme| lower.starts_with(scheme))
         || is_signed_token(text)
 }
 
@@ -92,12 +98,34 @@ mod tests {
     #[test]
     fn names_that_mean_a_secret_are_known() {
         for name in [
-            "password", "db_pwd", "smtpPass", "PASS", "auth", "authHeader", "private", "privateKey",
-            "bearer", "jwt", "connection_string", "ConnectionString", "pin", "api.key", "tls-cert",
+            "password",
+            "db_pwd",
+            "smtpPass",
+            "PASS",
+            "auth",
+            "authHeader",
+            "private",
+            "privateKey",
+            "bearer",
+            "jwt",
+            "connection_string",
+            "ConnectionString",
+            "pin",
+            "api.key",
+            "tls-cert",
         ] {
             assert!(is_secret_name(name), "{name}");
         }
-        for name in ["author", "bypass_mode", "compass", "pinned", "colour", "port", "", "sessions"] {
+        for name in [
+            "author",
+            "bypass_mode",
+            "compass",
+            "pinned",
+            "colour",
+            "port",
+            "",
+            "sessions",
+        ] {
             assert!(!is_secret_name(name), "{name}");
         }
     }
@@ -115,7 +143,12 @@ mod tests {
         ] {
             assert!(is_secret_text(text), "{text}");
         }
-        for text in ["blue", "https://example.org/a@b", "see https://example.org a@b.c", "a.b.c"] {
+        for text in [
+            "blue",
+            "https://example.org/a@b",
+            "see https://example.org a@b.c",
+            "a.b.c",
+        ] {
             assert!(!is_secret_text(text), "{text}");
         }
     }
