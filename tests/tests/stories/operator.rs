@@ -1,4 +1,5 @@
 //! What an operator does on a quiet day.
+//! Longer than 400 lines: these stories share one fleet, and a group of stories is one file.
 
 use std::{sync::Arc, time::Duration};
 

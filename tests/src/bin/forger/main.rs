@@ -1,6 +1,7 @@
 //! A controller that lies. It has one controller's key, data and, once it leads, its leadership; it tries everything
 //! that these can buy, says on standard output what it tried, and runs on until its standard input ends. A tool of the
 //! tests: no build of the product holds it.
+//! Longer than 400 lines: each of its attempts is short, and it is one program that makes all of them.
 
 use std::{
     io::{Read as _, Write as _},
@@ -9,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use dotmac_controller::{
     app::{self, Ports},
     bootstrap,
@@ -25,16 +26,11 @@ use dotmac_domain::{
     tenancy::tenant_id,
 };
 use dotmac_protocol::{
-    codec,
-    digest::Digest,
-    frame::Delivery,
-    ids::{AgentId, DeploymentId, RequestId, UnitId},
+    ids::{AgentId, DeploymentId, RequestId},
     keys::Signature,
-    time::{Timestamp, Window},
-    unit::Payload,
-    wave::{Leaf, SignedIntent, Verb, WAVE_DOMAIN, WaveHeader, merkle_paths, merkle_root},
+    time::Timestamp,
 };
-use dotmac_runtime::{entropy::Entropy, quic::write_frame};
+use dotmac_runtime::entropy::Entropy;
 use ed25519_dalek::SigningKey;
 use serde_json::{Value, json};
 
@@ -61,6 +57,8 @@ enum Proof {
     MadeUp,
 }
 
+mod waves;
+
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> Result<()> {
     let config = std::env::args()
@@ -81,7 +79,11 @@ async fn main() -> Result<()> {
     say(&json!({"leads": true, "agent": agent}))?;
     let tried = forger.lie(&agent).await?;
     say(&tried)?;
-    tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new())).await??;
+    let ended = tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new()));
+    tokio::select! {
+        () = forger.seal_and_sign() => {}
+        ended = ended => drop(ended??),
+    }
     running.stop().await;
     Ok(())
 }
@@ -270,114 +272,6 @@ impl Forger {
             Signature { key: name, ..other }
         });
         Ok(signatures.collect())
-    }
-
-    /// Sends waves that no other controller ever saw over the agent's own session.
-    async fn send_direct(&self, agent: &AgentId, victim: &DeploymentId) -> Result<Vec<Value>> {
-        let state = self.node.state();
-        let mut sent = Vec::new();
-        for (verb, payload) in [
-            (Verb::Remove, Payload::Nothing),
-            (Verb::Apply, self.changed_instance(victim)?),
-        ] {
-            let unit_id = UnitId::instance(victim);
-            let unit = state
-                .units
-                .get(&(agent.clone(), unit_id.clone()))
-                .context("no such unit")?;
-            let trust = state.trust.as_ref().context("there is no trust root")?;
-            let now = self.node.clock.now();
-            let window = Window {
-                not_before: Timestamp(now.0.saturating_sub(30_000)),
-                not_after: now.plus_millis(600_000),
-            };
-            let payload = codec::encode(&payload)?;
-            let leaf = Leaf {
-                agent: agent.clone(),
-                tenant: unit.tenant.clone(),
-                unit: unit_id,
-                verb,
-                generation: unit.generation.next(),
-                sequence: unit.sequence.next().next(),
-                previous: unit.acknowledged,
-                epoch: trust.epoch,
-                trust_version: trust.version,
-                window,
-                payload: Digest::of(&payload),
-                request: unit.request.clone(),
-            }
-            .bytes();
-            let leaves = vec![leaf.clone()];
-            let header = WaveHeader {
-                number: state.wave_number + 1,
-                root: merkle_root(&leaves),
-                leaves: 1,
-                epoch: trust.epoch,
-                trust_version: trust.version,
-                sealed_at: now,
-                window,
-            };
-            let header = codec::encode(&header)?;
-            let own = self.sign(WAVE_DOMAIN, &header);
-            for (signed, signatures) in [
-                ("by nobody", Vec::new()),
-                ("by itself", vec![own.clone()]),
-                (
-                    "by itself three times",
-                    vec![own.clone(), own.clone(), own.clone()],
-                ),
-                (
-                    "by itself, and in the others' names",
-                    self.sign_for_all(WAVE_DOMAIN, &header)?,
-                ),
-            ] {
-                let path = merkle_paths(&leaves).remove(0);
-                let (header, leaf, payload) = (header.clone(), leaf.clone(), payload.clone());
-                let intent = SignedIntent {
-                    header,
-                    signatures,
-                    leaf,
-                    index: 0,
-                    path,
-                    payload,
-                };
-                self.deliver(agent, intent).await?;
-                sent.push(json!({"verb": format!("{verb:?}"), "signed": signed}));
-            }
-        }
-        Ok(sent)
-    }
-
-    /// The victim under another name and with more copies.
-    fn changed_instance(&self, victim: &DeploymentId) -> Result<Payload> {
-        let mut instance = self
-            .node
-            .state()
-            .instance_of(victim)
-            .context("it is gone")?;
-        instance.tenant_name = "Forged".into();
-        instance.replicas = 3;
-        Ok(Payload::Instance(Box::new(instance)))
-    }
-
-    /// The agent may leave after a lie; it comes back.
-    async fn deliver(&self, agent: &AgentId, intent: SignedIntent) -> Result<()> {
-        let delivery = Delivery {
-            intent,
-            hops: Vec::new(),
-        };
-        for _ in 0..100 {
-            if let Some(connection) = self.node.registry.connection(agent)
-                && let Ok(mut stream) = connection.open_uni().await
-                && write_frame(&mut stream, &delivery).await.is_ok()
-                && stream.finish().is_ok()
-                && matches!(stream.stopped().await, Ok(None))
-            {
-                return Ok(());
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        bail!("agent {agent} took nothing")
     }
 }
 
