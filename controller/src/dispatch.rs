@@ -69,8 +69,13 @@ fn sign_new(node: &Arc<Node>, clock_signed: &mut u64) {
                 tell_peers(node, subject, &signature);
             }
             Err(reason) => {
-                if node.book.refuse(subject, reason.clone()) {
-                    tracing::warn!(%subject, reason, "not signed");
+                if !node.book.refuse(subject, reason.clone()) {
+                    continue;
+                }
+                match subject {
+                    Subject::Wave(_) => tracing::warn!(%subject, reason, "not signed"),
+                    // The last one before a pause is too old for everybody, and the next is on its way.
+                    Subject::Clock(_) => tracing::info!(%subject, reason, "not signed"),
                 }
             }
         }

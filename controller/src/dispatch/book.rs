@@ -100,11 +100,10 @@ impl SignatureBook {
         }
     }
 
-    /// Remembers why something was not signed; `true` when it is news.
+    /// Remembers why something was not signed; `true` the first time.
     pub(super) fn refuse(&self, subject: Subject, reason: String) -> bool {
         let mut inner = self.lock();
-        let before = inner.refusals.insert(subject, reason.clone());
-        let is_new = before.as_ref() != Some(&reason);
+        let is_new = inner.refusals.insert(subject, reason).is_none();
         while inner.refusals.len() > REFUSALS_MAX {
             inner.refusals.pop_first();
         }

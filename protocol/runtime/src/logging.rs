@@ -1,10 +1,12 @@
 //! Logs: JSON lines into a file that is cut off at its size and kept a few times, or text to standard error for people.
 //! It never blocks on anything but the local file, and takes no secrets: those have no text form.
 
+mod lossy;
 mod rotate;
 
 use std::{io, path::PathBuf, sync::Mutex};
 
+use lossy::Lossy;
 pub use rotate::RotatingFile;
 use thiserror::Error;
 use tracing_subscriber::EnvFilter;
@@ -57,7 +59,8 @@ pub fn init(program: &'static str, file: Option<LogFile>) -> Result<(), LoggingE
         None => install(
             tracing_subscriber::fmt()
                 .with_env_filter(filter)
-                .with_writer(io::stderr)
+                .with_writer(|| Lossy::new(io::stderr()))
+                .log_internal_errors(false)
                 .finish(),
         )?,
     }
@@ -79,7 +82,8 @@ fn to_file(
         .json()
         .flatten_event(true)
         .with_env_filter(filter)
-        .with_writer(Mutex::new(writer))
+        .with_writer(Mutex::new(Lossy::new(writer)))
+        .log_internal_errors(false)
         .finish())
 }
 

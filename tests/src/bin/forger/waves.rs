@@ -31,14 +31,22 @@ impl Forger {
         loop {
             let state = self.node.state();
             let now = self.node.clock.now();
-            let units = state.units.iter().filter(|(_, unit)| unit.needs_order(&state, now));
+            let units = state
+                .units
+                .iter()
+                .filter(|(_, unit)| unit.needs_order(&state, now));
             for key in units.map(|(key, _)| key.clone()).collect::<Vec<_>>() {
                 let command = Command::SealWave { orders: vec![key] };
                 // A planner's command; whether it counts is for the others to say.
                 let _ = self.node.propose(Actor::Planner, command, DEADLINE).await;
             }
             let state = self.node.state();
-            let new: Vec<u64> = state.waves.keys().copied().filter(|wave| *wave > signed).collect();
+            let new: Vec<u64> = state
+                .waves
+                .keys()
+                .copied()
+                .filter(|wave| *wave > signed)
+                .collect();
             for wave in new {
                 signed = wave;
                 self.sign_alone(wave).await;
@@ -49,7 +57,9 @@ impl Forger {
 
     async fn sign_alone(&self, number: u64) {
         let state = self.node.state();
-        let Some(wave) = state.waves.get(&number) else { return };
+        let Some(wave) = state.waves.get(&number) else {
+            return;
+        };
         let signature = self.sign(WAVE_DOMAIN, &wave.header);
         for peer in self.node.peers() {
             let call = PeerCall::Countersign {
@@ -59,7 +69,9 @@ impl Forger {
             let _ = self.node.log.call(peer, call, DEADLINE).await;
         }
         for (index, leaf) in decode_leaves(wave).into_iter().enumerate() {
-            let Some(unit) = state.units.get(&(leaf.agent.clone(), leaf.unit.clone())) else { continue };
+            let Some(unit) = state.units.get(&(leaf.agent.clone(), leaf.unit.clone())) else {
+                continue;
+            };
             let intent = SignedIntent {
                 header: wave.header.clone(),
                 signatures: vec![signature.clone()],
@@ -75,7 +87,11 @@ impl Forger {
     }
 
     /// Sends waves that no other controller ever saw over the agent's own session.
-    pub(crate) async fn send_direct(&self, agent: &AgentId, victim: &DeploymentId) -> Result<Vec<Value>> {
+    pub(crate) async fn send_direct(
+        &self,
+        agent: &AgentId,
+        victim: &DeploymentId,
+    ) -> Result<Vec<Value>> {
         let state = self.node.state();
         let mut sent = Vec::new();
         for (verb, payload) in [
