@@ -29,6 +29,8 @@ pub const PIECE_BYTES_MAX: usize = 32 * 1024;
 pub const LINES_MAX: u32 = 10_000;
 /// Bytes of the past at most, per slot.
 const PAST_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Bytes that are cleaned of secrets before the last lines are taken from them.
+const CLEANED_BYTES: u64 = 64 * 1024;
 /// Pieces that wait for a slow reader.
 const PIECES_WAITING_MAX: usize = 8;
 
@@ -82,6 +84,31 @@ pub fn tail(files: &SlotFiles, lines: u32, bytes_max: u64) -> String {
         text = before + &text;
     }
     last_lines(&text, lines).to_owned()
+}
+
+/// The last whole lines of a slot, at most `lines` of them and `bytes_max` bytes, as `clean` leaves them. It is shown
+/// whole lines only, and before anything is cut: a part of a secret would not be known for one.
+#[must_use]
+pub fn cleaned_tail(
+    files: &SlotFiles,
+    lines: u32,
+    bytes_max: usize,
+    clean: impl Fn(&str) -> String,
+) -> String {
+    let text = tail(files, u32::MAX, CLEANED_BYTES);
+    let is_cut = files.output_total() > text.len() as u64;
+    let whole = if is_cut {
+        text.split_once('\n').map_or("", |(_, rest)| rest)
+    } else {
+        &text
+    };
+    let cleaned = clean(whole);
+    let last = last_lines(&cleaned, lines);
+    let mut begin = last.len().saturating_sub(bytes_max);
+    while !last.is_char_boundary(begin) {
+        begin += 1;
+    }
+    last[begin..].to_owned()
 }
 
 struct Slot {
@@ -272,7 +299,7 @@ mod tests {
 
     use dotmac_protocol::ids::UnitId;
 
-    use super::{UnitFiles, last_lines, read};
+    use super::{SlotName, UnitFiles, cleaned_tail, last_lines, read};
 
     fn unit() -> UnitId {
         "instance/demo-isp-0190a1b2".parse().unwrap()
@@ -312,5 +339,26 @@ mod tests {
     async fn an_unknown_unit_has_no_output() {
         let data = tempfile::tempdir().unwrap();
         assert!(read(data.path(), &unit(), None, 2, false).is_err());
+    }
+
+    #[test]
+    fn no_part_of_a_secret_is_left_where_the_text_is_cut() {
+        let home = tempfile::tempdir().unwrap();
+        let unit = UnitFiles::new(home.path(), &"instance/demo".parse().unwrap());
+        let slot: SlotName = "web.0".parse().unwrap();
+        let files = unit.slot(&slot);
+        fs::create_dir_all(files.output().parent().unwrap()).unwrap();
+        let secret = "postgres://u:canary@host/database";
+        let clean = |text: &str| text.replace(secret, "[secret]");
+        // Wherever the cut falls, nothing of the secret stays.
+        for length in 0..80 {
+            let text = format!("{secret} {}\n", "x".repeat(length));
+            fs::write(files.output(), text).unwrap();
+            let shown = cleaned_tail(&files, 20, 60, clean);
+            assert!(
+                !shown.contains("canary") && !shown.contains("host/"),
+                "{shown}"
+            );
+        }
     }
 }

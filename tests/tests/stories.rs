@@ -3,6 +3,8 @@
 
 #[path = "stories/agents.rs"]
 mod agents;
+#[path = "stories/borders.rs"]
+mod borders;
 #[path = "stories/controllers.rs"]
 mod controllers;
 #[path = "stories/demo.rs"]
@@ -17,6 +19,8 @@ mod lifetime;
 mod operator;
 #[path = "stories/refusals.rs"]
 mod refusals;
+#[path = "stories/removal.rs"]
+mod removal;
 #[path = "stories/trail.rs"]
 mod trail;
 
@@ -30,9 +34,13 @@ fn main() -> ExitCode {
             timed the_quick_start_request_as_it_stands_is_active_within_five_seconds,
             calm show_tells_the_way_of_the_order_hop_by_hop,
             calm a_program_that_knows_nothing_of_the_platform_is_released_and_deployed,
-            calm law_7_a_foreign_deployment_and_a_missing_one_give_the_same_404,
+        ),
+        group!(removal:
             calm law_2_only_a_tombstone_after_its_grace_time_removes_an_instance,
             calm undelete_within_the_grace_time_restarts_nothing,
+        ),
+        group!(borders:
+            calm law_7_a_foreign_deployment_and_a_missing_one_give_the_same_404,
             calm law_4_a_join_token_admits_one_agent_of_one_region_once,
             calm law_11_what_is_too_much_is_refused_or_cut_and_nothing_else_suffers,
         ),

@@ -28,7 +28,7 @@ pub const HEALTHY: &str = "instance.healthy";
 /// Lines of output kept with an end.
 const LAST_LINES: u32 = 20;
 /// Bytes of them at most.
-const LAST_BYTES: u64 = 2_048;
+const LAST_BYTES: usize = 2_048;
 
 impl Hands {
     /// Records what an earlier agent left running.
@@ -51,9 +51,8 @@ impl Hands {
             return;
         }
         let files = self.files.slot(slot);
-        let lines = self
-            .redaction
-            .clean_output(&logs::tail(&files, LAST_LINES, LAST_BYTES));
+        let clean = |text: &str| self.redaction.clean_output(text);
+        let lines = logs::cleaned_tail(&files, LAST_LINES, LAST_BYTES, clean);
         let away = if exit.at < self.opened_at {
             ", while the agent was away"
         } else {

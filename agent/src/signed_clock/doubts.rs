@@ -5,6 +5,8 @@ use dotmac_protocol::{digest::Digest, time::Timestamp};
 
 /// Milliseconds by which the agent's clock may differ from the signed one before that is said.
 pub(crate) const CLOCK_TOLERANCE_MS: u64 = 30_000;
+/// Statements in a row that the agent's clock has to be ahead of: a single one may have been signed late.
+const AHEAD_MIN: u32 = 2;
 /// Statements in a row that have to name another set than the agent keeps, with no order taken in between.
 const DIFFERING_MIN: u32 = 2;
 
@@ -12,6 +14,7 @@ const DIFFERING_MIN: u32 = 2;
 #[derive(Debug, Default)]
 pub(crate) struct Doubts {
     off: Option<String>,
+    ahead: u32,
     differing: u32,
 }
 
@@ -66,7 +69,15 @@ impl Doubts {
         }
         let off_ms = sight.own.distance_millis(sight.signed);
         if off_ms <= CLOCK_TOLERANCE_MS {
-            self.off = None;
+            (self.off, self.ahead) = (None, 0);
+            return None;
+        }
+        self.ahead = if is_ahead {
+            self.ahead.saturating_add(1)
+        } else {
+            0
+        };
+        if is_ahead && self.ahead < AHEAD_MIN {
             return None;
         }
         let side = if is_ahead { "ahead of" } else { "behind" };
@@ -136,7 +147,7 @@ mod tests {
             seen.own = Timestamp(own);
             told.push(actions(&mut doubts, &seen).len());
         }
-        assert_eq!(told, [0, 1, 0, 0, 1]);
+        assert_eq!(told, [0, 0, 1, 0, 1]);
         let reason = doubts.clock_off().unwrap();
         assert_eq!(reason, "this agent's clock is 30 s behind the signed one");
     }

@@ -31,20 +31,26 @@ pub(crate) async fn settle(
 ) -> Result<(), Failure> {
     let started = Instant::now();
     let controllers = client.servers().len();
-    wait(
+    let mut ready = 0;
+    let all_ready = wait(
         layout,
         started,
         "the controllers are not ready",
         async || {
-            let mut ready = 0;
+            ready = 0;
             for index in 0..controllers {
                 ready += usize::from(client.is_ready(index).await.unwrap_or(false));
             }
             Ok(ready == controllers)
         },
     )
-    .await?;
-    tell(&format!("{controllers} controllers are ready"));
+    .await;
+    match all_ready {
+        // A majority decides and signs: the fleet is of use, and what ails the rest is said.
+        Err(Failure::TimedOut(why)) if ready > controllers / 2 => tell(&why),
+        other => other?,
+    }
+    tell(&format!("{ready} controllers are ready"));
     let agents = Member::all(layout)
         .into_iter()
         .filter(|member| !member.is_controller());
