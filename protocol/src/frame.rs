@@ -354,7 +354,20 @@ impl JoinToken {
     /// The digest under which controllers know the secret half.
     #[must_use]
     pub fn secret_digest(secret: &[u8; 32]) -> Digest {
+        Self::digest_of_proof(&Self::proof(secret))
+    }
+
+    /// What an enrolment carries instead of the secret: nobody can make it from the digest that is in the log, not even
+    /// a controller.
+    #[must_use]
+    pub fn proof(secret: &[u8; 32]) -> Digest {
         Digest::tagged("dotmac/join-token", secret)
+    }
+
+    /// The digest that a proof must have.
+    #[must_use]
+    pub fn digest_of_proof(proof: &Digest) -> Digest {
+        Digest::tagged("dotmac/join-proof", proof.as_bytes())
     }
 
     /// Reads a token back; `None` when it is none.

@@ -258,8 +258,8 @@ pub struct CreateJoinToken {
 pub struct EnrolAgent {
     /// The token it showed.
     pub token: TokenId,
-    /// Digest of the secret it showed.
-    pub secret_digest: Digest,
+    /// Proof that it knows the token's secret: `JoinToken::proof`.
+    pub proof: Digest,
     /// Its region.
     pub region: RegionId,
     /// Its present life.

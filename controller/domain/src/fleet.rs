@@ -2,6 +2,7 @@
 
 use dotmac_protocol::{
     digest::Digest,
+    frame,
     ids::{AgentId, IncarnationId, NodeId, RegionId, TokenId},
     keys::PublicKey,
     time::Timestamp,
@@ -157,7 +158,7 @@ impl State {
         let Some(token) = self.join_tokens.get(&enrol.token).cloned() else {
             return refuse("the join token is unknown");
         };
-        if token.secret_digest != enrol.secret_digest {
+        if token.secret_digest != frame::JoinToken::digest_of_proof(&enrol.proof) {
             return refuse("the join token is unknown");
         }
         if token.region != enrol.region {

@@ -71,7 +71,7 @@ impl Gateway {
         };
         let command = Command::EnrolAgent(EnrolAgent {
             token,
-            secret_digest: JoinToken::secret_digest(&secret),
+            proof: JoinToken::proof(&secret),
             region,
             incarnation,
             identity,

@@ -26,15 +26,20 @@ fn law_4_a_join_token_counts_with_its_secret_in_its_region_and_in_its_time_alone
     let (world, agent) = with_token();
     let right = agent.enrol(TOKEN);
     let wrong_secret = EnrolAgent {
-        secret_digest: Digest::of(b"guessed"),
+        proof: Digest::of(b"guessed"),
         ..right.clone()
     };
     let other_region = EnrolAgent {
         region: "lab-2".parse().unwrap(),
         ..right.clone()
     };
+    // Whoever reads the log, a controller too, knows the digest of an unused token, and nothing that makes it count.
+    let from_the_log = EnrolAgent {
+        proof: join_token(TOKEN).secret_digest,
+        ..right.clone()
+    };
     let unknown = agent.enrol(TOKEN + 1);
-    for wrong in [wrong_secret, other_region, unknown] {
+    for wrong in [wrong_secret, from_the_log, other_region, unknown] {
         let mut world = world.clone();
         let reply = enrol(&mut world, &agent, wrong);
         assert_eq!(code_of(reply), Code::JoinTokenRefused);

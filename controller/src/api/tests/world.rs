@@ -11,6 +11,7 @@ use dotmac_domain::{
 };
 use dotmac_protocol::{
     digest::Digest,
+    frame::JoinToken,
     ids::{AgentId, TenantId},
     keys::PublicKey,
     time::Timestamp,
@@ -281,7 +282,7 @@ async fn populate(node: &Node, seal_key: &SealKey) -> AgentId {
     .await;
     let join = CreateJoinToken {
         id: "00000000000000aa".parse().unwrap(),
-        secret_digest: Digest::of(b"join"),
+        secret_digest: JoinToken::digest_of_proof(&Digest::of(b"join")),
         region: REGION.parse().unwrap(),
         expires_at: node.clock.now().plus_millis(DAY_MS),
     };
@@ -289,7 +290,7 @@ async fn populate(node: &Node, seal_key: &SealKey) -> AgentId {
     let identity = PublicKey::of(&SigningKey::from_bytes(&[9; 32]));
     let enrol = EnrolAgent {
         token: join.id,
-        secret_digest: join.secret_digest,
+        proof: Digest::of(b"join"),
         region: join.region.clone(),
         incarnation: "0".repeat(32).parse().unwrap(),
         identity,

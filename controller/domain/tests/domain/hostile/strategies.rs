@@ -323,7 +323,7 @@ pub(super) fn command() -> impl Strategy<Value = Command> {
         }),
         1 => enrol.prop_map(|(token, bytes, region, at)| Command::EnrolAgent(EnrolAgent {
             token,
-            secret_digest: Digest::of(&(0x1000_u64 + 40).to_be_bytes()),
+            proof: Digest::of(&(0x1000_u64 + 40).to_be_bytes()),
             region,
             incarnation: "ab".repeat(16).parse().unwrap(),
             identity: PublicKey(bytes),
