@@ -3,7 +3,7 @@
 
 use std::{
     fs::File,
-    path::Path,
+    path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     time::Duration,
 };
@@ -152,8 +152,7 @@ fn start(layout: &Layout, member: &Member) -> Result<Running, Failure> {
     let errors = crash_log
         .try_clone()
         .map_err(|cause| Failure::io("open", &member.crash_log(), &cause))?;
-    let dotmac =
-        std::env::current_exe().map_err(|cause| Failure::io("find", layout.home(), &cause))?;
+    let dotmac = own_program(layout)?;
     let child = Command::new(&dotmac)
         .args(["local", "session", "--pid-file"])
         .arg(member.pid_file.path())
@@ -171,6 +170,15 @@ fn start(layout: &Layout, member: &Member) -> Result<Running, Failure> {
         .map_err(|cause| Failure::io("start", &dotmac, &cause))?;
     tracing::info!(process = member.name, pid = child.id(), "started");
     Ok(Running::Child(child))
+}
+
+/// This program: the installed one, because the file that this process runs may have been replaced since.
+fn own_program(layout: &Layout) -> Result<PathBuf, Failure> {
+    let installed = layout.program("dotmac");
+    if installed.exists() {
+        return Ok(installed);
+    }
+    std::env::current_exe().map_err(|cause| Failure::io("find", layout.home(), &cause))
 }
 
 /// Opens the file for what a process says outside its log; a large one becomes `crash.log.1`.

@@ -303,7 +303,7 @@ fn names_and_digests_that_others_rest_on_are_known() {
         "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
         "aa3b4bf62ee4c31e8d84f53e855cc78db56831fb3274bd5579369479a5f02db9",
         "36642e73c2540ab121e3a6bf9545b0a24982cd830eb13d3cd19de3ce6c021ec1",
-        "b7c2aa095e33bb41710866389368025aa07fc545c9104be5cde8b4e0e529af66",
+        "1e351a1ac9d7805fa8ae897e04ab88bcef0e3c2d4c0bf34abffcdc850af13328",
     ];
     for ((name, digest), expected) in digests.into_iter().zip(expected) {
         assert_eq!(digest.hex(), expected, "{name}");

@@ -179,7 +179,8 @@ fn run() -> Result<()> {
         .ancestors()
         .nth(2)
         .context("this program lies nowhere")?;
-    let tree = build.join("tmp/mutants");
+    // A folder and a target of its own: what is built without a guard must never be taken for the product.
+    let tree = build.join("mutants/tree");
     if tree.exists() {
         fs::remove_dir_all(&tree)?;
     }
@@ -191,7 +192,7 @@ fn run() -> Result<()> {
     ensure!(!chosen.is_empty(), "no guard is called {filter:?}");
     let bench = Bench {
         tree,
-        build: build.to_owned(),
+        build: build.join("mutants/target"),
     };
     for mutant in &chosen {
         // A test that fails anyway would notice nothing.
