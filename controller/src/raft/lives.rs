@@ -126,14 +126,14 @@ mod tests {
     use super::{Lives, LivesError};
     use crate::storage::{
         directory::Directory,
-        engine::{Engine, EngineConfig, abort_on_fatal},
+        engine::{Engine, EngineConfig, fail_on_fatal},
     };
 
     async fn open(home: &std::path::Path, seed: u64) -> (Engine, Lives) {
         let directory = Directory::open(home, &SystemDisk).unwrap();
         let config = EngineConfig::default();
         let engine =
-            Engine::open(directory, &config, SystemDisk::shared(), abort_on_fatal()).unwrap();
+            Engine::open(directory, &config, SystemDisk::shared(), fail_on_fatal()).unwrap();
         let lives = Lives::open(engine.clone(), &Entropy::seeded(seed))
             .await
             .unwrap();

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::storage::{
     directory::Directory,
-    engine::{Engine, EngineConfig, FatalError, OnFatal, abort_on_fatal},
+    engine::{Engine, EngineConfig, FatalError, OnFatal, fail_on_fatal},
     fuse::Fuse,
     ledger::Ledger,
     snapshots::Snapshots,
@@ -55,7 +55,7 @@ struct Builder;
 impl StoreBuilder<TypeConfig, LogStore, StateMachine, tempfile::TempDir> for Builder {
     async fn build(&self) -> Result<(tempfile::TempDir, LogStore, StateMachine), Failure> {
         let home = tempfile::tempdir().unwrap();
-        let stores = open(home.path(), SystemDisk::shared(), abort_on_fatal());
+        let stores = open(home.path(), SystemDisk::shared(), fail_on_fatal());
         Ok((home, stores.log, stores.machine))
     }
 }

@@ -84,6 +84,18 @@ pub fn abort_on_fatal() -> OnFatal {
     })
 }
 
+/// For tests: says the error and lets the writers fail. A test that ends removes its files while a killed node may still
+/// be writing, and that must not end the tests beside it.
+#[cfg(test)]
+pub(crate) fn fail_on_fatal() -> OnFatal {
+    Arc::new(|error| {
+        eprintln!(
+            "storage failed: {error}: {:?}",
+            std::error::Error::source(error)
+        )
+    })
+}
+
 /// Whether a batch may use the disk's reserve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Priority {

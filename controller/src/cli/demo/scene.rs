@@ -170,14 +170,14 @@ impl<'a> Scene<'a> {
         Ok(())
     }
 
-    /// Waits until every deployment that was active before is active, and says so.
+    /// Waits until every deployment of before is active, but those that somebody deleted, and says so.
     pub(crate) async fn all_active(&self) -> Result<(), Failure> {
         let active = async || {
             let all = deployments::all(&self.client).await.ok()?;
             let ids = |slot: &Slot| slot.deployment.clone();
             let is_active = |id: String| {
-                all.iter()
-                    .any(|one| one["id"] == id && one["status"] == "active")
+                let shown = all.iter().find(|one| one["id"] == id);
+                shown.is_none_or(|one| one["status"] == "active" || one["status"] == "destroying")
             };
             self.slots_before
                 .iter()

@@ -38,7 +38,7 @@ use crate::{
     raft::{RaftConfig, RaftLog},
     storage::{
         directory::{Directory, DirectoryError},
-        engine::{EngineConfig, abort_on_fatal},
+        engine::{EngineConfig, fail_on_fatal},
     },
 };
 
@@ -146,7 +146,7 @@ impl Fleet {
                 endpoint.clone(),
                 client,
                 disk,
-                abort_on_fatal(),
+                fail_on_fatal(),
                 &entropy,
             );
             let log = started.await.unwrap();

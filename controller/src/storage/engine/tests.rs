@@ -10,13 +10,13 @@ use dotmac_runtime::disk::{Disk, SharedDisk, SystemDisk};
 
 use super::{
     Area, BATCH_BYTES_MAX, Batch, Engine, EngineConfig, Key, OpenError, Priority, VALUE_BYTES_MAX,
-    WriteError, abort_on_fatal,
+    WriteError, fail_on_fatal,
 };
 use crate::storage::directory::Directory;
 
 fn open_on(home: &Path, disk: SharedDisk) -> Engine {
     let directory = Directory::open(home, disk.as_ref()).unwrap();
-    Engine::open(directory, &EngineConfig::default(), disk, abort_on_fatal()).unwrap()
+    Engine::open(directory, &EngineConfig::default(), disk, fail_on_fatal()).unwrap()
 }
 
 fn open(home: &Path) -> Engine {
@@ -157,7 +157,7 @@ async fn below_the_reserve_new_writes_are_refused_and_reads_go_on() {
         reserve_bytes: u64::MAX,
         ..EngineConfig::default()
     };
-    let engine = Engine::open(directory, &config, SystemDisk::shared(), abort_on_fatal()).unwrap();
+    let engine = Engine::open(directory, &config, SystemDisk::shared(), fail_on_fatal()).unwrap();
     let mut batch = Batch::new();
     batch.put(key(2), vec![2]);
     assert!(matches!(
@@ -195,7 +195,7 @@ async fn a_database_behind_its_mark_is_refused() {
     std::fs::remove_dir_all(home.path().join("records")).unwrap();
     let directory = Directory::open(home.path(), &SystemDisk).unwrap();
     let config = EngineConfig::default();
-    let opened = Engine::open(directory, &config, SystemDisk::shared(), abort_on_fatal());
+    let opened = Engine::open(directory, &config, SystemDisk::shared(), fail_on_fatal());
     assert!(matches!(opened, Err(OpenError::WentBack { found: 0, .. })));
 }
 
@@ -225,7 +225,7 @@ async fn a_flipped_bit_never_gives_wrong_data_silently() {
         std::fs::write(&database, &damaged).unwrap();
         let directory = Directory::open(home.path(), &SystemDisk).unwrap();
         let config = EngineConfig::default();
-        let opened = Engine::open(directory, &config, SystemDisk::shared(), abort_on_fatal());
+        let opened = Engine::open(directory, &config, SystemDisk::shared(), fail_on_fatal());
         let Ok(engine) = opened else {
             noticed += 1;
             continue;

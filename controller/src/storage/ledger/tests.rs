@@ -6,13 +6,13 @@ use dotmac_runtime::disk::SystemDisk;
 use super::{Ledger, LedgerError};
 use crate::storage::{
     directory::Directory,
-    engine::{Engine, EngineConfig, abort_on_fatal},
+    engine::{Engine, EngineConfig, fail_on_fatal},
 };
 
 fn open(home: &std::path::Path) -> (Engine, Ledger) {
     let directory = Directory::open(home, &SystemDisk).unwrap();
     let config = EngineConfig::default();
-    let engine = Engine::open(directory, &config, SystemDisk::shared(), abort_on_fatal()).unwrap();
+    let engine = Engine::open(directory, &config, SystemDisk::shared(), fail_on_fatal()).unwrap();
     let ledger = Ledger::open(engine.clone()).unwrap();
     (engine, ledger)
 }
