@@ -1,20 +1,20 @@
 //! Whether and how a tier's limits hold on this host: control groups, version 2 or 1, where this user may make some.
 //! It never pretends: where the kernel does not enforce a limit, the reason is the answer. Storage is not limited here.
 
+pub(crate) mod bases;
+
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
-use dotmac_protocol::{digest::Digest, record::Limits, release::Share, unit::Resources};
+use dotmac_protocol::{record::Limits, release::Share, unit::Resources};
 
+use self::bases::{Bases, name};
 use crate::shim::files::Group;
 
 const ROOT: &str = "/sys/fs/cgroup";
 const PERIOD_US: u64 = 100_000;
-const REMOVE_TRIES_MAX: usize = 50;
-const REMOVE_PAUSE: Duration = Duration::from_millis(10);
 
 /// What one copy of a component may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +45,10 @@ impl Caps {
 
 /// The control groups of one agent.
 #[derive(Debug)]
-pub struct ControlGroups(Result<Hierarchy, String>);
+pub struct ControlGroups {
+    hierarchy: Result<Hierarchy, String>,
+    bases: Bases,
+}
 
 #[derive(Debug)]
 struct Hierarchy {
@@ -73,67 +76,55 @@ impl ControlGroups {
     #[must_use]
     pub fn detect(data_dir: &Path) -> Self {
         let name = name(data_dir);
-        Self(detect_two(&name).or_else(|two| {
+        let hierarchy = detect_two(&name).or_else(|two| {
             detect_one(&name).map_err(|one| format!("cgroup v2: {two}; cgroup v1: {one}"))
-        }))
+        });
+        let mut bases = Bases::recall(data_dir);
+        let current = hierarchy.iter().flat_map(|hierarchy| &hierarchy.bases);
+        let current = current.map(|base| base.directory.as_path());
+        if let Err(error) = bases.remember(data_dir, current) {
+            tracing::warn!(%error, "the places of the control groups cannot be remembered");
+        }
+        Self { hierarchy, bases }
     }
 
     /// Makes the group of one slot with its limits. The child is started in the groups given back.
     #[must_use]
     pub fn prepare(&self, slot: &str, caps: Caps) -> (Vec<Group>, Limits) {
-        let made = self.0.as_ref().map_err(Clone::clone).and_then(|hierarchy| {
-            hierarchy
-                .prepare(slot, caps)
-                .map(|groups| (groups, hierarchy.by))
-        });
+        let made = self
+            .hierarchy
+            .as_ref()
+            .map_err(Clone::clone)
+            .and_then(|hierarchy| {
+                hierarchy
+                    .prepare(slot, caps)
+                    .map(|groups| (groups, hierarchy.by))
+            });
         match made {
             Ok((groups, by)) => (groups, Limits::Enforced { by: by.to_owned() }),
             Err(reason) => (Vec::new(), Limits::NotEnforced { reason }),
         }
     }
 
-    /// Removes the group of a slot in which nothing runs any more.
-    pub fn release(&self, slot: &str) {
-        if let Ok(hierarchy) = &self.0 {
-            for base in &hierarchy.bases {
-                // A group that is still in use stays; one that never was is not there.
-                drop(fs::remove_dir(base.directory.join(slot)));
-                drop(fs::remove_dir(&base.directory));
-            }
-        }
+    /// Where the groups are, of earlier agents on the same data too.
+    pub(crate) fn bases(&self) -> &Bases {
+        &self.bases
     }
 }
 
-/// Removes the groups of an agent of which nothing runs any more.
-pub(crate) fn remove_groups(data_dir: &Path) {
+/// Every place where an agent that does not run has or had groups: those it remembered, and where it would make them
+/// if this process were it.
+pub(crate) fn places(data_dir: &Path) -> Bases {
+    let mut bases = Bases::recall(data_dir);
     let name = name(data_dir);
     for controller in ["", "cpu", "memory"] {
         let mount = Path::new(ROOT).join(controller);
-        if let Ok(own) = own_group(&mount, controller) {
-            remove_base(&own.join(&name));
+        if let Ok(mut own) = own_group(&mount, controller) {
+            leave_leaf(&mut own, &name);
+            bases.add([own.join(&name).as_path()].into_iter());
         }
     }
-}
-
-/// The kernel lets go of the groups below a little after they were removed.
-fn remove_base(directory: &Path) {
-    for _ in 0..REMOVE_TRIES_MAX {
-        let busy = fs::remove_dir(directory)
-            .is_err_and(|error| error.kind() == io::ErrorKind::ResourceBusy);
-        let mut entries = fs::read_dir(directory).into_iter().flatten().flatten();
-        let in_use = entries.any(|entry| entry.path().is_dir());
-        if !busy || in_use {
-            return;
-        }
-        std::thread::sleep(REMOVE_PAUSE);
-    }
-}
-
-/// Two agents on one host have two names.
-fn name(data_dir: &Path) -> String {
-    let data_dir = std::path::absolute(data_dir).unwrap_or_else(|_| data_dir.to_owned());
-    let id = Digest::of(data_dir.as_os_str().as_encoded_bytes()).hex();
-    format!("dotmac-{}", &id[..12])
+    bases
 }
 
 impl Hierarchy {
@@ -190,10 +181,7 @@ fn detect_two(name: &str) -> Result<Hierarchy, String> {
         return Err("it is not mounted as the only hierarchy".into());
     }
     let mut own = own_group(root, "")?;
-    let leaf = format!("{name}-agent");
-    if own.file_name().is_some_and(|file| file == leaf.as_str()) {
-        own.pop();
-    }
+    let leaf = leave_leaf(&mut own, name);
     let control = own.join("cgroup.subtree_control");
     if write(&control, "+cpu +memory").is_err() {
         let leaf = own.join(&leaf);
@@ -212,6 +200,15 @@ fn detect_two(name: &str) -> Result<Hierarchy, String> {
         version: Version::Two,
         bases: vec![Base { directory, leave }],
     })
+}
+
+/// Goes from the leaf that an agent made for itself to the group it was started in; gives the leaf's name.
+fn leave_leaf(own: &mut PathBuf, name: &str) -> String {
+    let leaf = format!("{name}-agent");
+    if own.file_name().is_some_and(|file| file == leaf.as_str()) {
+        own.pop();
+    }
+    leaf
 }
 
 /// Version 1: a tree per controller.

@@ -4,6 +4,7 @@
 
 mod hands {
     pub(crate) mod fleet;
+    mod leftovers;
     mod orders;
 }
 

@@ -172,6 +172,9 @@ impl ProcessDriver {
         self.add_basics(&mut environment, &directory);
         let arguments = order.rendering.arguments()?;
         let group = group_name(unit, order.slot);
+        // A shim that was killed before it said anything leaves a child that nobody knows otherwise.
+        self.end_group(&group)
+            .map_err(|error| StartError::Shim(error.to_string()))?;
         let (groups, limits) = self.groups.prepare(&group, order.caps);
         let spec = Spec {
             launch: order.launch,
@@ -185,7 +188,9 @@ impl ProcessDriver {
             groups,
         };
         let state = self.run_shim(&files, &spec).map_err(|reason| {
-            self.groups.release(&group);
+            if let Err(error) = self.end_group(&group) {
+                tracing::warn!(%group, %error, "what a failed start left cannot be cleaned up");
+            }
             StartError::Shim(reason)
         })?;
         let limits = match &state.limits_error {
@@ -215,12 +220,19 @@ impl ProcessDriver {
     ///
     /// # Errors
     /// When something does not die, or the record cannot be written.
-    pub fn sweep(&self, files: &SlotFiles, state: &State, now: Timestamp) -> io::Result<()> {
+    pub fn sweep(
+        &self,
+        unit: &UnitFiles,
+        slot: &SlotName,
+        state: &State,
+        now: Timestamp,
+    ) -> io::Result<()> {
         let rebooted = ProcessIdentity::own().boot_id != state.shim.boot_id;
         let end = if rebooted {
             End::Rebooted
         } else {
-            sweep::kill_session(state)?;
+            let groups = self.groups.bases().slot(&group_name(unit, slot));
+            sweep::end_all(Some(state), &groups)?;
             End::Lost("its shim was killed, and it with it".into())
         };
         let exit = Exit {
@@ -229,13 +241,46 @@ impl ProcessDriver {
             at: now,
             asked: false,
         };
-        files.write_exit(&exit)
+        unit.slot(slot).write_exit(&exit)
     }
 
-    /// Lets go of what a slot held besides its files.
-    pub fn release(&self, unit: &UnitFiles, id: &UnitId, slot: &SlotName) {
-        self.groups.release(&group_name(unit, slot));
+    /// Lets go of what a slot held besides its files: nothing that was started in it is left then.
+    ///
+    /// # Errors
+    /// When something does not die.
+    pub fn release(&self, unit: &UnitFiles, id: &UnitId, slot: &SlotName) -> io::Result<()> {
+        self.end_group(&group_name(unit, slot))?;
         self.ports.release(id, slot);
+        Ok(())
+    }
+
+    /// The same for a whole unit, and for slots of it that nobody remembers.
+    ///
+    /// # Errors
+    /// When something does not die.
+    pub fn release_unit<'a>(
+        &self,
+        unit: &UnitFiles,
+        id: &UnitId,
+        slots: impl Iterator<Item = &'a SlotName>,
+    ) -> io::Result<()> {
+        for slot in slots {
+            self.release(unit, id, slot)?;
+        }
+        for group in self.groups.bases().slots().keys() {
+            if let Some((name, slot)) = split_group_name(group)
+                && unit.root.file_name().is_some_and(|file| file == name)
+            {
+                self.release(unit, id, &slot)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn end_group(&self, group: &str) -> io::Result<()> {
+        sweep::end_all(None, &self.groups.bases().slot(group))?;
+        self.groups.bases().remove_empty();
+        Ok(())
     }
 
     /// What every program may expect; never the agent's own environment, which may hold secrets and proxies.
@@ -309,4 +354,11 @@ fn ended(files: &SlotFiles, launch: u64) -> Option<Exit> {
 fn group_name(unit: &UnitFiles, slot: &SlotName) -> String {
     let name = unit.root.file_name().unwrap_or_default().to_string_lossy();
     format!("{name}.{slot}")
+}
+
+/// The unit's name and the slot.
+fn split_group_name(group: &str) -> Option<(&str, SlotName)> {
+    let (before, replica) = group.rsplit_once('.')?;
+    let (unit, component) = before.rsplit_once('.')?;
+    Some((unit, format!("{component}.{replica}").parse().ok()?))
 }

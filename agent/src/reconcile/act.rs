@@ -169,15 +169,18 @@ impl Hands {
         let Some(state) = self.running.get(slot) else {
             return;
         };
-        let files = self.files.slot(slot);
-        if let Err(error) = self.shared.driver.sweep(&files, state, now) {
+        let swept = self.shared.driver.sweep(&self.files, slot, state, now);
+        if let Err(error) = swept {
             tracing::warn!(unit = %self.unit, %slot, %error, "what a killed shim left cannot be cleaned up");
         }
     }
 
     /// The slot's output goes with it; its volumes stay until the unit is removed.
     fn forget(&mut self, slot: &SlotName) {
-        self.shared.driver.release(&self.files, &self.unit, slot);
+        if let Err(error) = self.shared.driver.release(&self.files, &self.unit, slot) {
+            tracing::warn!(unit = %self.unit, %slot, %error, "what ran in the slot is not gone");
+            return;
+        }
         let directory = self.files.slot(slot).directory().to_owned();
         if let Err(error) = remove_dir(&directory) {
             tracing::warn!(unit = %self.unit, %slot, %error, "the slot's directory cannot be removed");
@@ -188,8 +191,10 @@ impl Hands {
 
     /// Deletes, then records, then marks: killed in between it does the rest again.
     fn remove(&mut self, wanted: &Wanted) -> bool {
-        for slot in self.memory.slots.keys() {
-            self.shared.driver.release(&self.files, &self.unit, slot);
+        let (driver, slots) = (&self.shared.driver, self.memory.slots.keys());
+        if let Err(error) = driver.release_unit(&self.files, &self.unit, slots) {
+            tracing::warn!(unit = %self.unit, %error, "what ran in the unit is not gone");
+            return false;
         }
         if let Err(error) = remove_dir(&self.files.root) {
             tracing::warn!(unit = %self.unit, %error, "the unit's directory cannot be removed");
