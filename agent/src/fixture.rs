@@ -95,6 +95,7 @@ pub(crate) fn instance(name: &str) -> Instance {
             storage_bytes: 3,
         },
         replicas: 1,
+        restarts: 0,
         run: RunState::Running,
         license: License {
             tier: "premium".into(),

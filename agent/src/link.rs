@@ -32,6 +32,7 @@ use dotmac_runtime::{
     quic,
     tls::{self, Identity, IdentityCell, IdentityError},
 };
+use futures::future::BoxFuture;
 use quinn::Endpoint;
 use tokio::sync::{mpsc, watch};
 
@@ -52,11 +53,9 @@ pub trait Host: Send + Sync + 'static {
     /// How a unit is, for the inventory.
     fn health(&self, unit: &UnitId) -> HealthStatus;
 
-    /// The output that a question asks for, piece by piece, or why there is none. Dropping the receiver ends it.
-    ///
-    /// # Errors
-    /// When there is nothing to answer; the text is for the asker.
-    fn logs(&self, question: &Question) -> Result<mpsc::Receiver<String>, String>;
+    /// The answer to a question, piece by piece, or why there is none: that text is for the asker, and not sealed.
+    /// Dropping the receiver ends it.
+    fn answer(&self, question: Question) -> BoxFuture<'_, Result<mpsc::Receiver<String>, String>>;
 }
 
 /// What a link works with.

@@ -10,6 +10,7 @@
 //! It refuses to remove what it merely does not know: a unit that is on disk and not in Desired is left alone.
 
 mod act;
+pub mod environment;
 pub mod goal;
 pub mod health;
 mod look;
@@ -41,6 +42,7 @@ use tokio::{
 };
 
 use self::{
+    environment::Environments,
     plan::Backoff,
     turn::{Hands, Shared, Turn},
     watchers::Watchers,
@@ -112,8 +114,12 @@ pub enum ReconcileError {
 }
 
 /// The running reconciler.
-#[derive(Debug)]
+#[allow(
+    missing_debug_implementations,
+    reason = "it leads to secrets, which must not be printable"
+)]
 pub struct Reconciler {
+    environments: Environments,
     data_dir: PathBuf,
     statuses: watch::Receiver<Arc<Statuses>>,
     stop: watch::Sender<bool>,
@@ -160,6 +166,10 @@ pub fn start(
     reserve_ports(&shared);
     let (statuses, statuses_receiver) = watch::channel(Arc::default());
     let (stop, stopped) = watch::channel(false);
+    let environments = Environments {
+        shared: Arc::clone(&shared),
+        desired: desired.clone(),
+    };
     let units = Units {
         shared,
         entropy,
@@ -171,6 +181,7 @@ pub fn start(
     };
     let task = supervise::spawn("reconcile", units.keep(desired));
     Ok(Reconciler {
+        environments,
         data_dir,
         statuses: statuses_receiver,
         stop,
@@ -183,6 +194,12 @@ impl Reconciler {
     #[must_use]
     pub fn status(&self) -> watch::Receiver<Arc<Statuses>> {
         self.statuses.clone()
+    }
+
+    /// What the copies of units are started with.
+    #[must_use]
+    pub fn environments(&self) -> Environments {
+        self.environments.clone()
     }
 
     /// The output of a unit, in pieces of at most [`logs::PIECE_BYTES_MAX`] bytes; see [`logs::read`].

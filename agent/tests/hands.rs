@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
 
 mod hands {
+    mod changes;
+    mod environment;
     pub(crate) mod fleet;
     mod leftovers;
     mod orders;

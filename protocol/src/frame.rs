@@ -16,16 +16,19 @@ use crate::{
     codec::Format,
     digest::Digest,
     ids::{
-        AgentId, Generation, IncarnationId, NodeId, PartName, RegionId, Sequence, TokenId,
-        TrustVersion, UnitId,
+        AgentId, Generation, IncarnationId, NodeId, RegionId, Sequence, TokenId, TrustVersion,
+        UnitId,
     },
     keys::{PublicKey, Signature},
     record::{HealthStatus, Hop, SignedRecord},
     time::Timestamp,
     trust::SignedTrustRoot,
-    unit::Sealed,
     wave::SignedIntent,
 };
+
+mod question;
+
+pub use question::{Answer, CopyEnvironment, Question};
 
 /// TLS application protocol of agents' sessions.
 pub const ALPN_AGENT: &[u8] = b"dotmac-agent/1";
@@ -181,48 +184,6 @@ impl Format for Report {
     const KIND: &'static str = "report";
     const VERSION: u8 = 1;
     const BYTES_MAX: usize = 1024 * 1024;
-}
-
-/// A live question to an agent. Answers are sealed to the asker's key; that it was asked is audited.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Question {
-    /// The last lines of a unit's output.
-    Logs {
-        /// Which unit.
-        unit: UnitId,
-        /// Which component; all when absent.
-        component: Option<PartName>,
-        /// How many lines of the past, at most 10,000.
-        lines: u32,
-        /// Whether to go on with new lines until the stream is closed.
-        follow: bool,
-        /// X25519 public key to seal the answer to.
-        seal_to: [u8; 32],
-    },
-}
-
-impl Format for Question {
-    const KIND: &'static str = "question";
-    const VERSION: u8 = 1;
-    const BYTES_MAX: usize = 4 * 1024;
-}
-
-/// A piece of an answer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Answer {
-    /// A sealed piece of text, at most 64 KiB in clear.
-    Piece(Sealed),
-    /// The agent cannot answer.
-    Refused {
-        /// Why.
-        reason: String,
-    },
-}
-
-impl Format for Answer {
-    const KIND: &'static str = "answer";
-    const VERSION: u8 = 1;
-    const BYTES_MAX: usize = 128 * 1024;
 }
 
 /// First frame of a controller on an enrolment stream: what the agent pins before it shows its token.

@@ -80,7 +80,8 @@ pub enum ComponentKind {
     /// It keeps running and is restarted when it ends.
     #[default]
     Service,
-    /// It runs to its end once per generation, such as a database migration; exit status 0 is success.
+    /// It runs to its end once for everything it is started from (release, tier, credentials, ordered restart), such as a
+    /// database migration; exit status 0 is success.
     Task,
 }
 

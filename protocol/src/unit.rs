@@ -49,6 +49,8 @@ pub struct Instance {
     pub resources: Resources,
     /// How many copies should run.
     pub replicas: u16,
+    /// Counts ordered restarts: a higher number replaces every process, one copy at a time.
+    pub restarts: u32,
     /// Whether it should run at all.
     pub run: RunState,
     /// What it may do; served by the agent's platform API.

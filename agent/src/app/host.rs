@@ -7,9 +7,11 @@ use std::{
 
 use dotmac_protocol::{
     frame::Question,
-    ids::UnitId,
+    ids::{PartName, UnitId},
     record::{Event, HealthStatus, Outcome},
 };
+use dotmac_runtime::supervise;
+use futures::future::BoxFuture;
 use tokio::sync::{mpsc, watch};
 
 use crate::{
@@ -17,15 +19,18 @@ use crate::{
     link::Host,
     logs,
     platform::PlatformKeys,
-    reconcile::{Reconciler, Statuses},
+    reconcile::{Reconciler, Statuses, environment::Environments},
     stations::Stations,
     unit::{About, Recorder},
 };
 
+/// Copies whose environment waits for a slow reader.
+const COPIES_WAITING_MAX: usize = 1;
+
 /// What the link asks of the reconciler.
-#[derive(Debug)]
 pub(super) struct LinkHost {
     statuses: watch::Receiver<Arc<Statuses>>,
+    environments: Environments,
     data_dir: PathBuf,
 }
 
@@ -33,8 +38,36 @@ impl LinkHost {
     pub(super) fn new(reconciler: &Reconciler, data_dir: &Path) -> Self {
         Self {
             statuses: reconciler.status(),
+            environments: reconciler.environments(),
             data_dir: data_dir.to_owned(),
         }
+    }
+
+    /// One line of JSON a copy.
+    async fn environment(
+        &self,
+        unit: UnitId,
+        component: Option<PartName>,
+    ) -> Result<mpsc::Receiver<String>, String> {
+        let environments = self.environments.clone();
+        let reading =
+            tokio::task::spawn_blocking(move || environments.of(&unit, component.as_ref()));
+        let copies = match reading.await {
+            Ok(copies) => copies.map_err(|error| error.to_string())?,
+            Err(_) => return Err("the agent failed while it looked".to_owned()),
+        };
+        let (pieces, receiver) = mpsc::channel(COPIES_WAITING_MAX);
+        supervise::spawn("environment", async move {
+            for copy in copies {
+                let mut line =
+                    serde_json::to_string(&copy).expect("names and texts have a JSON form");
+                line.push('\n');
+                if pieces.send(line).await.is_err() {
+                    break;
+                }
+            }
+        });
+        Ok(receiver)
     }
 }
 
@@ -46,16 +79,22 @@ impl Host for LinkHost {
             .map_or(HealthStatus::Unknown, |status| status.health)
     }
 
-    fn logs(&self, question: &Question) -> Result<mpsc::Receiver<String>, String> {
-        let Question::Logs {
-            unit,
-            component,
-            lines,
-            follow,
-            ..
-        } = question;
-        logs::read(&self.data_dir, unit, component.as_ref(), *lines, *follow)
-            .map_err(|error| error.to_string())
+    fn answer(&self, question: Question) -> BoxFuture<'_, Result<mpsc::Receiver<String>, String>> {
+        Box::pin(async move {
+            match question {
+                Question::Logs {
+                    unit,
+                    component,
+                    lines,
+                    follow,
+                    ..
+                } => logs::read(&self.data_dir, &unit, component.as_ref(), lines, follow)
+                    .map_err(|error| error.to_string()),
+                Question::Environment {
+                    unit, component, ..
+                } => self.environment(unit, component).await,
+            }
+        })
     }
 }
 

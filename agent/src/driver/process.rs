@@ -8,6 +8,7 @@ pub mod stop_all;
 mod sweep;
 
 use std::{
+    collections::BTreeMap,
     ffi::OsString,
     fs::{self, File},
     io::{self, BufRead as _, BufReader, Write as _},
@@ -162,14 +163,13 @@ impl ProcessDriver {
     pub fn start(&self, unit: &UnitFiles, order: &Order<'_>) -> Result<Started, StartError> {
         let files = unit.slot(order.slot);
         let program = program::find(&order.rendering, &self.search_path)?;
-        let directory = files.directory().join("work");
+        let directory = work_directory(&files);
         let volumes = order.component.volumes.iter();
         let made = volumes.map(|volume| unit.volume(order.slot, volume));
         for path in made.chain([files.directory().to_owned()]) {
             create_private_dir(&path).map_err(|source| StartError::Disk { path, source })?;
         }
-        let mut environment = order.rendering.environment()?;
-        self.add_basics(&mut environment, &directory);
+        let environment = self.environment(unit, order.slot, &order.rendering)?;
         let arguments = order.rendering.arguments()?;
         let group = group_name(unit, order.slot);
         // A shim that was killed before it said anything leaves a child that nobody knows otherwise.
@@ -200,6 +200,27 @@ impl ProcessDriver {
             None => limits,
         };
         Ok(Started { state, limits })
+    }
+
+    /// The whole environment that a copy is started with, and nothing besides: never the agent's own, which may hold
+    /// secrets and proxies.
+    ///
+    /// # Errors
+    /// As [`Rendering::environment`].
+    pub fn environment(
+        &self,
+        unit: &UnitFiles,
+        slot: &SlotName,
+        rendering: &Rendering<'_>,
+    ) -> Result<BTreeMap<String, String>, StartError> {
+        let mut environment = rendering.environment()?;
+        let path = self.search_path.to_string_lossy().into_owned();
+        let home = work_directory(&unit.slot(slot));
+        let home = home.to_string_lossy().into_owned();
+        for (name, value) in [("PATH", path), ("HOME", home), ("LANG", "C.UTF-8".into())] {
+            environment.entry(name.to_owned()).or_insert(value);
+        }
+        Ok(environment)
     }
 
     /// Asks a shim to stop its child: the child's stop signal, its patience, then SIGKILL for all that is left.
@@ -283,19 +304,6 @@ impl ProcessDriver {
         Ok(())
     }
 
-    /// What every program may expect; never the agent's own environment, which may hold secrets and proxies.
-    fn add_basics(
-        &self,
-        environment: &mut std::collections::BTreeMap<String, String>,
-        directory: &Path,
-    ) {
-        let path = self.search_path.to_string_lossy().into_owned();
-        let home = directory.to_string_lossy().into_owned();
-        for (name, value) in [("PATH", path), ("HOME", home), ("LANG", "C.UTF-8".into())] {
-            environment.entry(name.to_owned()).or_insert(value);
-        }
-    }
-
     fn run_shim(&self, files: &SlotFiles, spec: &Spec) -> Result<State, String> {
         let complaints = File::create(files.complaints())
             .map_err(|error| format!("{} cannot be made: {error}", files.complaints().display()))?;
@@ -345,6 +353,11 @@ fn converse(shim: &mut Child, spec: &Spec) -> io::Result<Reply> {
     let mut line = String::new();
     BufReader::new(answer).read_line(&mut line)?;
     serde_json::from_str(&line).map_err(io::Error::from)
+}
+
+/// Where a copy's program starts, and its home.
+fn work_directory(files: &SlotFiles) -> PathBuf {
+    files.directory().join("work")
 }
 
 fn ended(files: &SlotFiles, launch: u64) -> Option<Exit> {

@@ -47,10 +47,10 @@ async fn answer(
     let Ok(Some(question)) = asked.unwrap_or(Ok(None)) else {
         return Ok(());
     };
-    match link.parts.host.logs(&question) {
+    let seal_to = *question.seal_to();
+    match link.parts.host.answer(question).await {
         Err(reason) => write_frame(&mut send, &Answer::Refused { reason }).await?,
         Ok(mut pieces) => {
-            let Question::Logs { seal_to, .. } = question;
             loop {
                 let text = tokio::select! {
                     text = pieces.recv() => text,

@@ -102,6 +102,13 @@ impl Target {
         self.manifest.components.get(name)
     }
 
+    /// Whether a component comes after another, at whatever remove.
+    #[must_use]
+    pub fn needs(&self, name: &PartName, other: &PartName) -> bool {
+        let mut after = self.component(name).into_iter().flat_map(|one| &one.after);
+        after.any(|direct| direct == other || self.needs(direct, other))
+    }
+
     /// How many copies of a component there should be: one of a task.
     #[must_use]
     pub fn copies(&self, component: &Component) -> u16 {
@@ -147,6 +154,7 @@ fn fingerprint(instance: &Instance) -> Digest {
         &instance.region,
         instance.release,
         instance.resources,
+        instance.restarts,
         credentials,
     );
     let bytes = serde_json::to_vec(&parts).expect("names, numbers and digests have a JSON form");

@@ -83,7 +83,35 @@ pub fn assess(
     if open && sum.status == Some(HealthStatus::Starting) {
         sum.status = None;
     }
+    if severity == 0
+        && let Some(name) = leaving(target, slots)
+    {
+        sum.status = Some(HealthStatus::Starting);
+        sum.reason = format!("{name} still runs and is not wanted any more");
+    }
+    let behind = unchanged(target, slots);
+    if behind > 0 && severity >= Part::DEGRADED {
+        let reason = &sum.reason;
+        sum.reason = format!("the change stopped, {behind} not yet replaced: {reason}");
+    }
     sum
+}
+
+/// What runs besides what was ordered.
+fn leaving<'a>(target: &Target, slots: &'a Slots) -> Option<&'a SlotName> {
+    let mut surplus = slots.iter().filter(|(name, _)| !target.wants(name));
+    let runs = surplus.find(|(_, slot)| slot.phase != Phase::Idle);
+    runs.map(|(name, _)| name)
+}
+
+/// How many wanted copies still run what was ordered before.
+fn unchanged(target: &Target, slots: &Slots) -> usize {
+    let behind = slots.iter().filter(|(name, slot)| {
+        target.wants(name)
+            && slot.phase == Phase::Running
+            && slot.memory.fingerprint != Some(target.fingerprint)
+    });
+    behind.count()
 }
 
 /// The parts of a unit, for people.
@@ -150,6 +178,9 @@ struct Part {
 }
 
 impl Part {
+    /// The severity from which on something is wrong.
+    const DEGRADED: u8 = 2;
+
     fn of(status: HealthStatus, reason: String) -> Self {
         Self {
             status,
@@ -162,7 +193,7 @@ impl Part {
         match self.status {
             HealthStatus::Healthy | HealthStatus::Stopped => 0,
             HealthStatus::Unknown | HealthStatus::Starting => 1,
-            HealthStatus::Degraded => 2,
+            HealthStatus::Degraded => Self::DEGRADED,
             HealthStatus::Failed => 3,
         }
     }
@@ -204,6 +235,11 @@ impl Look<'_> {
         }
     }
 
+    /// Whether it was started from what is ordered now.
+    fn is_current(&self) -> bool {
+        self.slot.memory.fingerprint == Some(self.target.fingerprint)
+    }
+
     fn not_running(&self) -> Part {
         if self.slot.hung.is_some() {
             return self.hung();
@@ -234,7 +270,7 @@ impl Look<'_> {
 
     fn not_ready(&self, reason: &str) -> Part {
         let (name, memory) = (self.name, &self.slot.memory);
-        if memory.ready == Some(self.target.generation) {
+        if memory.ready == Some(self.target.generation) || !self.is_current() {
             return Part::of(
                 HealthStatus::Degraded,
                 format!("{name} is not ready: {reason}"),
@@ -255,7 +291,7 @@ impl Look<'_> {
 
     fn ready(&self) -> Part {
         let (name, memory) = (self.name, &self.slot.memory);
-        if memory.fingerprint != Some(self.target.fingerprint) {
+        if !self.is_current() {
             return Part::of(HealthStatus::Starting, format!("{name} is to be replaced"));
         }
         if let Some(restarted_at) = memory.restarted_at {

@@ -89,7 +89,7 @@ pub struct SlotMemory {
     pub refused: Option<String>,
     /// The newest generation in which it was ready.
     pub ready: Option<Generation>,
-    /// The newest generation for which a task ran to its end.
+    /// The newest generation for which a task's end counts.
     pub done: Option<Generation>,
     /// Whether its limits hold.
     pub limits: Option<Limits>,
@@ -113,6 +113,16 @@ pub struct LastEnd {
 struct Removed {
     generation: Generation,
     sequence: Sequence,
+}
+
+impl SlotMemory {
+    /// What went wrong does not count any more.
+    pub(super) fn forgive(&mut self) {
+        self.crashes = 0;
+        self.last_end = None;
+        self.restarted_at = None;
+        self.refused = None;
+    }
 }
 
 impl Memory {

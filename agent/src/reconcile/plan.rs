@@ -16,51 +16,14 @@ use super::{
 };
 use crate::driver::SlotName;
 
+mod backoff;
+
+pub use backoff::Backoff;
+
 /// How long a shim that has not said anything yet is left alone before the next look, in milliseconds.
 const SETTLE_MS: u64 = 200;
 /// How much longer than its patience a stop may take before the shim is not trusted any more, in milliseconds.
 const KILL_AFTER_MS: u64 = 10_000;
-
-/// How restarts are slowed down, and when a crash counts as over. All in milliseconds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Backoff {
-    /// Before the first restart; doubles with every crash in a row.
-    pub first_ms: u64,
-    /// Between restarts at most.
-    pub max_ms: u64,
-    /// After so long a healthy time the row of crashes is over.
-    pub healthy_ms: u64,
-    /// Crashes in a row after which the unit counts as failed; it is still started again.
-    pub crashes_max: u32,
-    /// How long a unit shows that it was restarted.
-    pub damping_ms: u64,
-    /// How long a copy may take until it is ready for the first time.
-    pub never_ready_ms: u64,
-}
-
-impl Default for Backoff {
-    fn default() -> Self {
-        Self {
-            first_ms: 500,
-            max_ms: 30_000,
-            healthy_ms: 60_000,
-            crashes_max: 5,
-            damping_ms: 10_000,
-            never_ready_ms: 60_000,
-        }
-    }
-}
-
-impl Backoff {
-    /// How long to wait after so many crashes in a row.
-    #[must_use]
-    pub fn pause_ms(&self, crashes: u32) -> u64 {
-        let doublings = crashes.saturating_sub(1).min(32);
-        self.first_ms
-            .saturating_mul(1_u64 << doublings)
-            .min(self.max_ms)
-    }
-}
 
 /// One slot as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -175,21 +138,14 @@ fn wind_down(
 ) -> Vec<Step> {
     let is_needed = |name: &PartName| {
         let mut running = slots.iter().filter(|(_, slot)| slot.phase != Phase::Idle);
-        running.any(|(other, _)| {
-            let component = target.and_then(|target| target.component(&other.component));
-            component.is_some_and(|component| component.after.contains(name))
-        })
+        running.any(|(other, _)| target.is_some_and(|target| target.needs(&other.component, name)))
     };
     let mut steps = Vec::new();
     for (name, slot) in slots {
         match slot.phase {
             Phase::Idle => {}
             Phase::Running if is_needed(&name.component) => {
-                let reason = format!("{name} stops behind those that need it");
-                steps.push(Step::Wait {
-                    until: None,
-                    reason,
-                });
+                steps.push(wait(format!("{name} stops behind those that need it")));
             }
             Phase::Running => steps.push(Step::Stop(name.clone(), reason)),
             _ => steps.push(unsettled(name, slot, now)),
@@ -246,41 +202,54 @@ impl Plan<'_> {
         steps
     }
 
+    /// Copies that are not wanted stop at once; those that an older order started stay until the new ones are ready.
     fn surplus(&self) -> impl Iterator<Item = Step> {
+        let unready = self.unready();
         let surplus = self
             .slots
             .iter()
             .filter(|(name, _)| !self.target.wants(name));
-        surplus.map(|(name, slot)| match slot.phase {
-            Phase::Idle => Step::Forget(name.clone()),
-            Phase::Running => Step::Stop(name.clone(), StopReason::Surplus),
+        surplus.map(move |(name, slot)| match (slot.phase, &unready) {
+            (Phase::Idle, _) => Step::Forget(name.clone()),
+            (Phase::Running, Some(unready)) if !self.is_current(slot) => {
+                wait(format!("{name} is stopped later: {unready}"))
+            }
+            (Phase::Running, _) => Step::Stop(name.clone(), StopReason::Surplus),
             _ => unsettled(name, slot, self.now),
         })
     }
 
+    /// What is wanted and not there yet.
+    fn unready(&self) -> Option<String> {
+        let mut names = self.target.order.iter();
+        names.find_map(|name| self.unmet(name))
+    }
+
     /// What a component still waits for.
     fn missing(&self, component: &Component) -> Option<String> {
-        component.after.iter().find_map(|name| {
-            let kind = self.target.component(name)?.kind;
-            let mut slots = self.target.slots(name);
-            let unmet = slots.find(|slot| {
-                let slot = self.slots.get(slot);
-                !slot.is_some_and(|slot| match kind {
-                    ComponentKind::Task => slot.memory.done == Some(self.target.generation),
-                    ComponentKind::Service => self.is_current(slot) && is_ready(slot),
-                })
-            })?;
-            Some(match kind {
-                ComponentKind::Task => format!("{unmet} must be done first"),
-                ComponentKind::Service => format!("{unmet} must be ready first"),
+        component.after.iter().find_map(|name| self.unmet(name))
+    }
+
+    /// What keeps a component from being all that was ordered.
+    fn unmet(&self, name: &PartName) -> Option<String> {
+        let kind = self.target.component(name)?.kind;
+        let unmet = self.target.slots(name).find(|slot| {
+            let slot = self.slots.get(slot);
+            !slot.is_some_and(|slot| match kind {
+                ComponentKind::Task => self.is_done(slot),
+                ComponentKind::Service => self.is_current(slot) && is_ready(slot),
             })
+        })?;
+        Some(match kind {
+            ComponentKind::Task => format!("{unmet} must be done first"),
+            ComponentKind::Service => format!("{unmet} must be ready first"),
         })
     }
 
     fn task(&self, name: &PartName, missing: Option<&str>) -> Option<Step> {
         let slot_name = self.target.slots(name).next()?;
         let slot = self.slots.get(&slot_name);
-        if slot.is_some_and(|slot| slot.memory.done == Some(self.target.generation)) {
+        if slot.is_some_and(|slot| self.is_done(slot)) {
             return None;
         }
         match slot.map_or(Phase::Idle, |slot| slot.phase) {
@@ -288,25 +257,20 @@ impl Plan<'_> {
             Phase::Running if slot.is_some_and(|slot| !self.is_current(slot)) => {
                 Some(Step::Stop(slot_name, StopReason::Replaced))
             }
-            Phase::Running => {
-                let reason = format!("{slot_name} runs to its end");
-                Some(Step::Wait {
-                    until: None,
-                    reason,
-                })
-            }
+            Phase::Running => Some(wait(format!("{slot_name} runs to its end"))),
             _ => slot.map(|slot| unsettled(&slot_name, slot, self.now)),
         }
     }
 
     fn service(&self, name: &PartName, missing: Option<&str>, steps: &mut Vec<Step>) {
-        let mut settled = self.target.slots(name).all(|name| self.is_settled(&name));
         for name in self.target.slots(name) {
             let slot = self.slots.get(&name);
             let step = match (slot, slot.map_or(Phase::Idle, |slot| slot.phase)) {
                 (_, Phase::Idle) => self.start(&name, slot, missing),
                 (Some(slot), Phase::Running) => {
-                    let Some(step) = self.running(&name, slot, missing, settled) else {
+                    // One copy of the unit at a time.
+                    let is_first = steps.iter().all(|step| matches!(step, Step::Wait { .. }));
+                    let Some(step) = self.running(&name, slot, missing, is_first) else {
                         continue;
                     };
                     step
@@ -314,8 +278,6 @@ impl Plan<'_> {
                 (Some(slot), _) => unsettled(&name, slot, self.now),
                 (None, _) => continue,
             };
-            // One copy at a time is replaced.
-            settled = settled && matches!(step, Step::Wait { .. });
             steps.push(step);
         }
     }
@@ -325,7 +287,7 @@ impl Plan<'_> {
         name: &SlotName,
         slot: &Slot,
         missing: Option<&str>,
-        settled: bool,
+        is_first: bool,
     ) -> Option<Step> {
         if slot.hung.is_some() {
             return Some(Step::Stop(name.clone(), StopReason::Hung));
@@ -333,29 +295,49 @@ impl Plan<'_> {
         if self.is_current(slot) {
             return None;
         }
-        let wait = |reason: String| {
-            Some(Step::Wait {
-                until: None,
-                reason,
-            })
-        };
-        match missing {
-            Some(missing) => wait(format!("{name} is replaced later: {missing}")),
-            None if !settled => wait(format!(
-                "{name} is replaced when the other copies are ready"
-            )),
-            None => Some(Step::Stop(name.clone(), StopReason::Replaced)),
+        if let Some(missing) = missing {
+            return Some(wait(format!("{name} is replaced later: {missing}")));
         }
+        // Whoever does not answer is missed by nobody, and need not wait for its turn.
+        let serves = !matches!(slot.readiness, Readiness::NotReady(_));
+        Some(match self.in_the_way(name, serves) {
+            Some(other) => wait(format!(
+                "{name} is replaced later: {other} must be ready first"
+            )),
+            None if serves && !is_first => wait(format!("{name} is replaced later: one at a time")),
+            None => Step::Stop(name.clone(), StopReason::Replaced),
+        })
+    }
+
+    /// What must be ready before a copy is taken away: everything that was replaced before it, so that a change that
+    /// fails stops there, and all its siblings, so that one of them always serves. A copy that does not serve awaits
+    /// only that its new siblings prove themselves.
+    fn in_the_way(&self, name: &SlotName, serves: bool) -> Option<SlotName> {
+        let mut others = self.target.order.iter().filter(|other| {
+            let component = self.target.component(other);
+            // What waits for something else is not awaited: that may well be this copy.
+            component.is_some_and(|component| self.missing(component).is_none())
+        });
+        others.find_map(|other| {
+            let kind = self.target.component(other)?.kind;
+            let is_sibling = *other == name.component;
+            let mut slots = self.target.slots(other).filter(|slot| slot != name);
+            slots.find(|slot_name| match (kind, self.slots.get(slot_name)) {
+                (ComponentKind::Task, slot) => !slot.is_some_and(|slot| self.is_done(slot)),
+                (ComponentKind::Service, None) => serves,
+                (ComponentKind::Service, Some(slot)) if self.is_current(slot) => {
+                    !is_ready(slot) && (serves || is_sibling && !self.was_ready(slot))
+                }
+                (ComponentKind::Service, Some(slot)) if is_sibling => serves && !is_ready(slot),
+                (ComponentKind::Service, Some(slot)) => serves && slot.phase != Phase::Running,
+            })
+        })
     }
 
     /// Starts a copy, or says what that waits for. Only crashes of the same thing slow it down.
     fn start(&self, name: &SlotName, slot: Option<&Slot>, missing: Option<&str>) -> Step {
         if let Some(missing) = missing {
-            let reason = format!("{name} is not started yet: {missing}");
-            return Step::Wait {
-                until: None,
-                reason,
-            };
+            return wait(format!("{name} is not started yet: {missing}"));
         }
         let crashed = slot.filter(|slot| self.is_current(slot) && slot.memory.crashes > 0);
         if let Some(memory) = crashed.map(|slot| &slot.memory)
@@ -375,15 +357,25 @@ impl Plan<'_> {
         Step::Start(name.clone())
     }
 
-    /// Whether a slot is in nobody's way: it runs, and if it is new it is ready.
-    fn is_settled(&self, name: &SlotName) -> bool {
-        self.slots.get(name).is_some_and(|slot| {
-            slot.phase == Phase::Running && (!self.is_current(slot) || is_ready(slot))
-        })
+    /// Whether what it was started from has ever worked here.
+    fn was_ready(&self, slot: &Slot) -> bool {
+        slot.memory.ready == Some(self.target.generation)
+    }
+
+    fn is_done(&self, slot: &Slot) -> bool {
+        slot.memory.done == Some(self.target.generation)
     }
 
     fn is_current(&self, slot: &Slot) -> bool {
         slot.memory.fingerprint == Some(self.target.fingerprint)
+    }
+}
+
+/// Something else has to change first.
+fn wait(reason: String) -> Step {
+    Step::Wait {
+        until: None,
+        reason,
     }
 }
 

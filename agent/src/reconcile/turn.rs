@@ -19,7 +19,7 @@ use super::{
     goal::Goal,
     health,
     memory::{self, Memory, SlotMemory},
-    plan::{Backoff, Slots, Step, plan},
+    plan::{Backoff, Phase, Slots, Step, plan},
     watchers::Live,
 };
 use crate::{
@@ -146,7 +146,7 @@ impl Hands {
     /// What the last look saw was planned for: whatever ends after it wakes the next turn, because it is watched.
     fn finish(&mut self, wanted: &Wanted, goal: &Goal, slots: &Slots, steps: &[Step]) -> Turn {
         let now = self.shared.clock.now();
-        self.settle_crashes(slots, now);
+        self.settle_crashes(goal, slots, now);
         let adopted = |slot: &SlotName| self.adopted.contains(slot);
         let assessment = health::assess(goal, slots, adopted, &self.shared.backoff, now);
         let pid = |slot: &SlotName| self.running.get(slot).map(|state| state.child.pid);
@@ -182,32 +182,44 @@ impl Hands {
         }
     }
 
-    /// A long healthy time ends a row of crashes.
-    fn settle_crashes(&mut self, slots: &Slots, now: Timestamp) {
-        for name in slots.keys() {
+    /// A long healthy time ends a row of crashes, and so does a suspension.
+    fn settle_crashes(&mut self, goal: &Goal, slots: &Slots, now: Timestamp) {
+        let is_suspended = matches!(goal, Goal::Suspend(_));
+        for (name, slot) in slots {
             let since = self.ready_since.get(name).map(|(_, since)| *since);
             let calm = since
                 .is_some_and(|since| now.millis_since(since) >= self.shared.backoff.healthy_ms);
-            if let Some(memory) = self.memory.slots.get_mut(name).filter(|_| calm) {
+            let Some(memory) = self.memory.slots.get_mut(name) else {
+                continue;
+            };
+            if is_suspended && slot.phase == Phase::Idle {
+                memory.forgive();
+            } else if calm {
                 memory.crashes = 0;
             }
         }
     }
 
-    /// A new generation of the same thing is the old one's processes.
+    /// A new generation of the same thing is the old one's processes, and what they have achieved.
     fn carry_over(&mut self, goal: &Goal) {
         let Some(target) = goal.target() else { return };
-        if self.memory.generation == target.generation {
+        let generation = target.generation;
+        if self.memory.generation == generation {
             return;
         }
-        self.memory.generation = target.generation;
+        self.memory.generation = generation;
         for memory in self.memory.slots.values_mut() {
             memory.restarts = 0;
             memory.refused = None;
-            if memory.fingerprint == Some(target.fingerprint) {
-                memory.generation = target.generation;
-            } else {
-                memory.crashes = 0;
+            if memory.fingerprint != Some(target.fingerprint) {
+                memory.forgive();
+                continue;
+            }
+            let before = std::mem::replace(&mut memory.generation, generation);
+            for achieved in [&mut memory.ready, &mut memory.done] {
+                if *achieved == Some(before) {
+                    *achieved = Some(generation);
+                }
             }
         }
     }

@@ -12,13 +12,16 @@ use std::{
 
 use dotmac_agent::{
     driver::process::{UnitFiles, stop_all::stop_all},
-    reconcile::{self, ReconcileConfig, Reconciler, UnitStatus, plan::Backoff},
+    reconcile::{
+        self, ReconcileConfig, Reconciler, UnitStatus, environment::EnvironmentError, plan::Backoff,
+    },
     shim::files::State,
     stations::Stations,
     unit::{About, Desired, Order, Platform, PlatformEnvironment, PlatformError, Recorder, Wanted},
 };
 use dotmac_protocol::{
     digest::Digest,
+    frame::CopyEnvironment,
     ids::{DeploymentId, Generation, Sequence, TenantId, UnitId},
     record::{Event, Health, HealthStatus, Limits, Outcome},
     release::Manifest,
@@ -105,7 +108,7 @@ impl Fleet {
                 healthy_ms: 60_000,
                 crashes_max: 3,
                 damping_ms: 300,
-                never_ready_ms: 20_000,
+                never_ready_ms: 5_000,
             },
         };
         let reconciler = reconcile::start(
@@ -143,6 +146,19 @@ impl Fleet {
             generation,
             instance("demo-isp-0190a1b2", components),
         ));
+    }
+
+    pub(crate) fn keep_copies(
+        &self,
+        generation: u64,
+        replicas: u16,
+        components: serde_json::Value,
+    ) {
+        let instance = Instance {
+            replicas,
+            ..instance("demo-isp-0190a1b2", components)
+        };
+        self.order(wanted("demo-isp-0190a1b2", generation, instance));
     }
 
     pub(crate) fn keep_another(&self, generation: u64, components: serde_json::Value) {
@@ -191,6 +207,17 @@ impl Fleet {
         });
     }
 
+    /// What the agent says the copies of the unit are started with.
+    pub(crate) async fn environment(
+        &self,
+        component: Option<&str>,
+    ) -> Result<Vec<CopyEnvironment>, EnvironmentError> {
+        let environments = self.reconciler.as_ref().unwrap().environments();
+        let component = component.map(|name| name.parse().unwrap());
+        let asking = move || environments.of(&unit(), component.as_ref());
+        tokio::task::spawn_blocking(asking).await.unwrap()
+    }
+
     pub(crate) fn data_dir(&self) -> &Path {
         self.data.path()
     }
@@ -206,6 +233,13 @@ impl Fleet {
     pub(crate) fn volume(&self, slot: &str, volume: &str) -> PathBuf {
         UnitFiles::new(self.data.path(), &unit())
             .volume(&slot.parse().unwrap(), &volume.parse().unwrap())
+    }
+
+    /// The number that a copy got for one of its ports.
+    pub(crate) fn port(&self, slot: &str, port: &str) -> u64 {
+        let memory = fs::read(self.unit_dir().join("unit.json")).unwrap();
+        let memory: serde_json::Value = serde_json::from_slice(&memory).unwrap();
+        memory["slots"][slot]["ports"][port].as_u64().unwrap()
     }
 
     fn state(&self, slot: &str) -> State {
@@ -462,6 +496,7 @@ fn instance(name: &str, components: serde_json::Value) -> Instance {
             storage_bytes: 1 << 30,
         },
         replicas: 1,
+        restarts: 0,
         run: RunState::Running,
         license: License {
             tier: "premium".into(),

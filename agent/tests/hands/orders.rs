@@ -174,7 +174,7 @@ async fn stopping_the_product_stops_instances_and_counts_as_no_crash() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_task_runs_once_per_generation_before_what_needs_it() {
+async fn a_task_runs_once_for_what_it_is_started_from_before_what_needs_it() {
     let mut fleet = Fleet::new();
     let components = json!({
         "migration": {"kind": "task", "run": {"command": ["sh", "-c", "echo migrated"]}},
@@ -190,6 +190,9 @@ async fn a_task_runs_once_per_generation_before_what_needs_it() {
     let health = fleet.until_healthy(2).await;
     let web = &health.components[1];
     assert_eq!((web.desired, web.ready, web.pids.len()), (2, 2, 2));
+    assert_eq!(fleet.output("migration.0"), "migrated\n");
+    fleet.change(3, |instance| instance.restarts += 1);
+    fleet.until_healthy(3).await;
     assert_eq!(fleet.output("migration.0"), "migrated\nmigrated\n");
     fleet.end().await;
 }

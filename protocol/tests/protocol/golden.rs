@@ -222,7 +222,13 @@ fn check_frames(golden: &mut Golden) {
         follow: true,
         seal_to: [7; 32],
     };
-    golden.check_variants("question", &[("logs", logs)]);
+    let environment = Question::Environment {
+        unit: unit(),
+        component: None,
+        seal_to: [7; 32],
+    };
+    let questions = [("logs", logs), ("environment", environment)];
+    golden.check_variants("question", &questions);
     let answers = [
         ("piece", Answer::Piece(sealed())),
         (

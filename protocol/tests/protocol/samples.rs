@@ -138,6 +138,7 @@ pub(crate) fn instance() -> Instance {
             storage_bytes: 10 << 30,
         },
         replicas: 2,
+        restarts: 3,
         run: RunState::Running,
         license: License {
             tier: "basic".into(),

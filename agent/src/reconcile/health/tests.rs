@@ -37,6 +37,7 @@ fn goal() -> Goal {
         manifest,
         instance: Arc::new(Instance {
             replicas: 1,
+            restarts: 0,
             ..fixture::instance("demo")
         }),
     }))
@@ -178,4 +179,48 @@ fn parts_tell_copies_processes_and_address() {
         (1, 1),
         "the task is done"
     );
+}
+
+#[test]
+fn a_change_that_stopped_says_so_and_an_old_copy_does_not_fail_for_it() {
+    let mut slots = with(web(
+        Phase::Running,
+        Readiness::NotReady("it answers 503".into()),
+    ));
+    let mut goal = goal();
+    if let Goal::Keep(target) = &mut goal {
+        target.instance = Arc::new(Instance {
+            replicas: 2,
+            ..(*target.instance).clone()
+        });
+    }
+    let mut old = web(Phase::Running, Readiness::Ready);
+    old.memory.fingerprint = Some(Digest::of(b"before"));
+    slots.insert("web.1".parse().unwrap(), old.clone());
+    let look = |slots: &Slots| assess(&goal, slots, |_| false, &Backoff::default(), NOW);
+    let found = look(&slots);
+    let reason = "the change stopped, 1 not yet replaced: web.0 is not ready: it answers 503";
+    assert_eq!(found.status, Some(HealthStatus::Degraded));
+    assert_eq!(found.reason, reason);
+    slots.insert(
+        "web.0".parse().unwrap(),
+        web(Phase::Running, Readiness::Ready),
+    );
+    assert_eq!(look(&slots).status, Some(HealthStatus::Starting));
+    old.readiness = Readiness::NotReady("it answers 503".into());
+    old.memory.started_at = Timestamp(0);
+    slots.insert("web.1".parse().unwrap(), old);
+    assert_eq!(look(&slots).status, Some(HealthStatus::Degraded));
+}
+
+#[test]
+fn a_unit_is_not_healthy_before_what_is_not_wanted_is_gone() {
+    let mut slots = with(web(Phase::Running, Readiness::Ready));
+    let leaving = web(Phase::Stopping(NOW), Readiness::Open);
+    slots.insert("web.1".parse().unwrap(), leaving);
+    let found = look(&slots);
+    assert_eq!(found.status, Some(HealthStatus::Starting));
+    assert_eq!(found.reason, "web.1 still runs and is not wanted any more");
+    slots.get_mut(&"web.1".parse().unwrap()).unwrap().phase = Phase::Idle;
+    assert_eq!(look(&slots).status, Some(HealthStatus::Healthy));
 }

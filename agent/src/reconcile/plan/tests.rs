@@ -1,5 +1,7 @@
 //! What is planned in which situation: whole plans, compared as values.
 
+mod changes;
+
 use std::sync::Arc;
 
 use dotmac_protocol::{
@@ -11,7 +13,7 @@ use dotmac_protocol::{
 };
 
 use super::{
-    Backoff, KILL_AFTER_MS, Phase, Readiness, Slot, SlotMemory, Slots, Step, StopReason, plan,
+    Backoff, KILL_AFTER_MS, Phase, Readiness, Slot, SlotMemory, Slots, Step, StopReason, plan, wait,
 };
 use crate::{
     driver::SlotName,
@@ -37,6 +39,7 @@ fn target(generation: u64, content: u8) -> Target {
     let instance = Instance {
         run: RunState::Running,
         replicas: 1,
+        restarts: 0,
         ..fixture::instance("demo")
     };
     Target {
@@ -173,7 +176,7 @@ fn a_wait_says_what_it_waits_for() {
 }
 
 #[test]
-fn a_task_runs_once_per_generation_and_again_for_the_next() {
+fn a_task_runs_until_its_end_counts_for_the_generation() {
     let running = slots([("migration.0", slot(Phase::Running, Readiness::Open, 1))]);
     assert_eq!(actions(&keep(1, 1), &running), []);
     let mut now = all_ready(1);
