@@ -1,17 +1,21 @@
-//! Who may do what: access tokens, roles and permissions. Secrets never come here, only their digests.
+//! Who may do what: roles, permissions, and the access tokens that carry them. Secrets never come here, only their
+//! digests.
 
-use dotmac_protocol::{
-    digest::Digest,
-    ids::{TenantId, TokenId},
-    time::Timestamp,
-};
+use dotmac_protocol::ids::TenantId;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    command::CreateToken,
-    envelope::{Actor, Envelope, Warrant},
-    reply::{Accepted, Code, Rejection, Reply},
+    envelope::Actor,
+    reply::{Code, Rejection},
     state::State,
+};
+
+mod platform;
+mod token;
+
+pub(crate) use platform::Words;
+pub use token::{
+    LIVE_TOKENS_MAX, TOKEN_LIFETIME_MAX_MS, TOKEN_USES_MAX, TOKENS_MAX, Token, TokenEnd, minute_of,
 };
 
 /// The roles of the contract.
@@ -33,16 +37,28 @@ pub enum Role {
 }
 
 /// One thing that can be permitted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Permission {
     /// Make a tenant.
     TenantCreate,
+    /// See tenants.
+    TenantRead,
+    /// Change a tenant.
+    TenantUpdate,
+    /// Delete a tenant.
+    TenantDelete,
+    /// See what an instance is started with, its secrets too.
+    TenantInstanceEnv,
     /// Make a deployment.
     DeploymentCreate,
     /// See deployments.
     DeploymentRead,
     /// Change a deployment.
     DeploymentUpdate,
+    /// Change how many copies of an instance run.
+    DeploymentScale,
+    /// Restart an instance.
+    DeploymentRestart,
     /// Delete a deployment, or take that back.
     DeploymentDelete,
     /// See an instance's output.
@@ -51,68 +67,151 @@ pub enum Permission {
     ReleaseRead,
     /// Add and retire releases.
     ReleaseWrite,
-    /// See agents.
+    /// See regions.
+    RegionRead,
+    /// Add and change regions.
+    RegionWrite,
+    /// See agents and join tokens.
     AgentRead,
-    /// Make join tokens.
+    /// Make and revoke join tokens.
     AgentWrite,
+    /// Revoke an agent.
+    AgentDelete,
     /// See the cluster.
     ClusterRead,
     /// Read the audit.
     AuditRead,
-    /// Make access tokens.
+    /// Follow what changes.
+    EventRead,
+    /// See access tokens.
+    TokenRead,
+    /// Make and revoke access tokens.
     TokenWrite,
 }
 
 impl Permission {
+    /// All of them.
+    pub const ALL: [Self; 24] = [
+        Self::TenantCreate,
+        Self::TenantRead,
+        Self::TenantUpdate,
+        Self::TenantDelete,
+        Self::TenantInstanceEnv,
+        Self::DeploymentCreate,
+        Self::DeploymentRead,
+        Self::DeploymentUpdate,
+        Self::DeploymentScale,
+        Self::DeploymentRestart,
+        Self::DeploymentDelete,
+        Self::DeploymentLogs,
+        Self::ReleaseRead,
+        Self::ReleaseWrite,
+        Self::RegionRead,
+        Self::RegionWrite,
+        Self::AgentRead,
+        Self::AgentWrite,
+        Self::AgentDelete,
+        Self::ClusterRead,
+        Self::AuditRead,
+        Self::EventRead,
+        Self::TokenRead,
+        Self::TokenWrite,
+    ];
+
     /// The permission as the contract writes it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::TenantCreate => "tenant:create",
+            Self::TenantRead => "tenant:read",
+            Self::TenantUpdate => "tenant:update",
+            Self::TenantDelete => "tenant:delete",
+            Self::TenantInstanceEnv => "tenant:instance-env",
             Self::DeploymentCreate => "deployment:create",
             Self::DeploymentRead => "deployment:read",
             Self::DeploymentUpdate => "deployment:update",
+            Self::DeploymentScale => "deployment:scale",
+            Self::DeploymentRestart => "deployment:restart",
             Self::DeploymentDelete => "deployment:delete",
             Self::DeploymentLogs => "deployment:logs",
             Self::ReleaseRead => "release:read",
             Self::ReleaseWrite => "release:write",
+            Self::RegionRead => "region:read",
+            Self::RegionWrite => "region:write",
             Self::AgentRead => "agent:read",
             Self::AgentWrite => "agent:write",
+            Self::AgentDelete => "agent:delete",
             Self::ClusterRead => "cluster:read",
             Self::AuditRead => "audit:read",
+            Self::EventRead => "event:read",
+            Self::TokenRead => "token:read",
             Self::TokenWrite => "token:write",
         }
     }
 }
 
 impl Role {
+    /// All of them, the mightiest first.
+    pub const ALL: [Self; 6] = [
+        Self::PlatformAdmin,
+        Self::TenantAdmin,
+        Self::TenantUser,
+        Self::Reseller,
+        Self::Support,
+        Self::Auditor,
+    ];
+
+    /// The role as the contract writes it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::PlatformAdmin => "platform_admin",
+            Self::TenantAdmin => "tenant_admin",
+            Self::TenantUser => "tenant_user",
+            Self::Reseller => "reseller",
+            Self::Support => "support",
+            Self::Auditor => "auditor",
+        }
+    }
+
     /// Whether the role includes a permission; the tenant a token is bound to narrows it further.
     #[must_use]
     pub fn grants(self, permission: Permission) -> bool {
         use Permission as P;
+        let reads = matches!(
+            permission,
+            P::TenantRead
+                | P::DeploymentRead
+                | P::ReleaseRead
+                | P::RegionRead
+                | P::AgentRead
+                | P::ClusterRead
+                | P::EventRead
+        );
         match self {
             Self::PlatformAdmin => true,
             Self::TenantAdmin => matches!(
                 permission,
-                P::DeploymentCreate
+                P::TenantRead
+                    | P::TenantInstanceEnv
+                    | P::DeploymentCreate
                     | P::DeploymentRead
                     | P::DeploymentUpdate
+                    | P::DeploymentScale
+                    | P::DeploymentRestart
                     | P::DeploymentDelete
                     | P::DeploymentLogs
+                    | P::RegionRead
                     | P::AuditRead
+                    | P::EventRead
             ),
-            Self::TenantUser => matches!(permission, P::DeploymentRead),
-            Self::Reseller => matches!(permission, P::ReleaseRead),
-            Self::Support => {
-                matches!(
-                    permission,
-                    P::DeploymentRead | P::ReleaseRead | P::AgentRead | P::ClusterRead
-                )
-            }
-            Self::Auditor => matches!(
+            Self::TenantUser => matches!(
                 permission,
-                P::DeploymentRead | P::ReleaseRead | P::AgentRead | P::ClusterRead | P::AuditRead
+                P::TenantRead | P::DeploymentRead | P::RegionRead | P::EventRead
             ),
+            Self::Reseller => matches!(permission, P::ReleaseRead | P::RegionRead),
+            Self::Support => reads,
+            Self::Auditor => reads || matches!(permission, P::AuditRead | P::TokenRead),
         }
     }
 
@@ -123,31 +222,7 @@ impl Role {
     }
 }
 
-/// An access token as the State keeps it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Token {
-    /// Digest of the whole secret text.
-    pub secret_digest: Digest,
-    /// For people.
-    pub name: String,
-    /// What it may do.
-    pub role: Role,
-    /// The only tenant it may touch, if any.
-    pub tenant: Option<TenantId>,
-    /// When it was made.
-    pub created_at: Timestamp,
-    /// Who vouches for it; `None` for the founder's.
-    pub warrant: Option<Warrant>,
-}
-
 impl State {
-    /// The token with this secret, if there is one.
-    #[must_use]
-    pub fn token_by_secret(&self, secret_digest: Digest) -> Option<(&TokenId, &Token)> {
-        let id = self.token_ids.get(&secret_digest)?;
-        self.tokens.get_key_value(id)
-    }
-
     /// Whether an actor may do this to something of `tenant` (`None`: to something of the platform).
     #[must_use]
     pub fn may(&self, actor: &Actor, permission: Permission, tenant: Option<&TenantId>) -> bool {
@@ -176,54 +251,5 @@ impl State {
         }
         let detail = format!("this needs the permission {}", permission.as_str());
         Err(Rejection::new(Code::Forbidden, detail))
-    }
-
-    pub(crate) fn create_token(
-        &mut self,
-        envelope: &Envelope,
-        token: &CreateToken,
-        now: Timestamp,
-    ) -> Reply {
-        self.require(&envelope.actor, Permission::TokenWrite, None)?;
-        if token.role.is_tenant_bound() != token.tenant.is_some() {
-            let allowed = "a tenant with the tenant roles, none with the others";
-            let found = token.tenant.as_ref().map_or("", TenantId::as_str);
-            return Err(Rejection::field("tenant_id", found, allowed));
-        }
-        if let Some(tenant) = &token.tenant
-            && !self.tenants.contains_key(tenant)
-        {
-            return Err(Rejection::not_found("tenant", tenant));
-        }
-        if token.name.is_empty() || token.name.chars().count() > 100 {
-            return Err(Rejection::field("name", &token.name, "1 to 100 characters"));
-        }
-        self.insert_token(token, now, Some(Warrant::of(envelope, now)))?;
-        Ok(Accepted::Done)
-    }
-
-    pub(crate) fn insert_token(
-        &mut self,
-        token: &CreateToken,
-        now: Timestamp,
-        warrant: Option<Warrant>,
-    ) -> Result<(), Rejection> {
-        let known = self.tokens.contains_key(&token.id);
-        if known || self.token_ids.contains_key(&token.secret_digest) {
-            let detail = format!("token {} exists already", token.id);
-            return Err(Rejection::new(Code::AlreadyExists, detail));
-        }
-        self.token_ids
-            .insert_mut(token.secret_digest, token.id.clone());
-        let entry = Token {
-            secret_digest: token.secret_digest,
-            name: token.name.clone(),
-            role: token.role,
-            tenant: token.tenant.clone(),
-            created_at: now,
-            warrant,
-        };
-        self.tokens.insert_mut(token.id.clone(), entry);
-        Ok(())
     }
 }

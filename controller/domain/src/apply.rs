@@ -1,10 +1,13 @@
 //! The only door through which the State changes.
 
+use std::collections::BTreeSet;
+
 use dotmac_protocol::{ids::TenantId, time::Timestamp};
 
 use crate::{
     access::Permission,
     audit::{Fact, Facts},
+    changed::Changed,
     command::{Command, Genesis},
     envelope::{Actor, Envelope},
     reply::{Accepted, Code, Rejection, Reply},
@@ -20,6 +23,8 @@ pub struct Applied {
     pub reply: Reply,
     /// Records for the ledger, in order.
     pub facts: Vec<Fact>,
+    /// The entities that may look different now; a hint for whoever shows them.
+    pub changed: BTreeSet<Changed>,
 }
 
 impl State {
@@ -42,13 +47,17 @@ impl State {
             return Applied {
                 reply,
                 facts: facts.done(),
+                changed: BTreeSet::new(),
             };
         }
         let before = self.clone();
-        let reply = match envelope.evidence.check_size() {
-            Ok(()) => self.dispatch(envelope, now, &mut facts),
-            Err(rejection) => Err(rejection),
-        };
+        let mark = before.cluster_mark();
+        let reply = envelope
+            .evidence
+            .check_size()
+            .and_then(|()| self.require_proof(envelope, now))
+            .and_then(|()| self.require_asked(envelope, now))
+            .and_then(|()| self.dispatch(envelope, now, &mut facts));
         if reply.is_err() {
             *self = before;
             facts = Facts::default();
@@ -60,7 +69,25 @@ impl State {
         Applied {
             reply,
             facts: facts.done(),
+            changed: self.take_changed(mark),
         }
+    }
+
+    /// What a person's command would lead to now: the State as it would be, and the reply. Needs no proof, and leaves
+    /// no trace.
+    ///
+    /// # Errors
+    /// With the rejection that the command would get.
+    pub fn preview(&self, envelope: &Envelope) -> Result<(Self, Accepted), Rejection> {
+        let mut after = self.clone();
+        after.now = self.now.max(envelope.at);
+        let now = after.now;
+        let accepted = after.dispatch(envelope, now, &mut Facts::default())?;
+        if let Accepted::Deployment { deployment, .. } = &accepted {
+            // Nothing is ordered, so nothing is waited for.
+            after.change_deployment(deployment, now, |deployment| deployment.waiting = None);
+        }
+        Ok((after, accepted))
     }
 
     /// One match, one line a command.
@@ -74,6 +101,7 @@ impl State {
                 "the cluster is not founded yet",
             ));
         }
+        self.require_live(&envelope.actor)?;
         match &envelope.command {
             Command::Found(_) => unreachable_found(),
             Command::CreateToken(token) => self.create_token(envelope, token, now),
@@ -111,6 +139,38 @@ impl State {
             }
             Command::SealClock => self.seal_clock(envelope, now),
             Command::NoteInventory { behind } => self.note_inventory(envelope, behind, now),
+            Command::UpdateDeployment(update) => self.update_deployment(envelope, update, now),
+            Command::ScaleDeployment {
+                deployment,
+                replicas,
+                reason,
+            } => self.scale_deployment(envelope, deployment, (*replicas, reason), now),
+            Command::RestartDeployment { deployment } => {
+                self.restart_deployment(envelope, deployment, now)
+            }
+            Command::SuspendDeployment { deployment, reason } => {
+                self.suspend_deployment(envelope, deployment, reason, now)
+            }
+            Command::ResumeDeployment { deployment } => {
+                self.resume_deployment(envelope, deployment, now)
+            }
+            Command::RollbackDeployment { deployment } => {
+                self.rollback_deployment(envelope, deployment, now)
+            }
+            Command::RevokeToken { token } => self.revoke_token(envelope, token, now),
+            Command::NoteTokenUse { uses } => self.note_token_use(envelope, uses, now),
+            Command::CreateTenant { name, reseller } => {
+                self.create_tenant(envelope, (name, reseller.as_deref()), now)
+            }
+            Command::UpdateTenant(update) => self.update_tenant(envelope, update, now),
+            Command::DeleteTenant { tenant } => self.delete_tenant(envelope, tenant, now),
+            Command::CreateRegion {
+                region,
+                description,
+            } => self.create_region(envelope, region, description, now),
+            Command::UpdateRegion(update) => self.update_region(envelope, update, now),
+            Command::RevokeAgent { agent } => self.revoke_agent(envelope, agent, now),
+            Command::RevokeJoinToken { token } => self.revoke_join_token(envelope, token, now),
         }
     }
 
@@ -133,6 +193,7 @@ impl State {
             .map_err(|error| Rejection::new(Code::Invalid, error.to_string()))?;
         self.rules = RULES_VERSION;
         self.insert_token(&genesis.admin, genesis.created_at, None)?;
+        self.seed_regions(genesis);
         self.trust = Some(trust);
         self.genesis = Some(genesis.clone());
         Ok(Accepted::Done)

@@ -19,6 +19,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{access::Role, envelope::Envelope, fleet::Presence};
 
+mod platform;
+
+pub use platform::{UpdateRegion, UpdateTenant};
+
 /// One change of the State, in the imperative.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
@@ -104,6 +108,105 @@ pub enum Command {
         /// What it holds of the units concerned.
         behind: Vec<Behind>,
     },
+    /// Changes what a deployment should be.
+    UpdateDeployment(Box<UpdateDeployment>),
+    /// Changes how many copies of an instance run.
+    ScaleDeployment {
+        /// Which one.
+        deployment: DeploymentId,
+        /// Copies that should run.
+        replicas: u16,
+        /// Why, for the audit; at most 500 characters.
+        reason: String,
+    },
+    /// Replaces an instance's processes, one copy at a time.
+    RestartDeployment {
+        /// Which one.
+        deployment: DeploymentId,
+    },
+    /// Stops an instance and keeps it stopped.
+    SuspendDeployment {
+        /// Which one.
+        deployment: DeploymentId,
+        /// Why, for the audit; at most 500 characters.
+        reason: String,
+    },
+    /// Starts a suspended instance again.
+    ResumeDeployment {
+        /// Which one.
+        deployment: DeploymentId,
+    },
+    /// Brings the last confirmed version back.
+    RollbackDeployment {
+        /// Which one.
+        deployment: DeploymentId,
+    },
+    /// Ends an access token.
+    RevokeToken {
+        /// Which one.
+        token: TokenId,
+    },
+    /// Notes when tokens were used last. Asked by the controllers that saw them, at most once a minute.
+    NoteTokenUse {
+        /// Which, and when.
+        uses: Vec<(TokenId, Timestamp)>,
+    },
+    /// Makes a tenant without a deployment.
+    CreateTenant {
+        /// Its name; 1 to 255 characters.
+        name: String,
+        /// The partner who brought it.
+        reseller: Option<String>,
+    },
+    /// Changes what a tenant is called and who brought it; what is absent stays.
+    UpdateTenant(UpdateTenant),
+    /// Deletes a tenant that has no deployment any more, and ends the tokens bound to it.
+    DeleteTenant {
+        /// Which one.
+        tenant: TenantId,
+    },
+    /// Adds a place where workloads may run.
+    CreateRegion {
+        /// Its name.
+        region: RegionId,
+        /// For people; at most 200 characters.
+        description: String,
+    },
+    /// Changes a region; what is absent stays.
+    UpdateRegion(UpdateRegion),
+    /// Shuts an agent out for good. Only one that keeps nothing any more.
+    RevokeAgent {
+        /// Which one.
+        agent: AgentId,
+    },
+    /// Takes back a join token that nobody has used.
+    RevokeJoinToken {
+        /// Which one.
+        token: TokenId,
+    },
+}
+
+/// What is to be different about a deployment; what is absent stays.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpdateDeployment {
+    /// Which one.
+    pub deployment: DeploymentId,
+    /// Another resource tier.
+    pub resource_tier: Option<String>,
+    /// The numbers of tier `custom`.
+    pub resources: Option<CustomResources>,
+    /// Another license tier.
+    pub license_tier: Option<String>,
+    /// Another release: `VERSION` or `NAME:VERSION`.
+    pub image_tag: Option<String>,
+    /// Copies at least, 1 to 20.
+    pub min_replicas: Option<u16>,
+    /// Copies at most, 1 to 50.
+    pub max_replicas: Option<u16>,
+    /// Another host name.
+    pub domain_name: Option<String>,
+    /// Switches handed to the instance: those named are set, or removed with `None`; the others stay.
+    pub features: Option<BTreeMap<String, Option<bool>>>,
 }
 
 /// What an agent really holds of one unit.
@@ -188,6 +291,8 @@ pub struct CreateToken {
     pub role: Role,
     /// The only tenant it may touch, if any.
     pub tenant: Option<TenantId>,
+    /// First moment at which it no longer counts; never, if absent.
+    pub expires_at: Option<Timestamp>,
 }
 
 /// What is asked for with a new deployment; see the contract for the fields' meaning.

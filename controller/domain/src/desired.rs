@@ -8,7 +8,7 @@ use dotmac_protocol::{
     ids::{AgentId, DeploymentId, Generation, RequestId, Sequence, TenantId, UnitId},
     record::Hop,
     time::{Timestamp, Window},
-    unit::{Instance, Payload, RunState},
+    unit::{Instance, Payload},
     wave::{self, Leaf, Verb, WAVE_LEAVES_MAX, WaveHeader},
 };
 use serde::{Deserialize, Serialize};
@@ -135,7 +135,7 @@ impl State {
     }
 
     /// Writes what a deployment should be into the outbox of its agent.
-    fn order_instance(&mut self, id: &DeploymentId, now: Timestamp) {
+    pub(crate) fn order_instance(&mut self, id: &DeploymentId, now: Timestamp) {
         let Some(deployment) = self.deployments.get(id).cloned() else {
             return;
         };
@@ -227,7 +227,7 @@ impl State {
     }
 
     /// Takes a wave back because one of its orders was replaced: the open ones are to be sealed again.
-    fn break_wave(&mut self, number: u64) {
+    pub(crate) fn break_wave(&mut self, number: u64) {
         let Some(wave) = self.waves.get(&number).cloned() else {
             return;
         };
@@ -262,7 +262,8 @@ impl State {
             release: release.digest,
             resources: deployment.resources,
             replicas: deployment.replicas,
-            run: RunState::Running,
+            restarts: deployment.restarts,
+            run: deployment.run_state(),
             license: deployment.license.clone(),
             features: deployment.features.clone(),
             custom_config: deployment.custom_config.clone(),

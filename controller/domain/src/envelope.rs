@@ -28,6 +28,8 @@ pub struct Envelope {
     pub actor: Actor,
     /// The proof that he asked.
     pub evidence: Evidence,
+    /// The revision that the asker saw of what he changes (`If-Match`); apply refuses the change of any other.
+    pub expected: Option<u64>,
     /// Stations passed so far, for the story only.
     pub hops: Vec<Hop>,
     /// What is asked.

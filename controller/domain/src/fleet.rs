@@ -1,9 +1,10 @@
-//! Agents: how they join, which keys are theirs, whether they are connected, what they are good for.
+//! Agents: how they are admitted, which keys are theirs, whether they are connected, what they are good for, how they are
+//! shut out.
 
 use dotmac_protocol::{
     digest::Digest,
     frame,
-    ids::{AgentId, IncarnationId, NodeId, RegionId, TokenId},
+    ids::{AgentId, IncarnationId, NodeId, RegionId},
     keys::PublicKey,
     time::Timestamp,
     wave::Verb,
@@ -11,32 +12,17 @@ use dotmac_protocol::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    access::Permission,
-    command::{CreateJoinToken, EnrolAgent},
+    command::EnrolAgent,
     envelope::{Actor, Envelope, Warrant},
     reply::{Accepted, Code, Rejection, Reply},
     state::State,
 };
 
-/// Milliseconds that a join token may live at most: 7 days.
-pub const JOIN_TOKEN_LIFETIME_MAX_MS: u64 = 7 * 24 * 3_600_000;
-/// Join tokens kept at most.
-pub const JOIN_TOKENS_MAX: usize = 10_000;
+mod join;
+mod revocation;
 
-/// A join token as the State keeps it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct JoinToken {
-    /// Digest of the secret.
-    pub secret_digest: Digest,
-    /// The region it is bound to.
-    pub region: RegionId,
-    /// First moment at which it no longer counts.
-    pub expires_at: Timestamp,
-    /// The agent that used it.
-    pub used_by: Option<AgentId>,
-    /// Who vouches for it.
-    pub warrant: Warrant,
-}
+pub use join::{JOIN_TOKEN_LIFETIME_MAX_MS, JOIN_TOKENS_MAX, JoinToken, JoinTokenStatus};
+pub use revocation::{REVOKED_AGENTS_MAX, RevokedAgent};
 
 /// An agent as the State keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,69 +71,6 @@ pub enum Presence {
 }
 
 impl State {
-    pub(crate) fn create_join_token(
-        &mut self,
-        envelope: &Envelope,
-        token: &CreateJoinToken,
-        now: Timestamp,
-    ) -> Reply {
-        self.require(&envelope.actor, Permission::AgentWrite, None)?;
-        self.check_region(&token.region)?;
-        let lifetime = token.expires_at.millis_since(now);
-        if lifetime == 0 || lifetime > JOIN_TOKEN_LIFETIME_MAX_MS {
-            let allowed = format!("1 to {JOIN_TOKEN_LIFETIME_MAX_MS} ms from now");
-            return Err(Rejection::field("ttl_ms", lifetime, allowed));
-        }
-        if self.join_tokens.contains_key(&token.id) {
-            let detail = format!("join token {} exists already", token.id);
-            return Err(Rejection::new(Code::AlreadyExists, detail));
-        }
-        self.forget_join_tokens(now);
-        if self.join_tokens.size() >= JOIN_TOKENS_MAX {
-            let detail =
-                format!("{JOIN_TOKENS_MAX} join tokens are waiting to be used or to expire");
-            return Err(Rejection::new(Code::BudgetExhausted, detail));
-        }
-        let entry = JoinToken {
-            secret_digest: token.secret_digest,
-            region: token.region.clone(),
-            expires_at: token.expires_at,
-            used_by: None,
-            warrant: Warrant::of(envelope, now),
-        };
-        self.join_tokens.insert_mut(token.id.clone(), entry);
-        Ok(Accepted::Done)
-    }
-
-    fn forget_join_tokens(&mut self, now: Timestamp) {
-        let expired: Vec<TokenId> = self
-            .join_tokens
-            .iter()
-            .filter(|(_, token)| token.expires_at <= now)
-            .map(|(id, _)| id.clone())
-            .collect();
-        for id in expired {
-            self.join_tokens.remove_mut(&id);
-        }
-    }
-
-    /// A region that exists, or a rejection that lists them.
-    pub(crate) fn check_region(&self, region: &RegionId) -> Result<(), Rejection> {
-        let regions = self
-            .genesis
-            .as_ref()
-            .map_or(&[][..], |genesis| &genesis.regions);
-        if regions.contains(region) {
-            return Ok(());
-        }
-        let names: Vec<&str> = regions.iter().map(RegionId::as_str).collect();
-        Err(Rejection::field(
-            "region",
-            region,
-            format!("one of {}", names.join(", ")),
-        ))
-    }
-
     pub(crate) fn enrol_agent(
         &mut self,
         envelope: &Envelope,
@@ -175,8 +98,14 @@ impl State {
         {
             return refuse("the join token was used already");
         }
+        if token.used_by.is_none() && token.revoked_at.is_some() {
+            return refuse("the join token was revoked");
+        }
         if token.used_by.is_none() && token.expires_at <= now {
             return refuse("the join token has expired");
+        }
+        if self.revoked_agents.contains_key(&agent) {
+            return refuse("this agent was revoked; a new one has another identity");
         }
         let before = self.agents.get(&agent);
         // Whoever knows an agent's public identity must not get its name: only the very same keys may enrol again.

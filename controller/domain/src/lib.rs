@@ -1,7 +1,7 @@
 //! The pure core of the controller: one [`Envelope`] at a time turns one [`State`] into the next.
 //!
 //! ```text
-//!   Envelope{at, actor, evidence, command} --State::apply--> Applied{reply, facts}
+//!   Envelope{at, actor, evidence, command} --State::apply--> Applied{reply, facts, changed}
 //!   (State, now) --plan--> commands that carry on what takes more than one step
 //!   (State, wave, now) --signer::check--> may this controller sign it? (and for the clock: clock::check)
 //! ```
@@ -11,12 +11,14 @@
 pub mod access;
 pub mod apply;
 pub mod audit;
+pub mod changed;
 pub mod clock;
 pub mod command;
 pub mod desired;
 pub mod envelope;
 pub mod fleet;
 pub mod plan;
+pub mod region;
 pub mod release;
 pub mod reply;
 pub mod report;
@@ -26,6 +28,7 @@ pub mod tenancy;
 pub mod tier;
 
 pub use apply::Applied;
+pub use changed::Changed;
 pub use command::Command;
 pub use envelope::Envelope;
 pub use reply::{Accepted, Rejection, Reply};

@@ -115,7 +115,10 @@ impl State {
 
     /// The release that an `image_tag` names (`VERSION` in any line, or `NAME:VERSION`), or the default channel's.
     pub fn choose_release(&self, image_tag: Option<&str>) -> Result<ReleaseKey, Rejection> {
-        let refuse = |found: &str, allowed: String| Rejection::field("image_tag", found, allowed);
+        let refuse = |found: &str, allowed: String| Rejection {
+            code: Code::UnknownRelease,
+            ..Rejection::field("image_tag", found, allowed)
+        };
         let Some(tag) = image_tag else {
             let channel = self
                 .genesis

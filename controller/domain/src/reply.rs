@@ -27,6 +27,8 @@ pub enum Accepted {
     Wave(u64),
     /// Records up to this sequence count.
     Through(u64),
+    /// This tenant was made or changed.
+    Tenant(TenantId),
 }
 
 /// A business "no".
@@ -77,6 +79,14 @@ pub enum Code {
     NotFounded,
     /// A report does not follow what is known.
     OutOfOrder,
+    /// It has changed since the asker saw it.
+    PreconditionFailed,
+    /// There is no such release, or none that may be chosen.
+    UnknownRelease,
+    /// The actor's token has ended.
+    TokenEnded,
+    /// There are as many as there can be; waiting does not help.
+    LimitReached,
 }
 
 impl Code {
@@ -95,6 +105,10 @@ impl Code {
             Self::BudgetExhausted => "budget-exhausted",
             Self::NotFounded => "not-founded",
             Self::OutOfOrder => "out-of-order",
+            Self::PreconditionFailed => "precondition-failed",
+            Self::UnknownRelease => "unknown-release",
+            Self::TokenEnded => "token-ended",
+            Self::LimitReached => "limit-reached",
         }
     }
 }

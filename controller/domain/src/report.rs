@@ -173,32 +173,19 @@ impl State {
             deployment.health = status;
             deployment.health_reason = health.reason.clone();
             deployment.components = health.components.clone();
-            let running = matches!(
-                deployment.status,
-                Status::Provisioning
-                    | Status::Active
-                    | Status::Degraded
-                    | Status::Failed
-                    | Status::Upgrading
-                    | Status::RollingBack
-            );
-            let next = match status {
-                HealthStatus::Healthy => Some(Status::Active),
-                HealthStatus::Degraded if deployment.deployed_at.is_some() => {
-                    Some(Status::Degraded)
-                }
-                HealthStatus::Failed => Some(Status::Failed),
-                HealthStatus::Degraded
-                | HealthStatus::Unknown
-                | HealthStatus::Starting
-                | HealthStatus::Stopped => None,
+            let is_going = deployment.status == Status::Destroying;
+            let present = match (is_going, deployment.status_before) {
+                (true, Some(before)) => before,
+                _ => deployment.status,
             };
-            match (running, next) {
-                (true, Some(next)) => deployment.status = next,
-                (false, Some(next)) if deployment.status == Status::Destroying => {
-                    deployment.status_before = Some(next);
-                }
-                _ => {}
+            let next = status_after(present, status, deployment.deployed_at.is_some());
+            if is_going {
+                deployment.status_before = Some(next);
+            } else {
+                deployment.status = next;
+            }
+            if next == Status::Active {
+                deployment.confirm(now);
             }
             if deployment.status == Status::Active {
                 deployment.health_reason.clear();
@@ -213,6 +200,31 @@ impl State {
         for hop in hops.iter().take(16) {
             self.note_hop(id, &hop.station, hop.at);
         }
+    }
+}
+
+/// Where a deployment is once its agent says how its newest generation is. What comes with a new version (copies that
+/// are replaced one by one) is no degradation.
+fn status_after(present: Status, health: HealthStatus, was_active: bool) -> Status {
+    let is_running = matches!(
+        present,
+        Status::Provisioning
+            | Status::Active
+            | Status::Degraded
+            | Status::Failed
+            | Status::Upgrading
+            | Status::RollingBack
+    );
+    let is_changing = matches!(present, Status::Upgrading | Status::RollingBack);
+    match health {
+        _ if !is_running => present,
+        HealthStatus::Healthy => Status::Active,
+        HealthStatus::Failed => Status::Failed,
+        HealthStatus::Degraded if was_active && !is_changing => Status::Degraded,
+        HealthStatus::Degraded
+        | HealthStatus::Unknown
+        | HealthStatus::Starting
+        | HealthStatus::Stopped => present,
     }
 }
 

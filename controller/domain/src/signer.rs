@@ -15,13 +15,13 @@ use crate::{
     desired::{Unit, Wave},
     envelope::{ATTESTATION_DOMAIN, Actor, Attestation, Evidence, Warrant},
     state::State,
-    tenancy::Status,
+    tenancy::{Deployment, Status},
 };
 
 /// Milliseconds by which a wave's sealing time may differ from the signer's clock.
 pub const CLOCK_TOLERANCE_MS: u64 = 30_000;
-/// Tokens from an actor's back to the founder's at most.
-pub const TOKEN_CHAIN_MAX: usize = 16;
+/// Tokens from an actor's back to the founder's at most; no further one can be made.
+pub const TOKEN_CHAIN_MAX: usize = 64;
 
 /// Why a controller does not sign a wave.
 #[derive(Debug, Error, Clone, PartialEq, Eq)]
@@ -75,6 +75,9 @@ pub enum EvidenceError {
     /// The actor may not do it.
     #[error("the actor may not do this")]
     Forbidden,
+    /// The token had ended by then.
+    #[error("its token no longer counted when it was applied")]
+    Ended,
     /// Too many tokens made one another.
     #[error("its token is more than {TOKEN_CHAIN_MAX} tokens away from the founder's")]
     Chain,
@@ -149,11 +152,7 @@ pub fn prove(state: &State, agent_id: &AgentId, unit: &Unit) -> Result<(), SignR
     let grace_is_over = deployment.delete_after.is_none();
     let in_removal = matches!(deployment.status, Status::Destroying | Status::Destroyed);
     let (what, warrant, action) = match unit.verb {
-        Verb::Apply => (
-            "deployment",
-            &deployment.warrant,
-            Permission::DeploymentCreate,
-        ),
+        Verb::Apply => ("deployment", &deployment.warrant, deployment.permission),
         Verb::Remove if in_removal && grace_is_over => {
             let removal = deployment.removal.as_ref().ok_or_else(wrong)?;
             ("removal", removal, Permission::DeploymentDelete)
@@ -171,6 +170,26 @@ pub fn prove(state: &State, agent_id: &AgentId, unit: &Unit) -> Result<(), SignR
     check_warrant(state, trust, "agent", &agent.warrant, action)
 }
 
+/// Whether a change of a deployment's content is proven, and so is what it changes: a proven change of a forged
+/// deployment would carry the forged part along.
+pub fn check_change(
+    state: &State,
+    deployment: &Deployment,
+    warrant: &Warrant,
+    permission: Permission,
+) -> Result<(), SignRefusal> {
+    let unfounded = || SignRefusal::Evidence {
+        what: "change",
+        request: warrant.request.clone(),
+        source: EvidenceError::Missing,
+    };
+    let trust = state.trust.as_ref().ok_or_else(unfounded)?;
+    let tenant = Some(&deployment.tenant);
+    let known = (deployment.permission, tenant);
+    check_warrant(state, trust, "deployment", &deployment.warrant, known)?;
+    check_warrant(state, trust, "change", warrant, (permission, tenant))
+}
+
 fn check_warrant(
     state: &State,
     trust: &TrustRoot,
@@ -179,7 +198,7 @@ fn check_warrant(
     action: (Permission, Option<&TenantId>),
 ) -> Result<(), SignRefusal> {
     check_evidence(trust, warrant)
-        .and_then(|()| check_token(state, trust, &warrant.actor, action))
+        .and_then(|()| check_token(state, trust, warrant, Some(action)))
         .map_err(|source| SignRefusal::Evidence {
             what,
             request: warrant.request.clone(),
@@ -187,28 +206,47 @@ fn check_warrant(
         })
 }
 
+/// Whether a request is proven: enough controllers vouch for it, and its token counted and includes the permission
+/// (`None`: any token does).
+///
+/// # Errors
+/// With what is missing.
+pub fn check_request(
+    state: &State,
+    warrant: &Warrant,
+    action: Option<(Permission, Option<&TenantId>)>,
+) -> Result<(), EvidenceError> {
+    let trust = state.trust.as_ref().ok_or(EvidenceError::Missing)?;
+    check_evidence(trust, warrant)?;
+    check_token(state, trust, warrant, action)
+}
+
 /// The actor's own token must be one whose making was proven, too, and its maker's, up to the founder's, which is in
-/// everybody's genesis file.
+/// everybody's genesis file. Each is judged by the time at which it was used: a token that ends takes nothing back.
 fn check_token(
     state: &State,
     trust: &TrustRoot,
-    actor: &Actor,
-    (permission, tenant): (Permission, Option<&TenantId>),
+    warrant: &Warrant,
+    action: Option<(Permission, Option<&TenantId>)>,
 ) -> Result<(), EvidenceError> {
-    let (mut actor, mut permission, mut tenant) = (actor, permission, tenant);
+    let (mut warrant, mut action) = (warrant, action);
     for _ in 0..TOKEN_CHAIN_MAX {
-        let Actor::Person(id) = actor else {
+        let Actor::Person(id) = &warrant.actor else {
             return Err(EvidenceError::Actor);
         };
-        if !state.may(actor, permission, tenant) {
+        let token = state.tokens.get(id).ok_or(EvidenceError::Forbidden)?;
+        if action.is_some_and(|(permission, tenant)| !state.may(&warrant.actor, permission, tenant))
+        {
             return Err(EvidenceError::Forbidden);
         }
-        let token = state.tokens.get(id).ok_or(EvidenceError::Forbidden)?;
-        let Some(warrant) = &token.warrant else {
+        if !token.counted_at(warrant.at) {
+            return Err(EvidenceError::Ended);
+        }
+        let Some(maker) = &token.warrant else {
             return Ok(());
         };
-        check_evidence(trust, warrant)?;
-        (actor, permission, tenant) = (&warrant.actor, Permission::TokenWrite, None);
+        check_evidence(trust, maker)?;
+        (warrant, action) = (maker, Some((Permission::TokenWrite, None)));
     }
     Err(EvidenceError::Chain)
 }

@@ -4,7 +4,7 @@
 use dotmac_protocol::{
     codec::{self, DecodeError, EncodeError, Format},
     digest::Digest,
-    ids::{AgentId, DeploymentId, RequestId, TenantId, TokenId, UnitId},
+    ids::{AgentId, DeploymentId, RegionId, RequestId, TenantId, TokenId, UnitId},
     record::ChainHead,
     time::Timestamp,
     trust::TrustRoot,
@@ -15,11 +15,13 @@ use serde::{Deserialize, Serialize};
 use crate::{
     access::Token,
     audit::Stream,
+    changed::Entities,
     clock::SealedClock,
     command::Genesis,
     desired::{Unit, Wave},
     envelope::{Actor, Envelope},
-    fleet::{Agent, JoinToken},
+    fleet::{Agent, JoinToken, RevokedAgent},
+    region::Region,
     release::{Release, ReleaseKey},
     reply::Reply,
     tenancy::{Deployment, Tenant},
@@ -47,23 +49,27 @@ pub struct State {
     /// The decoded trust root in force.
     pub trust: Option<TrustRoot>,
     /// Access tokens.
-    pub tokens: Map<TokenId, Token>,
+    pub tokens: Entities<TokenId, Token>,
     /// Token ids by secret.
     pub token_ids: Map<Digest, TokenId>,
     /// ISPs.
-    pub tenants: Map<TenantId, Tenant>,
+    pub tenants: Entities<TenantId, Tenant>,
     /// Their deployments.
-    pub deployments: Map<DeploymentId, Deployment>,
+    pub deployments: Entities<DeploymentId, Deployment>,
     /// Which deployment a domain name belongs to.
     pub domains: Map<String, DeploymentId>,
     /// Releases.
-    pub releases: Map<ReleaseKey, Release>,
+    pub releases: Entities<ReleaseKey, Release>,
     /// The default release of each channel.
     pub channels: Map<String, ReleaseKey>,
     /// Join tokens, used ones too until they expire.
     pub join_tokens: Map<TokenId, JoinToken>,
     /// Agents.
-    pub agents: Map<AgentId, Agent>,
+    pub agents: Entities<AgentId, Agent>,
+    /// Agents that were shut out.
+    pub revoked_agents: Entities<AgentId, RevokedAgent>,
+    /// Where workloads may run.
+    pub regions: Entities<RegionId, Region>,
     /// What each agent has to keep true: the outbox.
     pub units: Map<(AgentId, UnitId), Unit>,
     /// Waves that an unacknowledged order still belongs to.

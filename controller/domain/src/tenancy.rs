@@ -6,7 +6,7 @@ use dotmac_protocol::{
     ids::{AgentId, DeploymentId, Generation, RegionId, RequestId, TenantId},
     record::{ComponentHealth, HealthStatus, Hop, Limits},
     time::Timestamp,
-    unit::{License, LicenseStanding, Resources, SealedCredential},
+    unit::{License, LicenseStanding, Resources, RunState, SealedCredential},
 };
 use serde::{Deserialize, Serialize};
 
@@ -15,27 +15,22 @@ use crate::{
     command::CreateDeployment,
     envelope::{Envelope, Warrant},
     release::ReleaseKey,
-    reply::{Accepted, Rejection, Reply},
+    reply::{Accepted, Code, Rejection, Reply},
     state::State,
 };
 
+mod change;
 mod removal;
+mod tenants;
 mod validate;
+mod version;
 
+pub use change::{REASON_CHARS_MAX, REPLICAS_BOUND_MAX, REPLICAS_MAX};
 pub(crate) use removal::BUDGET_REASON;
 pub use removal::DESTROYED_KEPT_MS;
+pub use tenants::{TENANTS_MAX, Tenant, TenantStatus};
 pub use validate::tenant_slug;
-
-/// An ISP that is a customer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Tenant {
-    /// The name as people write it.
-    pub name: String,
-    /// When it was made.
-    pub created_at: Timestamp,
-    /// The partner who brought it.
-    pub reseller: Option<String>,
-}
+pub use version::Version;
 
 /// Where a deployment is in its life; see the contract. Only guarded transitions exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -114,10 +109,16 @@ pub struct Deployment {
     pub resource_tier: String,
     /// What the tier grants.
     pub resources: Resources,
-    /// Replicas at most.
+    /// Replicas at most in that tier.
+    pub tier_max_replicas: u16,
+    /// Replicas at least, as asked for.
+    pub min_replicas: u16,
+    /// Replicas at most, as asked for; never above the tier's maximum.
     pub max_replicas: u16,
     /// Replicas that should run.
     pub replicas: u16,
+    /// Restarts that were ordered.
+    pub restarts: u32,
     /// Name of the license tier as it was asked for.
     pub license_tier: String,
     /// What the license grants.
@@ -138,8 +139,18 @@ pub struct Deployment {
     pub reseller: Option<String>,
     /// Counts changes of what it should be.
     pub generation: Generation,
+    /// Counts what persons decided about it, from 1; health and progress do not count. What `ETag` says.
+    pub revision: u64,
+    /// The last version that was healthy.
+    pub confirmed: Option<Box<Version>>,
+    /// The one before it.
+    pub previous: Option<Box<Version>>,
+    /// Why it was suspended, while it is.
+    pub suspended_reason: Option<String>,
     /// What authorises its content.
     pub warrant: Warrant,
+    /// The permission that the warrant's actor needed.
+    pub permission: Permission,
     /// What authorises its removal, while it is being deleted or after.
     pub removal: Option<Warrant>,
     /// When it was asked for.
@@ -162,6 +173,22 @@ pub struct Deployment {
     pub journey: Vec<Hop>,
     /// What it waits for.
     pub waiting: Option<Waiting>,
+}
+
+impl Deployment {
+    /// Whether its instance should run.
+    #[must_use]
+    pub fn run_state(&self) -> RunState {
+        let is_suspended = match self.status {
+            Status::Destroying => self.status_before == Some(Status::Suspended),
+            status => status == Status::Suspended,
+        };
+        if is_suspended {
+            RunState::Suspended
+        } else {
+            RunState::Running
+        }
+    }
 }
 
 impl State {
@@ -187,12 +214,8 @@ impl State {
         let tenant = plan.tenant.clone();
         let id = plan.id.clone();
         if !self.tenants.contains_key(&tenant) {
-            let entry = Tenant {
-                name: create.tenant_name.trim().to_owned(),
-                created_at: now,
-                reseller: create.reseller.clone(),
-            };
-            self.tenants.insert_mut(tenant.clone(), entry);
+            let entry = Tenant::new(&create.tenant_name, create.reseller.clone(), now);
+            self.insert_tenant(&tenant, entry);
         }
         if let Some(domain) = &create.domain_name {
             self.domains
@@ -207,9 +230,15 @@ impl State {
             status: Status::Pending,
             status_before: None,
             resource_tier: create.resource_tier.clone(),
-            resources: plan.resources,
-            max_replicas: plan.max_replicas,
-            replicas: plan.replicas,
+            resources: plan.grant.resources,
+            tier_max_replicas: plan.grant.max_replicas,
+            min_replicas: 1,
+            max_replicas: plan.grant.max_replicas,
+            replicas: match create.environment.as_str() {
+                "production" => plan.grant.production_replicas,
+                _ => 1,
+            },
+            restarts: 0,
             license_tier: create.license_tier.clone(),
             license: License {
                 tier: plan.license_tier.to_owned(),
@@ -230,7 +259,12 @@ impl State {
             credentials: create.credentials.clone(),
             reseller: create.reseller.clone(),
             generation: plan.generation,
+            revision: 1,
+            confirmed: None,
+            previous: None,
+            suspended_reason: None,
             warrant: Warrant::of(envelope, now),
+            permission: Permission::DeploymentCreate,
             removal: None,
             created_at: now,
             deployed_at: None,
@@ -294,6 +328,7 @@ impl State {
             .visible_deployment(&envelope.actor, id)
             .ok_or_else(unknown)?;
         self.require(&envelope.actor, permission, Some(&deployment.tenant))?;
+        expect_revision(envelope, "deployment", deployment.revision)?;
         Ok(deployment)
     }
 
@@ -309,6 +344,21 @@ impl State {
             changed.updated_at = now;
             self.deployments.insert_mut(id.clone(), changed);
         }
+    }
+}
+
+/// That the asker saw this revision of what he changes, if he says which one he saw.
+pub(crate) fn expect_revision(
+    envelope: &Envelope,
+    kind: &str,
+    revision: u64,
+) -> Result<(), Rejection> {
+    match envelope.expected {
+        Some(expected) if expected != revision => {
+            let detail = format!("the {kind} has revision {revision} by now, not {expected}");
+            Err(Rejection::new(Code::PreconditionFailed, detail))
+        }
+        _ => Ok(()),
     }
 }
 

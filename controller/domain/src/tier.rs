@@ -76,21 +76,67 @@ pub fn resource_tier(name: &str) -> Option<&'static ResourceTier> {
     PRICE_LIST.iter().find(|tier| tier.name == name)
 }
 
+/// A license tier, by one of its names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LicenseTier {
+    /// The name.
+    pub name: &'static str,
+    /// The tier that it stands for, if it is an older name.
+    pub alias_of: Option<&'static str>,
+    /// What is promised.
+    pub service_level: Option<ServiceLevel>,
+}
+
+/// What is promised to a tenant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServiceLevel {
+    /// Availability at least, in hundredths of a percent.
+    pub availability_basis_points: u16,
+    /// Response time at most, in milliseconds.
+    pub response_ms: u16,
+    /// Requests that fail at most, in hundredths of a percent.
+    pub error_basis_points: u16,
+}
+
+const fn license(
+    name: &'static str,
+    alias_of: Option<&'static str>,
+    promised: Option<(u16, u16, u16)>,
+) -> LicenseTier {
+    let service_level = match promised {
+        Some((availability_basis_points, response_ms, error_basis_points)) => Some(ServiceLevel {
+            availability_basis_points,
+            response_ms,
+            error_basis_points,
+        }),
+        None => None,
+    };
+    LicenseTier {
+        name,
+        alias_of,
+        service_level,
+    }
+}
+
+/// All names of license tiers, lowest first.
+pub const LICENSE_LIST: [LicenseTier; 5] = [
+    license("free", None, None),
+    license("basic", None, Some((9_900, 2_000, 200))),
+    license("premium", None, Some((9_950, 750, 150))),
+    license("professional", Some("premium"), Some((9_950, 750, 150))),
+    license("enterprise", None, Some((9_990, 500, 50))),
+];
+
 /// The license tier that a name stands for.
 #[must_use]
 pub fn license_tier(name: &str) -> Option<&'static str> {
-    match name {
-        "free" => Some("free"),
-        "basic" => Some("basic"),
-        "premium" | "professional" => Some("premium"),
-        "enterprise" => Some("enterprise"),
-        _ => None,
-    }
+    let tier = LICENSE_LIST.iter().find(|tier| tier.name == name)?;
+    Some(tier.alias_of.unwrap_or(tier.name))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{PRICE_LIST, license_tier};
+    use super::{LICENSE_LIST, LICENSE_TIERS, PRICE_LIST, license_tier};
 
     #[test]
     fn tiers_have_the_numbers_of_the_contract() {
@@ -127,5 +173,8 @@ mod tests {
     fn professional_is_premium() {
         assert_eq!(license_tier("professional"), Some("premium"));
         assert_eq!(license_tier("gold"), None);
+        for name in LICENSE_LIST.map(|tier| tier.name) {
+            assert!(LICENSE_TIERS.contains(name), "{name}");
+        }
     }
 }

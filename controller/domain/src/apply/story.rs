@@ -7,8 +7,9 @@ use dotmac_protocol::{
 };
 
 use crate::{
+    access::Words,
     audit::{Entry, Facts},
-    command::Command,
+    command::{Command, UpdateDeployment},
     desired,
     envelope::{Actor, Envelope, Warrant},
     reply::{Accepted, Reply},
@@ -27,7 +28,10 @@ impl State {
         let is_person = matches!(envelope.actor, Actor::Person(_));
         let worth = match (&envelope.command, reply) {
             (
-                Command::AcceptReport { .. } | Command::NotePresence { .. } | Command::SealClock,
+                Command::AcceptReport { .. }
+                | Command::NotePresence { .. }
+                | Command::NoteTokenUse { .. }
+                | Command::SealClock,
                 _,
             ) => false,
             (Command::SealWave { .. }, _) => return self.note_wave(envelope, reply, now, facts),
@@ -100,11 +104,6 @@ impl State {
         let tenant_of = |id: &DeploymentId| self.deployments.get(id).map(|one| one.tenant.clone());
         let (action, tenant, detail) = match command {
             Command::Found(genesis) => ("cluster.founded", None, genesis.cluster.to_string()),
-            Command::CreateToken(token) => (
-                "token.created",
-                token.tenant.clone(),
-                format!("{} ({})", token.id, token.name),
-            ),
             Command::AddRelease { manifest } => {
                 let key = Manifest::parse(manifest);
                 let key = key.map(|one| format!("{}:{}", one.name, one.version));
@@ -180,13 +179,68 @@ impl State {
                     .collect();
                 ("agent.orders-lost", None, units.join(", "))
             }
-            Command::SealWave { .. }
-            | Command::NotePresence { .. }
-            | Command::AcceptReport { .. }
-            | Command::SealClock => ("platform.noted", None, String::new()),
+            other => self
+                .words_of_change(other)
+                .or_else(|| self.words_of_platform(other, reply))
+                .unwrap_or(("platform.noted", None, String::new())),
         };
         (action.into(), tenant, detail)
     }
+
+    /// Action, tenant and detail of a change of a deployment's content.
+    fn words_of_change(&self, command: &Command) -> Option<Words> {
+        let (action, detail) = match command {
+            Command::UpdateDeployment(update) => ("deployment.updated", words_of_update(update)),
+            Command::ScaleDeployment {
+                deployment,
+                replicas,
+                reason,
+            } => (
+                "deployment.scaled",
+                format!("{deployment} to {replicas}: {reason}"),
+            ),
+            Command::RestartDeployment { deployment } => {
+                ("deployment.restarted", deployment.to_string())
+            }
+            Command::SuspendDeployment { deployment, reason } => {
+                ("deployment.suspended", format!("{deployment}: {reason}"))
+            }
+            Command::ResumeDeployment { deployment } => {
+                ("deployment.resumed", deployment.to_string())
+            }
+            Command::RollbackDeployment { deployment } => {
+                ("deployment.rolled-back", deployment.to_string())
+            }
+            _ => return None,
+        };
+        let (id, _) = command.changes_content_of()?;
+        let tenant = self.deployments.get(id).map(|one| one.tenant.clone());
+        Some((action, tenant, detail))
+    }
+}
+
+/// What an update asks for, field by field.
+fn words_of_update(update: &UpdateDeployment) -> String {
+    let mut words = update.deployment.to_string();
+    let number = |number: Option<u16>| number.map(|number| number.to_string());
+    let fields = [
+        ("resource_tier", update.resource_tier.clone()),
+        ("license_tier", update.license_tier.clone()),
+        ("image_tag", update.image_tag.clone()),
+        ("min_replicas", number(update.min_replicas)),
+        ("max_replicas", number(update.max_replicas)),
+        ("domain_name", update.domain_name.clone()),
+    ];
+    for (name, value) in fields {
+        if let Some(value) = value {
+            words.push_str(&format!(" {name}={value}"));
+        }
+    }
+    for (name, value) in update.features.iter().flatten() {
+        let value = value.map_or("removed", |value| if value { "on" } else { "off" });
+        words.push_str(&format!(" features.{name}={value}"));
+    }
+    words
 }
 
 fn cut(text: &str) -> String {

@@ -3,6 +3,7 @@
 
 use dotmac_protocol::{
     ids::{AgentId, DeploymentId, UnitId},
+    record::HealthStatus,
     time::Timestamp,
     wave::Verb,
 };
@@ -52,7 +53,8 @@ impl State {
     /// The reason, and who can change it; `None` when nothing is waited for.
     fn reason_of(&self, id: &DeploymentId, deployment: &Deployment) -> Option<(String, String)> {
         match deployment.status {
-            Status::Active | Status::Suspended | Status::Destroyed => return None,
+            Status::Destroyed => return None,
+            Status::Active | Status::Suspended if self.is_settled(id, deployment) => return None,
             _ => {}
         }
         if deployment.delete_after.is_some() {
@@ -78,6 +80,15 @@ impl State {
             return Some(reason_when_held(deployment, agent, unit));
         }
         Some(self.reason_on_the_way(agent, unit))
+    }
+
+    /// Whether its agent has what was ordered last and has made it so.
+    fn is_settled(&self, id: &DeploymentId, deployment: &Deployment) -> bool {
+        let agent = deployment.agent.as_ref();
+        let unit = agent.and_then(|agent| self.units.get(&(agent.clone(), UnitId::instance(id))));
+        let is_held = unit.is_none_or(|unit| unit.acknowledged_generation >= unit.generation);
+        let is_stopped = deployment.health == HealthStatus::Stopped;
+        is_held && (deployment.status == Status::Active || is_stopped)
     }
 
     fn reason_on_the_way(&self, agent: &AgentId, unit: &Unit) -> (String, String) {
@@ -118,6 +129,10 @@ impl State {
 fn reason_when_held(deployment: &Deployment, agent: &AgentId, unit: &Unit) -> (String, String) {
     if unit.verb == Verb::Remove {
         let reason = "its agent has the order and has not confirmed the removal yet";
+        return (reason.to_owned(), format!("agent {agent}"));
+    }
+    if deployment.status == Status::Suspended {
+        let reason = "its agent has the order and has not stopped it yet";
         return (reason.to_owned(), format!("agent {agent}"));
     }
     if deployment.health_reason.is_empty() {

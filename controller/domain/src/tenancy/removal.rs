@@ -52,6 +52,7 @@ impl State {
         let grace_ms = self.genesis.as_ref().map_or(0, |genesis| genesis.grace_ms);
         let warrant = Warrant::of(envelope, now);
         self.change_deployment(id, now, |deployment| {
+            deployment.revision = deployment.revision.saturating_add(1);
             deployment.status_before = Some(deployment.status);
             deployment.status = Status::Destroying;
             deployment.delete_after = Some(now.plus_millis(grace_ms));
@@ -107,6 +108,7 @@ impl State {
         }
         self.change_deployment(id, now, |deployment| {
             let before = deployment.status_before.take();
+            deployment.revision = deployment.revision.saturating_add(1);
             deployment.status = before.unwrap_or(Status::Provisioning);
             deployment.delete_after = None;
             deployment.removal = None;

@@ -1,5 +1,7 @@
 //! What a request for a deployment must look like, and what follows from it.
 
+use std::collections::BTreeMap;
+
 use dotmac_protocol::{
     digest::Digest,
     ids::{DeploymentId, Generation, RegionId, TenantId},
@@ -8,7 +10,7 @@ use dotmac_protocol::{
 
 use crate::{
     access::Permission,
-    command::CreateDeployment,
+    command::{CreateDeployment, CustomResources},
     envelope::Envelope,
     release::ReleaseKey,
     reply::{Code, Rejection},
@@ -32,9 +34,7 @@ pub(super) struct CreatePlan {
     pub(super) tenant_name: String,
     pub(super) id: DeploymentId,
     pub(super) region: RegionId,
-    pub(super) resources: Resources,
-    pub(super) max_replicas: u16,
-    pub(super) replicas: u16,
+    pub(super) grant: TierGrant,
     pub(super) license_tier: &'static str,
     pub(super) release: ReleaseKey,
     pub(super) generation: Generation,
@@ -59,10 +59,7 @@ impl State {
             None => {
                 self.require(&envelope.actor, Permission::TenantCreate, None)?;
                 let tenant = tenant_id(&create.tenant_name, &envelope.request);
-                if self.tenants.contains_key(&tenant) {
-                    let detail = format!("tenant {tenant} exists already: ask again");
-                    return Err(Rejection::new(Code::AlreadyExists, detail));
-                }
+                self.check_new_tenant(&tenant)?;
                 let id = DeploymentId::first_of(&tenant);
                 (tenant, create.tenant_name.trim().to_owned(), id)
             }
@@ -80,7 +77,7 @@ impl State {
             .region
             .clone()
             .unwrap_or_else(|| genesis.default_region.clone());
-        self.check_region(&region)?;
+        self.check_open_region(&region)?;
         if let Some(agent) = &create.sealed_for {
             let fits = self
                 .agents
@@ -94,8 +91,8 @@ impl State {
             }
         }
         self.check_credentials(create)?;
-        self.check_domain(envelope, create.domain_name.as_deref())?;
-        let (resources, max_replicas, replicas) = check_tier(create)?;
+        self.check_domain(envelope, create.domain_name.as_deref(), None)?;
+        let grant = TierGrant::of(&create.resource_tier, create.resources.as_ref())?;
         let license_tier = tier::license_tier(&create.license_tier).ok_or_else(|| {
             Rejection::field("license_tier", &create.license_tier, tier::LICENSE_TIERS)
         })?;
@@ -106,9 +103,7 @@ impl State {
             tenant_name,
             id,
             region,
-            resources,
-            max_replicas,
-            replicas,
+            grant,
             license_tier,
             release,
         })
@@ -158,6 +153,10 @@ impl State {
         let Some(entry) = known.filter(|_| may_see) else {
             return Err(Rejection::not_found("tenant", tenant));
         };
+        if !entry.is_served() {
+            let detail = format!("tenant {tenant} is cancelled");
+            return Err(Rejection::new(Code::WrongState, detail));
+        }
         let taken = self.deployments.iter().find(|(_, one)| {
             one.tenant == *tenant
                 && one.environment == environment
@@ -167,18 +166,30 @@ impl State {
             let detail = format!("tenant {tenant} has {id} for environment {environment} already");
             return Err(Rejection::new(Code::AlreadyExists, detail));
         }
-        let id = DeploymentId::further_of(tenant, environment)
-            .map_err(|error| Rejection::field("environment", environment, error.allowed))?;
+        let has_first = self.deployments.values().any(|one| one.tenant == *tenant);
+        let id = if has_first {
+            DeploymentId::further_of(tenant, environment)
+                .map_err(|error| Rejection::field("environment", environment, error.allowed))?
+        } else {
+            DeploymentId::first_of(tenant)
+        };
         Ok((tenant.clone(), entry.name.clone(), id))
     }
 
-    fn check_domain(&self, envelope: &Envelope, domain: Option<&str>) -> Result<(), Rejection> {
+    /// A domain is a host name that no other deployment has. `own` may have it already.
+    pub(super) fn check_domain(
+        &self,
+        envelope: &Envelope,
+        domain: Option<&str>,
+        own: Option<&DeploymentId>,
+    ) -> Result<(), Rejection> {
         let Some(domain) = domain else { return Ok(()) };
         if !is_host_name(domain) {
             let allowed = "a host name of RFC 1123: labels of letters, digits and inner hyphens";
             return Err(Rejection::field("domain_name", domain, allowed));
         }
-        let Some(holder) = self.domains.get(&domain.to_ascii_lowercase()) else {
+        let holder = self.domains.get(&domain.to_ascii_lowercase());
+        let Some(holder) = holder.filter(|holder| Some(*holder) != own) else {
             return Ok(());
         };
         let detail = match self.visible_deployment(&envelope.actor, holder) {
@@ -222,19 +233,18 @@ fn check_fields(create: &CreateDeployment) -> Result<(), Rejection> {
         ("reseller_id", &create.reseller),
     ] {
         if let Some(text) = text
-            && (text.is_empty() || text.len() > 100 || text.chars().any(char::is_control))
+            && (text.is_empty()
+                || text.chars().count() > 100
+                || text.chars().any(char::is_control))
         {
             return Err(Rejection::field(
                 field,
                 text,
-                "1 to 100 bytes, no control characters",
+                "1 to 100 characters, no control characters",
             ));
         }
     }
-    if create.features.len() > FEATURES_MAX || create.features.keys().any(|key| key.len() > 100) {
-        let allowed = format!("at most {FEATURES_MAX} names of at most 100 bytes");
-        return Err(Rejection::field("features", create.features.len(), allowed));
-    }
+    check_features(&create.features)?;
     let config = &create.custom_config;
     let is_object =
         serde_json::from_str::<serde_json::Value>(config).is_ok_and(|value| value.is_object());
@@ -245,49 +255,71 @@ fn check_fields(create: &CreateDeployment) -> Result<(), Rejection> {
     Ok(())
 }
 
-/// Resources, replicas at most and replicas at the start.
-fn check_tier(create: &CreateDeployment) -> Result<(Resources, u16, u16), Rejection> {
-    let name = create.resource_tier.as_str();
-    match (tier::resource_tier(name), &create.resources) {
-        (Some(tier), None) => {
-            let is_production = create.environment == "production";
-            let replicas = if is_production {
-                tier.production_replicas
-            } else {
-                1
-            };
-            Ok((tier.resources, tier.max_replicas, replicas))
-        }
-        (Some(_), Some(_)) => Err(Rejection::field(
-            "resources",
-            "given",
-            "no resources with this tier, only with custom",
-        )),
-        (None, Some(custom)) if name == "custom" => {
-            let r = custom.resources;
-            let sound = r.cpu_request_millis > 0
-                && r.cpu_request_millis <= r.cpu_limit_millis
-                && r.memory_request_bytes > 0
-                && r.memory_request_bytes <= r.memory_limit_bytes
-                && r.storage_bytes > 0
-                && (1..=50).contains(&custom.max_replicas);
-            if !sound {
-                let allowed = "positive numbers, requests within limits, max_replicas 1 to 50";
-                return Err(Rejection::field("resources", format!("{r:?}"), allowed));
-            }
-            Ok((r, custom.max_replicas, 1))
-        }
-        (None, None) if name == "custom" => Err(Rejection::field(
-            "resources",
-            "none",
-            "every number, with tier custom",
-        )),
-        (None, _) => Err(Rejection::field(
-            "resource_tier",
-            name,
-            tier::RESOURCE_TIERS,
-        )),
+/// Switches are few and have short names.
+pub(super) fn check_features(features: &BTreeMap<String, bool>) -> Result<(), Rejection> {
+    if features.len() > FEATURES_MAX || features.keys().any(|key| key.chars().count() > 100) {
+        let allowed = format!("at most {FEATURES_MAX} names of at most 100 characters");
+        return Err(Rejection::field("features", features.len(), allowed));
     }
+    Ok(())
+}
+
+/// What a resource tier grants.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct TierGrant {
+    pub(super) resources: Resources,
+    pub(super) max_replicas: u16,
+    /// Replicas at the start in production; elsewhere one.
+    pub(super) production_replicas: u16,
+}
+
+impl TierGrant {
+    /// The tier of a request: one of the price list, or `custom` with every number.
+    pub(super) fn of(name: &str, custom: Option<&CustomResources>) -> Result<Self, Rejection> {
+        match (tier::resource_tier(name), custom) {
+            (Some(tier), None) => Ok(Self {
+                resources: tier.resources,
+                max_replicas: tier.max_replicas,
+                production_replicas: tier.production_replicas,
+            }),
+            (Some(_), Some(_)) => {
+                let allowed = "no resources with this tier, only with custom";
+                Err(Rejection::field("resources", "given", allowed))
+            }
+            (None, Some(custom)) if name == "custom" => {
+                check_custom(custom)?;
+                Ok(Self {
+                    resources: custom.resources,
+                    max_replicas: custom.max_replicas,
+                    production_replicas: 1,
+                })
+            }
+            (None, None) if name == "custom" => {
+                let allowed = "every number, with tier custom";
+                Err(Rejection::field("resources", "none", allowed))
+            }
+            (None, _) => Err(Rejection::field(
+                "resource_tier",
+                name,
+                tier::RESOURCE_TIERS,
+            )),
+        }
+    }
+}
+
+fn check_custom(custom: &CustomResources) -> Result<(), Rejection> {
+    let r = custom.resources;
+    let sound = r.cpu_request_millis > 0
+        && r.cpu_request_millis <= r.cpu_limit_millis
+        && r.memory_request_bytes > 0
+        && r.memory_request_bytes <= r.memory_limit_bytes
+        && r.storage_bytes > 0
+        && (1..=50).contains(&custom.max_replicas);
+    if sound {
+        return Ok(());
+    }
+    let allowed = "positive numbers, requests within limits, max_replicas 1 to 50";
+    Err(Rejection::field("resources", format!("{r:?}"), allowed))
 }
 
 /// A host name of RFC 1123 with at least two labels.

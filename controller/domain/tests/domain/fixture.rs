@@ -136,6 +136,7 @@ impl World {
             asked: command_digest(&command),
             actor,
             evidence: Evidence::None,
+            expected: None,
             hops: vec![],
             command,
         }

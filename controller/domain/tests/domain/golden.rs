@@ -4,14 +4,14 @@ use dotmac_domain::{
     Accepted, Command, Envelope, State,
     access::Role,
     audit::{AuditRecord, Entry, Fact, Link, Stream},
-    command::{Behind, CustomResources, NodeCard},
+    command::{Behind, CustomResources, NodeCard, UpdateDeployment},
     envelope::{Actor, Attestation, Evidence, command_digest},
     fleet::Presence,
     reply::{Code, Rejection, Replies},
 };
 use dotmac_protocol::{
     digest::Digest,
-    ids::{Generation, NodeId, RequestId, Sequence, UnitId},
+    ids::{DeploymentId, Generation, NodeId, RequestId, Sequence, UnitId},
     keys::Signature,
     record::{HealthStatus, Hop, Outcome},
     time::Timestamp,
@@ -27,6 +27,8 @@ use crate::{
     random::audit_event,
 };
 
+mod platform;
+
 fn request(number: u8) -> RequestId {
     format!("{number:032x}").parse().unwrap()
 }
@@ -35,7 +37,60 @@ fn request(number: u8) -> RequestId {
 fn commands() -> Vec<(&'static str, Command)> {
     let mut commands = commands_of_people();
     commands.extend(further_commands());
+    commands.extend(changes_of_deployments());
+    commands.extend(platform::commands());
     commands
+}
+
+fn changes_of_deployments() -> Vec<(&'static str, Command)> {
+    let deployment: DeploymentId = "demo-isp-0190a1b2".parse().unwrap();
+    let id = || deployment.clone();
+    let features = [("crm".to_owned(), Some(true)), ("old".to_owned(), None)];
+    let update = UpdateDeployment {
+        deployment: id(),
+        resource_tier: Some("medium".into()),
+        resources: None,
+        license_tier: Some("enterprise".into()),
+        image_tag: Some("1.1.0".into()),
+        min_replicas: Some(2),
+        max_replicas: Some(4),
+        domain_name: Some("isp.example".into()),
+        features: Some(features.into()),
+    };
+    let reason = || "unpaid".to_owned();
+    vec![
+        (
+            "update-deployment",
+            Command::UpdateDeployment(Box::new(update)),
+        ),
+        (
+            "scale-deployment",
+            Command::ScaleDeployment {
+                deployment: id(),
+                replicas: 3,
+                reason: reason(),
+            },
+        ),
+        (
+            "restart-deployment",
+            Command::RestartDeployment { deployment: id() },
+        ),
+        (
+            "suspend-deployment",
+            Command::SuspendDeployment {
+                deployment: id(),
+                reason: reason(),
+            },
+        ),
+        (
+            "resume-deployment",
+            Command::ResumeDeployment { deployment: id() },
+        ),
+        (
+            "rollback-deployment",
+            Command::RollbackDeployment { deployment: id() },
+        ),
+    ]
 }
 
 fn commands_of_people() -> Vec<(&'static str, Command)> {
@@ -186,6 +241,7 @@ fn envelope(actor: Actor) -> Envelope {
         asked: command_digest(&command),
         actor,
         evidence: Evidence::None,
+        expected: None,
         hops: vec![Hop {
             station: "api.received".into(),
             at: Timestamp(START - 3),
@@ -253,6 +309,7 @@ fn state() -> State {
             changes: vec![(agent.id.clone(), presence)],
         })
         .unwrap();
+    platform::populate(&mut world);
     let (name, version) = ("demo-isp".parse().unwrap(), "1.0.0".parse().unwrap());
     world.ask(Command::RetireRelease { name, version }).unwrap();
     assert!(world.ask(create("Nobody's ISP")).is_err());
@@ -272,6 +329,10 @@ fn replies() -> Replies {
         Code::BudgetExhausted,
         Code::NotFounded,
         Code::OutOfOrder,
+        Code::PreconditionFailed,
+        Code::UnknownRelease,
+        Code::TokenEnded,
+        Code::LimitReached,
     ];
     let accepted = [
         Accepted::Done,
@@ -282,6 +343,7 @@ fn replies() -> Replies {
         Accepted::Agent(TestAgent::new(40).id),
         Accepted::Wave(9),
         Accepted::Through(300),
+        Accepted::Tenant("demo-isp-0190a1b2".parse().unwrap()),
     ];
     let mut replies: Vec<_> = accepted.into_iter().map(Ok).collect();
     replies.extend(codes.map(|code| Err(Rejection::new(code, code.as_str()))));

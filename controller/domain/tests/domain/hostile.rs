@@ -11,8 +11,9 @@ use dotmac_protocol::{
 };
 use proptest::prelude::*;
 
-use crate::fixture::{TestAgent, World, genesis};
+use crate::fixture::{TestAgent, World, attest, genesis};
 
+mod platform;
 mod strategies;
 
 use strategies::{actor, command, event, evidence, number};
@@ -48,6 +49,10 @@ proptest! {
             envelope.evidence = evidence;
             if at % 4 == 0 {
                 envelope.at = Timestamp(at);
+            }
+            if at % 4 == 1 {
+                let expires_at = world.now + 30_000;
+                envelope = attest(envelope, &[1, 2], expires_at);
             }
             if encode(&envelope).is_err() {
                 // It is too large for the log.

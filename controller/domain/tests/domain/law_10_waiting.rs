@@ -6,7 +6,7 @@ use dotmac_domain::{
     tenancy::{Status, Waiting},
 };
 use dotmac_protocol::{
-    ids::{DeploymentId, NodeId},
+    ids::{DeploymentId, NodeId, UnitId},
     record::{HealthStatus, Outcome},
     time::Timestamp,
 };
@@ -24,13 +24,19 @@ fn silent(state: &State) -> Option<String> {
             .as_ref()
             .is_none_or(|one| one.reason.is_empty() || one.who.is_empty() || one.since > state.now)
     };
-    let mut found = state
-        .deployments
-        .iter()
-        .filter(|(_, one)| match one.status {
-            Status::Active | Status::Suspended | Status::Destroyed => one.waiting.is_some(),
-            _ => is_silent(&one.waiting),
+    let mut found = state.deployments.iter().filter(|(id, one)| {
+        let unit = state.units.iter().find(|((agent, unit), _)| {
+            one.agent.as_ref() == Some(agent) && *unit == UnitId::instance(id)
         });
+        let is_held = unit.is_none_or(|(_, unit)| unit.acknowledged_generation >= unit.generation);
+        let is_stopped = one.health == HealthStatus::Stopped;
+        match one.status {
+            Status::Destroyed => one.waiting.is_some(),
+            Status::Active if is_held => one.waiting.is_some(),
+            Status::Suspended if is_held && is_stopped => one.waiting.is_some(),
+            _ => is_silent(&one.waiting),
+        }
+    });
     found
         .next()
         .map(|(id, one)| format!("{id} is {:?}: {:?}", one.status, one.waiting))

@@ -123,6 +123,12 @@ fn law_2_an_undeleted_deployment_is_as_it_was() {
         .unwrap();
     let mut after = world.state.deployments.get(&id).unwrap().clone();
     after.updated_at = before.updated_at;
+    assert_eq!(
+        after.revision,
+        before.revision + 2,
+        "two decisions of people"
+    );
+    after.revision = before.revision;
     assert_eq!(after, before);
     world.now += 10 * GRACE_MS;
     assert_eq!(world.planned(), vec![]);

@@ -5,6 +5,8 @@
     reason = "a test that meets the unexpected has to stop"
 )]
 
+mod changed;
+mod changes;
 mod fixture;
 mod golden;
 #[path = "../../../../protocol/tests/protocol/hexfile.rs"]
@@ -12,15 +14,19 @@ mod hexfile;
 mod hostile;
 mod law_10_waiting;
 mod law_11_bounded;
+mod law_11_platform;
 mod law_2_absence;
 mod law_3_clock;
 mod law_3_histories;
 mod law_3_signers;
+mod law_3_tokens;
 mod law_3_waves;
 mod law_4_joining;
 mod law_5_resync;
 mod law_6_purity;
 mod law_7_foreign;
+mod law_7_platform;
 mod law_8_once;
 mod law_9_secrets;
+mod platform;
 mod random;

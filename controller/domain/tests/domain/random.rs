@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use crate::fixture::{GRACE_MS, HOUR_MS, WINDOW_MS};
 
 mod history;
+mod platform;
 
 pub(crate) use history::{History, audit_event};
 
@@ -29,6 +30,13 @@ pub(crate) enum Step {
     Undelete {
         which: u8,
         who: u8,
+    },
+    /// Update, scale, restart, suspend, resume or roll back.
+    Change {
+        which: u8,
+        kind: u8,
+        who: u8,
+        proof: u8,
     },
     Remove {
         which: u8,
@@ -85,6 +93,13 @@ pub(crate) enum Step {
         tenant: u8,
         who: u8,
     },
+    /// A change of tokens, tenants, regions or agents.
+    Platform {
+        kind: u8,
+        which: u8,
+        who: u8,
+        proof: u8,
+    },
     /// An envelope of the past, perhaps with another question.
     Again {
         which: u8,
@@ -116,6 +131,8 @@ fn step() -> impl Strategy<Value = Step> {
         ),
         3 => (n(), n(), n()).prop_map(|(which, who, proof)| Step::Delete { which, who, proof }),
         2 => (n(), n()).prop_map(|(which, who)| Step::Undelete { which, who }),
+        5 => (n(), n(), n(), n())
+            .prop_map(|(which, kind, who, proof)| Step::Change { which, kind, who, proof }),
         2 => n().prop_map(|which| Step::Remove { which }),
         1 => n().prop_map(|which| Step::Forget { which }),
         6 => Just(Step::Plan),
@@ -133,6 +150,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => n().prop_map(|version| Step::Retire { version }),
         1 => (n(), n()).prop_map(|(agent, key)| Step::Renew { agent, key }),
         1 => (n(), n()).prop_map(|(tenant, who)| Step::Access { tenant, who }),
+        6 => (n(), n(), n(), n())
+            .prop_map(|(kind, which, who, proof)| Step::Platform { kind, which, who, proof }),
         2 => (n(), any::<bool>()).prop_map(|(which, changed)| Step::Again { which, changed }),
     ]
 }

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use dotmac_domain::{
     Command,
-    access::Role,
-    command::{CreateDeployment, CreateJoinToken, CreateToken, CustomResources, EnrolAgent},
+    command::{CreateDeployment, CreateJoinToken, CustomResources, EnrolAgent, UpdateDeployment},
     envelope::{Actor, Evidence},
     fleet::Presence,
 };
@@ -24,7 +23,7 @@ use proptest::{prelude::*, sample::select};
 use crate::fixture::{MANIFEST, TestAgent, genesis, token_id};
 
 /// Texts that break things: empty, long, control characters, half of every alphabet.
-fn text() -> BoxedStrategy<String> {
+pub(super) fn text() -> BoxedStrategy<String> {
     prop_oneof![
         8 => ".{0,40}",
         2 => "[\\x00-\\x1f\\u{7f}-\\u{9f}]{0,64}",
@@ -51,7 +50,7 @@ fn small() -> impl Strategy<Value = u32> {
     prop_oneof![Just(0), 100..1_000_u32, Just(u32::MAX)]
 }
 
-fn token() -> impl Strategy<Value = TokenId> {
+pub(super) fn token() -> impl Strategy<Value = TokenId> {
     select(vec![
         token_id(1),
         token_id(2),
@@ -61,7 +60,7 @@ fn token() -> impl Strategy<Value = TokenId> {
     ])
 }
 
-fn tenant() -> impl Strategy<Value = TenantId> {
+pub(super) fn tenant() -> impl Strategy<Value = TenantId> {
     prop_oneof![
         Just("nobody-00000000".parse().unwrap()),
         Just(known_tenant()),
@@ -76,18 +75,18 @@ fn deployment() -> impl Strategy<Value = DeploymentId> {
     ]
 }
 
-fn agent() -> impl Strategy<Value = AgentId> {
+pub(super) fn agent() -> impl Strategy<Value = AgentId> {
     prop_oneof![
         Just(TestAgent::new(40).id),
         "[a-z]{63}".prop_map(|text| text.parse().unwrap())
     ]
 }
 
-fn region() -> impl Strategy<Value = RegionId> {
+pub(super) fn region() -> impl Strategy<Value = RegionId> {
     select(vec!["lab-1", "lab-2", "mars"]).prop_map(|text| text.parse().unwrap())
 }
 
-fn digest() -> impl Strategy<Value = Digest> {
+pub(super) fn digest() -> impl Strategy<Value = Digest> {
     any::<[u8; 32]>().prop_map(Digest::from_bytes)
 }
 
@@ -270,15 +269,29 @@ pub(super) fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
+/// An update with anything in it.
+fn update() -> impl Strategy<Value = Command> {
+    let texts = prop::array::uniform4(proptest::option::of(text()));
+    let bounds = prop::array::uniform2(proptest::option::of(any::<u16>()));
+    let switches = prop::collection::btree_map(text(), proptest::option::of(any::<bool>()), 0..3);
+    (deployment(), texts, bounds, proptest::option::of(switches)).prop_map(
+        |(deployment, [resource_tier, license_tier, image_tag, domain_name], bounds, features)| {
+            Command::UpdateDeployment(Box::new(UpdateDeployment {
+                deployment,
+                resource_tier,
+                resources: None,
+                license_tier,
+                image_tag,
+                min_replicas: bounds[0],
+                max_replicas: bounds[1],
+                domain_name,
+                features,
+            }))
+        },
+    )
+}
+
 pub(super) fn command() -> impl Strategy<Value = Command> {
-    let role = select(vec![
-        Role::PlatformAdmin,
-        Role::TenantAdmin,
-        Role::TenantUser,
-        Role::Reseller,
-        Role::Support,
-        Role::Auditor,
-    ]);
     let presence = prop_oneof![
         Just(Presence::Unknown),
         number().prop_map(|at| Presence::Disconnected {
@@ -298,11 +311,7 @@ pub(super) fn command() -> impl Strategy<Value = Command> {
         1 => Just(Command::Found(Box::new(genesis()))),
         4 => create(),
         4 => nearly_right(),
-        2 => (token(), digest(), text(), role, proptest::option::of(tenant())).prop_map(
-            |(id, secret_digest, name, role, tenant)| {
-                Command::CreateToken(CreateToken { id, secret_digest, name, role, tenant })
-            }
-        ),
+        8 => super::platform::command(),
         2 => text().prop_map(|text| Command::AddRelease { manifest: text.into_bytes() }),
         2 => text().prop_map(|text| {
             let manifest = MANIFEST.replace("demo-isp\",", &format!("demo-isp\",\"description\":{text:?},"));
@@ -314,6 +323,15 @@ pub(super) fn command() -> impl Strategy<Value = Command> {
         }),
         1 => deployment().prop_map(|deployment| Command::DeleteDeployment { deployment }),
         1 => deployment().prop_map(|deployment| Command::UndeleteDeployment { deployment }),
+        2 => update(),
+        1 => (deployment(), any::<u16>(), text()).prop_map(|(deployment, replicas, reason)| {
+            Command::ScaleDeployment { deployment, replicas, reason }
+        }),
+        1 => deployment().prop_map(|deployment| Command::RestartDeployment { deployment }),
+        1 => (deployment(), text())
+            .prop_map(|(deployment, reason)| Command::SuspendDeployment { deployment, reason }),
+        1 => deployment().prop_map(|deployment| Command::ResumeDeployment { deployment }),
+        1 => deployment().prop_map(|deployment| Command::RollbackDeployment { deployment }),
         1 => deployment().prop_map(|deployment| Command::RemoveDeployment { deployment }),
         1 => deployment().prop_map(|deployment| Command::ForgetDeployment { deployment }),
         2 => prop::collection::vec(unit, 0..4).prop_map(|orders| Command::SealWave { orders }),

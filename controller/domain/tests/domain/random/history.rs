@@ -3,6 +3,7 @@
 use dotmac_domain::{
     Command,
     access::Role,
+    command::UpdateDeployment,
     envelope::{Actor, Envelope},
     fleet::Presence,
 };
@@ -25,6 +26,36 @@ const ROLES: [Role; 4] = [
     Role::TenantUser,
     Role::Support,
 ];
+
+/// One of the changes of a deployment's content.
+fn change(deployment: DeploymentId, kind: u8) -> Command {
+    let reason = String::new();
+    match kind % 8 {
+        0 | 1 => {
+            let tiers = ["micro", "medium", "small"];
+            Command::UpdateDeployment(Box::new(UpdateDeployment {
+                deployment,
+                resource_tier: (!kind.is_multiple_of(3)).then(|| tiers[usize::from(kind / 8 % 3)].into()),
+                resources: None,
+                license_tier: (kind.is_multiple_of(5)).then(|| "premium".into()),
+                image_tag: (kind.is_multiple_of(7)).then(|| "1.0.1".into()),
+                min_replicas: (kind.is_multiple_of(4)).then_some(1 + u16::from(kind / 64)),
+                max_replicas: None,
+                domain_name: (kind.is_multiple_of(6)).then(|| format!("d{}.example", kind % 5)),
+                features: None,
+            }))
+        }
+        2 | 3 => Command::ScaleDeployment {
+            deployment,
+            replicas: u16::from(kind / 8 % 5),
+            reason,
+        },
+        4 => Command::RestartDeployment { deployment },
+        5 => Command::SuspendDeployment { deployment, reason },
+        6 => Command::ResumeDeployment { deployment },
+        _ => Command::RollbackDeployment { deployment },
+    }
+}
 
 /// A world in which a history happens.
 #[derive(Debug, Clone)]
@@ -101,10 +132,12 @@ impl History {
             Step::Create { .. }
             | Step::Delete { .. }
             | Step::Undelete { .. }
+            | Step::Change { .. }
             | Step::JoinToken { .. }
             | Step::Token { .. }
             | Step::Release { .. }
             | Step::Retire { .. }
+            | Step::Platform { .. }
             | Step::Access { .. } => self.person(step),
         }
     }
@@ -136,6 +169,12 @@ impl History {
                 who,
                 1,
             ),
+            Step::Change {
+                which,
+                kind,
+                who,
+                proof,
+            } => (change(self.deployment(which), kind), who, proof),
             Step::JoinToken { number, proof } => {
                 let mut token = join_token(0x200 + u64::from(number % 4));
                 token.expires_at = Timestamp(self.world.now + HOUR_MS);
@@ -181,8 +220,22 @@ impl History {
                     1,
                 )
             }
+            Step::Platform {
+                kind,
+                which,
+                who,
+                proof,
+            } => {
+                let (state, now) = (&self.world.state, self.world.now);
+                (super::platform::command(state, kind, which, now), who, proof)
+            }
             other => panic!("no request of a person: {other:?}"),
         };
+        self.ask(command, who, proof);
+    }
+
+    /// Asks as somebody, mostly the administrator, and mostly with proof.
+    fn ask(&mut self, command: Command, who: u8, proof: u8) {
         let actor = match who % 8 {
             0 => Actor::Person(token_id(2)),
             1 => Actor::Person(token_id(99)),

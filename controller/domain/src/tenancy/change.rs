@@ -1,0 +1,389 @@
+//! How a deployment is changed while it lives: updated, scaled, restarted, suspended, resumed, rolled back. Every
+//! change is a new generation of its unit; none is taken that is not proven, because a later order would carry it
+//! along (docs/decisions/0004).
+
+use dotmac_protocol::{ids::DeploymentId, time::Timestamp};
+
+use super::{
+    Deployment, Status,
+    validate::{self, TierGrant},
+};
+use crate::{
+    access::Permission,
+    command::{Command, UpdateDeployment},
+    envelope::{Envelope, Warrant},
+    reply::{Accepted, Code, FieldError, Rejection, Reply},
+    signer,
+    state::State,
+    tier,
+};
+
+/// Characters of the reason of a change at most.
+pub const REASON_CHARS_MAX: usize = 500;
+/// Copies that may be asked for at once at most, whatever the tier.
+pub const REPLICAS_MAX: u16 = 20;
+/// Bounds of the copies at most, whatever the tier.
+pub const REPLICAS_BOUND_MAX: u16 = 50;
+
+impl Command {
+    /// The deployment whose content this changes, and the permission that it takes.
+    #[must_use]
+    pub fn changes_content_of(&self) -> Option<(&DeploymentId, Permission)> {
+        match self {
+            Self::UpdateDeployment(update) => {
+                Some((&update.deployment, Permission::DeploymentUpdate))
+            }
+            Self::ScaleDeployment { deployment, .. } => {
+                Some((deployment, Permission::DeploymentScale))
+            }
+            Self::RestartDeployment { deployment } => {
+                Some((deployment, Permission::DeploymentRestart))
+            }
+            Self::SuspendDeployment { deployment, .. }
+            | Self::ResumeDeployment { deployment }
+            | Self::RollbackDeployment { deployment } => {
+                Some((deployment, Permission::DeploymentUpdate))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl State {
+    /// A change of a deployment's content counts only when it is proven, and what it changes is, too. Whoever may not
+    /// ask for it at all is answered by the command itself.
+    pub(crate) fn require_proof(
+        &self,
+        envelope: &Envelope,
+        now: Timestamp,
+    ) -> Result<(), Rejection> {
+        let Some((id, permission)) = envelope.command.changes_content_of() else {
+            return Ok(());
+        };
+        let Some(deployment) = self.deployments.get(id) else {
+            return Ok(());
+        };
+        if !self.may(&envelope.actor, permission, Some(&deployment.tenant)) {
+            return Ok(());
+        }
+        let warrant = Warrant::of(envelope, now);
+        signer::check_change(self, deployment, &warrant, permission).map_err(|refusal| {
+            Rejection::new(Code::Forbidden, format!("it is not proven: {refusal}"))
+        })
+    }
+
+    pub(crate) fn update_deployment(
+        &mut self,
+        envelope: &Envelope,
+        update: &UpdateDeployment,
+        now: Timestamp,
+    ) -> Reply {
+        let id = &update.deployment;
+        let before = self.changeable(envelope, id)?.clone();
+        require_status(id, &before, &[Status::Active, Status::Degraded], "updated")?;
+        let mut after = before.clone();
+        self.check_update(envelope, update, &mut after)?;
+        if after == before {
+            return Ok(Accepted::Deployment {
+                tenant: before.tenant,
+                deployment: id.clone(),
+            });
+        }
+        let is_new_version = after.release != before.release || after.resources != before.resources;
+        if is_new_version {
+            after.status = Status::Upgrading;
+        }
+        self.move_domain(id, &before, &after);
+        self.adopt(envelope, id, after, now)
+    }
+
+    pub(crate) fn scale_deployment(
+        &mut self,
+        envelope: &Envelope,
+        id: &DeploymentId,
+        (replicas, reason): (u16, &str),
+        now: Timestamp,
+    ) -> Reply {
+        let deployment = self.changeable(envelope, id)?;
+        check_reason(reason)?;
+        check_replicas("replicas", replicas, REPLICAS_MAX, deployment)?;
+        let (least, most) = (deployment.min_replicas, deployment.max_replicas);
+        if !(least..=most).contains(&replicas) {
+            let allowed =
+                format!("min_replicas ({least}) to max_replicas ({most}) of this deployment");
+            return Err(Rejection::field("replicas", replicas, allowed));
+        }
+        require_status(
+            id,
+            deployment,
+            &[Status::Active, Status::Degraded],
+            "scaled",
+        )?;
+        let after = Deployment {
+            replicas,
+            ..deployment.clone()
+        };
+        self.adopt(envelope, id, after, now)
+    }
+
+    pub(crate) fn restart_deployment(
+        &mut self,
+        envelope: &Envelope,
+        id: &DeploymentId,
+        now: Timestamp,
+    ) -> Reply {
+        let deployment = self.changeable(envelope, id)?;
+        let from = [Status::Active, Status::Degraded, Status::Failed];
+        require_status(id, deployment, &from, "restarted")?;
+        let after = Deployment {
+            restarts: deployment.restarts.saturating_add(1),
+            ..deployment.clone()
+        };
+        self.adopt(envelope, id, after, now)
+    }
+
+    pub(crate) fn suspend_deployment(
+        &mut self,
+        envelope: &Envelope,
+        id: &DeploymentId,
+        reason: &str,
+        now: Timestamp,
+    ) -> Reply {
+        let deployment = self.changeable(envelope, id)?;
+        check_reason(reason)?;
+        let from = [
+            Status::Provisioning,
+            Status::Active,
+            Status::Degraded,
+            Status::Upgrading,
+            Status::RollingBack,
+            Status::Failed,
+        ];
+        require_status(id, deployment, &from, "suspended")?;
+        let after = Deployment {
+            status: Status::Suspended,
+            suspended_reason: Some(reason.to_owned()),
+            health_reason: String::new(),
+            ..deployment.clone()
+        };
+        self.adopt(envelope, id, after, now)
+    }
+
+    pub(crate) fn resume_deployment(
+        &mut self,
+        envelope: &Envelope,
+        id: &DeploymentId,
+        now: Timestamp,
+    ) -> Reply {
+        let deployment = self.changeable(envelope, id)?;
+        require_status(id, deployment, &[Status::Suspended], "resumed")?;
+        let after = Deployment {
+            status: Status::Provisioning,
+            suspended_reason: None,
+            ..deployment.clone()
+        };
+        self.adopt(envelope, id, after, now)
+    }
+
+    pub(crate) fn rollback_deployment(
+        &mut self,
+        envelope: &Envelope,
+        id: &DeploymentId,
+        now: Timestamp,
+    ) -> Reply {
+        let deployment = self.changeable(envelope, id)?;
+        let from = [
+            Status::Active,
+            Status::Degraded,
+            Status::Upgrading,
+            Status::Failed,
+        ];
+        require_status(id, deployment, &from, "rolled back")?;
+        let Some(version) = deployment.rollback_target() else {
+            let detail = format!("{id} has no other confirmed version to go back to");
+            return Err(Rejection::new(Code::WrongState, detail));
+        };
+        let mut after = deployment.clone();
+        after.become_version(version);
+        after.status = Status::RollingBack;
+        self.adopt(envelope, id, after, now)
+    }
+
+    /// A deployment whose content the actor may change with this command.
+    fn changeable(&self, envelope: &Envelope, id: &DeploymentId) -> Result<&Deployment, Rejection> {
+        let (_, permission) = envelope
+            .command
+            .changes_content_of()
+            .expect("only commands that change content come here");
+        self.owned(envelope, id, permission)
+    }
+
+    /// Takes over what a deployment should be from now on, and orders it.
+    fn adopt(
+        &mut self,
+        envelope: &Envelope,
+        id: &DeploymentId,
+        after: Deployment,
+        now: Timestamp,
+    ) -> Reply {
+        let accepted = Accepted::Deployment {
+            tenant: after.tenant.clone(),
+            deployment: id.clone(),
+        };
+        let (_, permission) = envelope
+            .command
+            .changes_content_of()
+            .expect("only commands that change content come here");
+        let warrant = Warrant::of(envelope, now);
+        self.change_deployment(id, now, |deployment| {
+            *deployment = Deployment {
+                generation: deployment.generation.next(),
+                revision: deployment.revision.saturating_add(1),
+                permission,
+                warrant,
+                health_reason: String::new(),
+                ..after
+            };
+        });
+        self.order_instance(id, now);
+        self.refresh_waiting_of(id, now);
+        Ok(accepted)
+    }
+
+    /// Checks an update and puts it into `after`.
+    fn check_update(
+        &self,
+        envelope: &Envelope,
+        update: &UpdateDeployment,
+        after: &mut Deployment,
+    ) -> Result<(), Rejection> {
+        if let Some(name) = &update.resource_tier {
+            let grant = TierGrant::of(name, update.resources.as_ref())?;
+            after.resource_tier.clone_from(name);
+            after.resources = grant.resources;
+            after.set_tier_max(grant.max_replicas);
+        } else if update.resources.is_some() {
+            let allowed = "given together with resource_tier custom";
+            return Err(Rejection::field("resources", "given", allowed));
+        }
+        if let Some(name) = &update.license_tier {
+            let tier = tier::license_tier(name)
+                .ok_or_else(|| Rejection::field("license_tier", name, tier::LICENSE_TIERS))?;
+            after.license_tier.clone_from(name);
+            after.license.tier = tier.to_owned();
+        }
+        if let Some(tag) = &update.image_tag {
+            after.release = self.choose_release(Some(tag))?;
+        }
+        if let Some(domain) = &update.domain_name {
+            self.check_domain(envelope, Some(domain), Some(&update.deployment))?;
+            after.domain_name = Some(domain.to_ascii_lowercase());
+        }
+        if let Some(features) = &update.features {
+            for (name, value) in features {
+                match value {
+                    Some(value) => after.features.insert(name.clone(), *value),
+                    None => after.features.remove(name),
+                };
+            }
+            validate::check_features(&after.features)?;
+        }
+        update_bounds(update, after)
+    }
+
+    /// A domain that was given up is free again, and a new one taken.
+    fn move_domain(&mut self, id: &DeploymentId, before: &Deployment, after: &Deployment) {
+        if before.domain_name == after.domain_name {
+            return;
+        }
+        if let Some(domain) = &before.domain_name {
+            self.domains.remove_mut(domain);
+        }
+        if let Some(domain) = &after.domain_name {
+            self.domains.insert_mut(domain.clone(), id.clone());
+        }
+    }
+}
+
+/// The bounds of the copies; how many there are follows them.
+fn update_bounds(update: &UpdateDeployment, after: &mut Deployment) -> Result<(), Rejection> {
+    if let Some(least) = update.min_replicas {
+        check_replicas("min_replicas", least, REPLICAS_MAX, after)?;
+        after.min_replicas = least;
+    }
+    if let Some(most) = update.max_replicas {
+        check_replicas("max_replicas", most, REPLICAS_BOUND_MAX, after)?;
+        after.max_replicas = most;
+    }
+    let (least, most) = (after.min_replicas, after.max_replicas);
+    if least > most {
+        let (field, value, allowed) = if update.min_replicas.is_some() {
+            let allowed = format!("1 to max_replicas, which is {most}");
+            ("min_replicas", least, allowed)
+        } else {
+            let allowed = format!(
+                "min_replicas, which is {least}, to {}",
+                after.tier_max_replicas
+            );
+            ("max_replicas", most, allowed)
+        };
+        return Err(Rejection::field(field, value, allowed));
+    }
+    after.replicas = after.replicas.clamp(least, most);
+    Ok(())
+}
+
+/// The tier's maximum bounds every number of copies.
+fn check_replicas(
+    field: &str,
+    value: u16,
+    most: u16,
+    deployment: &Deployment,
+) -> Result<(), Rejection> {
+    let tier_max = deployment.tier_max_replicas;
+    let allowed = if value == 0 || value > most {
+        format!("1 to {most}")
+    } else if value > tier_max {
+        let tier = &deployment.resource_tier;
+        format!("at most {tier_max}, the maximum of tier {tier}")
+    } else {
+        return Ok(());
+    };
+    Err(Rejection::field(field, value, allowed))
+}
+
+fn check_reason(reason: &str) -> Result<(), Rejection> {
+    if reason.chars().count() <= REASON_CHARS_MAX && !reason.chars().any(char::is_control) {
+        return Ok(());
+    }
+    let allowed = format!("at most {REASON_CHARS_MAX} characters, no control characters");
+    let error = Rejection::field("reason", reason, allowed);
+    Err(error)
+}
+
+/// Only guarded transitions exist.
+fn require_status(
+    id: &DeploymentId,
+    deployment: &Deployment,
+    from: &[Status],
+    verb: &str,
+) -> Result<(), Rejection> {
+    if from.contains(&deployment.status) {
+        return Ok(());
+    }
+    let names: Vec<&str> = from.iter().map(|status| status.as_str()).collect();
+    let detail = format!(
+        "{id} is {}: it can be {verb} when it is {}",
+        deployment.status.as_str(),
+        names.join(", ")
+    );
+    let errors = vec![FieldError {
+        field: "status".to_owned(),
+        value: deployment.status.as_str().to_owned(),
+        allowed: names.join(", "),
+    }];
+    Err(Rejection {
+        errors,
+        ..Rejection::new(Code::WrongState, detail)
+    })
+}
