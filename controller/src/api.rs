@@ -2,44 +2,57 @@
 //! evidence. It decides nothing that the State decides, and holds no secret longer than one request.
 //!
 //! ```text
-//!   serve -> track (x-request-id) -> Reading | Change (token, query, body, idempotency key) -> a handler of a few lines
+//!   operations() --+--> router: serve -> track (x-request-id) -> admit (limits) -> guard (trace in the audit) -> Reading | Change -> handler
+//!   (one registry) +--> /openapi.json, /docs
+//!                  `--> the table of who may do what (tests)
 //! ```
 
 use std::sync::Arc;
 
-use axum::{
-    Json, Router,
-    extract::OriginalUri,
-    http::Method,
-    middleware,
-    routing::{get, post},
-};
-use serde_json::{Value, json};
+use axum::{Router, extract::OriginalUri, http::Method, middleware};
+use serde_json::Value;
 
 use crate::node::Node;
 
+mod address;
+mod admission;
 mod agents;
 mod answer;
 mod audit;
+mod body;
 mod change;
 mod cluster;
 mod deployments;
+mod docs;
+mod events;
 mod fields;
 mod health;
+mod limits;
+mod live;
+mod openapi;
+mod operation;
 mod principal;
 mod problem;
 mod reading;
+mod regions;
 mod releases;
+mod root;
+mod schema;
 mod server;
 mod strict_json;
+mod tenants;
+mod tiers;
 mod tokens;
 mod tracking;
 
 #[cfg(test)]
 mod tests;
 
-pub use server::serve;
+pub(crate) use cluster::Noticed;
+pub(crate) use events::render;
+pub use server::{Serving, Tls, TlsError, TlsFiles, serve};
 
+use operation::Operation;
 use problem::{METHOD_NOT_ALLOWED, NO_SUCH_PATH, Problem};
 
 /// Where deployments live.
@@ -47,43 +60,66 @@ const DEPLOYMENTS: &str = "/api/v1/tenant-orchestration/deployments";
 /// Where releases live.
 const RELEASES: &str = "/api/v1/releases";
 
+/// Everything that can be asked: the one list from which all others are made.
+fn operations() -> Vec<Operation> {
+    [
+        root::operations(),
+        health::operations(),
+        deployments::operations(),
+        releases::operations(),
+        tenants::operations(),
+        regions::operations(),
+        agents::operations(),
+        tokens::operations(),
+        tiers::operations(),
+        cluster::operations(),
+        events::operations(),
+        audit::operations(),
+        docs::operations(),
+    ]
+    .concat()
+}
+
+/// What their bodies and answers look like, by name.
+fn schemas() -> Vec<(String, Value)> {
+    let ours = [
+        root::schemas(),
+        health::schemas(),
+        deployments::schemas(),
+        tenants::schemas(),
+        regions::schemas(),
+        agents::schemas(),
+        tokens::schemas(),
+        tiers::schemas(),
+        cluster::schemas(),
+        audit::schemas(),
+        openapi::schemas(),
+    ]
+    .concat();
+    let ours = ours
+        .into_iter()
+        .map(|(name, schema)| (name.to_owned(), schema));
+    ours.chain(releases::schemas()).collect()
+}
+
 /// All paths of one controller's API.
 pub fn router(node: Arc<Node>) -> Router {
-    Router::new()
-        .route("/", get(links))
-        .merge(health::routes())
-        .merge(deployments::routes())
-        .merge(releases::routes())
-        .route("/api/v1/agents", get(agents::list))
-        .route("/api/v1/agents/tokens", post(agents::create_join_token))
-        .route("/api/v1/tokens", post(tokens::create))
-        .route("/api/v1/cluster/status", get(cluster::status))
-        .route("/api/v1/audit", get(audit::story))
-        .route("/api/v1/audit/records", get(audit::records))
-        .route("/api/v1/audit/streams", get(audit::streams))
+    operations()
+        .into_iter()
+        .fold(Router::new(), |router, one| {
+            router.route(&one.path, one.route())
+        })
         .fallback(no_such_path)
         .method_not_allowed_fallback(method_not_allowed)
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(&node),
+            admission::admit,
+        ))
         .layer(middleware::from_fn_with_state(
             Arc::clone(&node),
             tracking::track,
         ))
         .with_state(node)
-}
-
-async fn links() -> Json<Value> {
-    Json(json!({
-        "name": "dotmac-controller",
-        "version": env!("CARGO_PKG_VERSION"),
-        "links": {
-            "deployments": DEPLOYMENTS,
-            "releases": RELEASES,
-            "agents": "/api/v1/agents",
-            "cluster": "/api/v1/cluster/status",
-            "audit": "/api/v1/audit",
-            "live": "/health/live",
-            "ready": "/health/ready",
-        },
-    }))
 }
 
 async fn no_such_path(OriginalUri(uri): OriginalUri) -> Problem {

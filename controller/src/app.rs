@@ -23,14 +23,14 @@ use thiserror::Error;
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
 use crate::{
-    api,
+    api::{self, Serving, Tls, TlsFiles},
     bootstrap::{self, BootstrapError, Keys},
     config::Config,
-    dispatch,
+    dispatch, feed,
     gateway::{self, Gateway},
     identity::{CertifyError, SelfIssuer},
     leader::{self, Liveness},
-    node::{Node, NodeParts},
+    node::{self, Node, NodeParts},
     peers::{PeerAnswer, PeerCall, PeerHandler},
     raft::{self, RaftConfig, RaftLog, StartError},
     storage::engine::{EngineConfig, abort_on_fatal},
@@ -99,6 +99,9 @@ pub enum AppError {
         #[source]
         source: std::io::Error,
     },
+    /// The API cannot speak TLS as it should.
+    #[error("the api cannot speak TLS")]
+    Tls(#[from] api::TlsError),
     /// The replicated log cannot be opened.
     #[error(transparent)]
     Raft(#[from] StartError),
@@ -149,6 +152,7 @@ pub async fn start(config: Config, ports: Ports) -> Result<Running, AppError> {
     let listener = TcpListener::bind(address)
         .await
         .map_err(|source| AppError::Api { address, source })?;
+    let serving = serving(&config, &clock)?;
     let client = tls::client_config(Some(identity.clone()), pinned, ALPN_PEER, &clock);
     let settings = raft_config(&config, &genesis);
     let raft = RaftLog::start(
@@ -171,7 +175,7 @@ pub async fn start(config: Config, ports: Ports) -> Result<Running, AppError> {
     let (stop, stopping) = watch::channel(false);
     let api = supervise::spawn(
         "api",
-        api::serve(Arc::clone(&node), listener, told(stopping)),
+        api::serve(Arc::clone(&node), listener, serving, told(stopping)),
     );
     let certificate_ms = u64::from(config.certificates.agent_hours) * HOUR_MS;
     let gateway = Arc::new(Gateway::new(Arc::clone(&node), issuer, certificate_ms));
@@ -204,6 +208,8 @@ fn spawn_loops(node: &Arc<Node>, raft: &RaftLog) -> Vec<JoinHandle<()>> {
         supervise::spawn("hearing", leader::run_hearing(node(), liveness.clone())),
         supervise::spawn("liveness", leader::run_liveness(node(), liveness)),
         supervise::spawn("revocation", gateway::run_revocation(node())),
+        supervise::spawn("token uses", node::run_token_uses(node())),
+        supervise::spawn("feed", feed::run(node(), api::render)),
     ]
 }
 
@@ -220,15 +226,15 @@ impl Running {
         self.stop().await;
     }
 
-    /// Stops: agents are asked to go elsewhere, open requests end, then the log closes.
+    /// Stops: callers are sent elsewhere and open requests end, then agents are asked to go, then the log closes.
     pub async fn stop(self) {
         self.stop.send_replace(true);
+        // The API ends by itself within its own limit; what it still promises needs all the rest.
+        let _ = self.api.await;
         self.node.registry.close_all();
         for task in &self.loops {
             task.abort();
         }
-        // The API ends by itself within its own limit.
-        let _ = self.api.await;
         self.raft.shutdown().await;
         self.endpoint
             .close(gateway::CLOSE_AGAIN.into(), b"this controller stops");
@@ -263,6 +269,20 @@ fn own_card(config: &Config, keys: &Keys, genesis: &Genesis) -> Result<NodeCard,
         return Err(stranger("issuing certificate", advice));
     }
     Ok(card.clone())
+}
+
+/// How the API is served.
+fn serving(config: &Config, clock: &Clock) -> Result<Serving, api::TlsError> {
+    let files = config.api.tls().map(|(certificate, key)| TlsFiles {
+        certificate: certificate.to_owned(),
+        key: key.to_owned(),
+    });
+    let tls = files.map(|files| Tls::load(files, clock)).transpose()?;
+    Ok(Serving {
+        limits: config.limits.clone(),
+        tls,
+        stop_notice: Duration::from_millis(config.api.stop_notice_ms.into()),
+    })
 }
 
 fn raft_config(config: &Config, genesis: &Genesis) -> RaftConfig {

@@ -160,7 +160,7 @@ pub fn init(config: &Config, clock: &Clock, entropy: &Entropy) -> Result<NodeCar
         node: config.node,
         incarnation: keys.incarnation,
         link_address: config.link.advertise.clone(),
-        api_address: config.api.listen.to_string(),
+        api_address: config.api_address(),
         signing_key: PublicKey::of(&keys.signing),
         issuer: keys.issuer.certificate().to_vec(),
     })

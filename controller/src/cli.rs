@@ -7,22 +7,39 @@
 //! It keeps no state between calls and refuses to send a token in clear to another machine.
 
 pub(crate) mod agents;
+mod apply;
 mod audit;
 mod client;
 pub(crate) mod cluster;
+mod completion;
+mod contexts;
 mod demo;
 pub(crate) mod deployments;
+mod doctor;
+mod events;
+mod explain;
 pub(crate) mod failure;
 mod find;
+mod list;
 mod local;
+mod login;
 pub(crate) mod logs;
+mod man;
 pub(crate) mod output;
+mod plan;
+mod regions;
 pub(crate) mod releases;
+mod sealed;
+mod suggest;
+mod tenants;
+mod tiers;
+mod tokens;
 pub(crate) mod view;
+mod whoami;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use dotmac_runtime::{clock::Clock, entropy::Entropy};
 
 use self::{
@@ -44,18 +61,39 @@ struct Arguments {
     /// How to write results
     #[arg(short, long, value_enum, default_value_t, global = true)]
     output: Format,
+    /// No colour, not even on a terminal
+    #[arg(long, global = true)]
+    no_color: bool,
     #[command(subcommand)]
     command: Command,
 }
 
 #[derive(Subcommand)]
 enum Command {
-    /// ISPs' instances: create, list, show, delete, undelete
+    /// ISPs' instances: create, list, show, update, scale, restart, suspend, resume, rollback, delete …
     #[command(subcommand)]
     Deployments(deployments::Deployments),
     /// What instances consist of: add, list, show, retire
     #[command(subcommand)]
     Releases(releases::Releases),
+    /// The ISPs themselves: create, list, show, update, delete
+    #[command(subcommand)]
+    Tenants(tenants::Tenants),
+    /// Make deployments what a file says
+    Apply(apply::Apply),
+    /// Show what `apply` would change
+    Diff(apply::Diff),
+    /// Where workloads may run: create, list, show, update
+    #[command(subcommand)]
+    Regions(regions::Regions),
+    /// Access tokens: create, list, show, delete
+    #[command(subcommand)]
+    Tokens(tokens::Tokens),
+    /// What can be ordered, with the exact numbers
+    Tiers(tiers::Tiers),
+    /// Whose token is used, and what it may do
+    #[command(name = "whoami")]
+    WhoAmI(whoami::WhoAmI),
     /// The agents that run instances: list, and tokens for new ones
     #[command(subcommand)]
     Agents(agents::Agents),
@@ -64,6 +102,8 @@ enum Command {
     Cluster(cluster::Cluster),
     /// Who did what, and the proof of it
     Audit(audit::Audit),
+    /// What changes, as it happens
+    Events(events::Events),
     /// What a process of the local fleet, or a deployment anywhere, writes
     Logs(logs::Logs),
     /// The fleet of `make up` on this machine
@@ -72,13 +112,33 @@ enum Command {
     /// Breaks something in the fleet of `make up` and counts what was lost
     #[command(subcommand)]
     Demo(demo::Demo),
+    /// Try a token, and save it with the cluster's addresses as a context
+    Login(login::Login),
+    /// Forget the token of a saved context
+    Logout(contexts::Logout),
+    /// The clusters somebody works with: list, use, show, delete
+    #[command(subcommand)]
+    Context(contexts::Verbs),
+    /// What something is, what it waits for and what to do next; also the code of an error
+    Explain(explain::Explain),
+    /// Check this machine, the way to the cluster and the cluster itself, and say how to mend what is wrong
+    Doctor(doctor::Doctor),
+    /// What makes a shell complete this program's words
+    Completion(completion::Completion),
+    /// The manual pages
+    Man(man::Man),
+}
+
+/// The whole command line, for what is made from it.
+pub(crate) fn command() -> clap::Command {
+    Arguments::command()
 }
 
 /// Parses the arguments of this process, does what they ask, and gives the exit code.
 #[must_use]
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let output = Output::new(arguments.output);
+    let output = Output::of_process(arguments.output, arguments.no_color);
     let result = match arguments.command {
         // These two need no other thread, and the first becomes another program.
         Command::Local(local::Local::Session(session)) => Err(session.run()),
@@ -86,6 +146,7 @@ pub fn main() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        Err(failure @ Failure::Ended(_)) => failure.exit(),
         Err(failure) => {
             output.note(&format!("dotmac: {failure}"));
             failure.exit()
@@ -101,28 +162,48 @@ fn run(command: Command, flags: Flags, output: Output) -> Result<(), Failure> {
         .build()
         .map_err(|cause| Failure::Failed(format!("the runtime cannot start: {cause}")))?
         .block_on(async {
-            match command {
+            let is_remote = !matches!(command, Command::Local(_) | Command::Demo(_));
+            let result = match command {
                 Command::Deployments(deployments) => deployments.run(&context).await,
                 Command::Releases(releases) => releases.run(&context).await,
                 Command::Agents(agents) => agents.run(&context).await,
+                Command::Tenants(tenants) => tenants.run(&context).await,
+                Command::Apply(apply) => apply.run(&context).await,
+                Command::Diff(diff) => diff.run(&context).await,
+                Command::Regions(regions) => regions.run(&context).await,
+                Command::Tokens(tokens) => tokens.run(&context).await,
+                Command::Tiers(tiers) => tiers.run(&context).await,
+                Command::WhoAmI(who) => who.run(&context).await,
                 Command::Cluster(cluster) => cluster.run(&context).await,
                 Command::Audit(audit) => audit.run(&context).await,
+                Command::Events(events) => events.run(&context).await,
                 Command::Logs(logs) => logs.run(&context).await,
                 Command::Local(local) => local.run(&context).await,
                 Command::Demo(demo) => demo.run(&context).await,
+                Command::Login(login) => login.run(&context).await,
+                Command::Logout(logout) => logout.run(&context),
+                Command::Context(contexts) => contexts.run(&context),
+                Command::Explain(explain) => explain.run(&context).await,
+                Command::Doctor(doctor) => doctor.run(&context).await,
+                Command::Completion(completion) => completion.run(&context),
+                Command::Man(man) => man.run(&context),
+            };
+            match (result, is_remote) {
+                (Err(failure @ Failure::NotFound(_)), true) => {
+                    Err(suggest::for_missing(&context.client()?, failure).await)
+                }
+                (result, _) => result,
             }
         })
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
-    use super::Arguments;
+    use super::command;
 
     #[test]
     fn the_command_line_is_sound_and_help_lists_the_exit_codes() {
-        let mut command = Arguments::command();
+        let mut command = command();
         command.clone().debug_assert();
         let help = command.render_long_help().to_string();
         for code in ["0  done", "3  no such thing", "6  still not done"] {

@@ -10,6 +10,10 @@ use dotmac_runtime::logging::LogFile;
 use serde::Deserialize;
 use thiserror::Error;
 
+mod api;
+
+pub use api::{Api, Limits};
+
 /// The whole file.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -29,20 +33,15 @@ pub struct Config {
     /// The log of this process.
     #[serde(default)]
     pub log: Log,
+    /// What callers of the HTTP API may take.
+    #[serde(default)]
+    pub limits: Limits,
     /// Limits of storage.
     #[serde(default)]
     pub storage: Storage,
     /// Certificates for agents.
     #[serde(default)]
     pub certificates: Certificates,
-}
-
-/// The HTTP API.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Api {
-    /// Where it listens. Plain HTTP exists on loopback only.
-    pub listen: SocketAddr,
 }
 
 /// The QUIC endpoint for peers and agents.
@@ -161,8 +160,25 @@ impl Config {
         ] {
             *one = base.join(&one);
         }
-        config.log.file = config.log.file.map(|file| base.join(file));
+        for one in [
+            &mut config.log.file,
+            &mut config.api.tls_certificate,
+            &mut config.api.tls_key,
+        ] {
+            *one = one.take().map(|file| base.join(file));
+        }
         Ok(config)
+    }
+
+    /// Where callers reach the API: with `https://` in front if it speaks TLS.
+    #[must_use]
+    pub fn api_address(&self) -> String {
+        let listen = || self.api.listen.to_string();
+        let address = self.api.advertise.clone().unwrap_or_else(listen);
+        match self.api.tls() {
+            Some(_) => format!("https://{address}"),
+            None => address,
+        }
     }
 
     /// The log file of this process, if one is configured.
@@ -192,10 +208,8 @@ impl Config {
         if self.node.0 == 0 {
             return refuse("node", self.node.to_string(), "1 or above");
         }
-        if !self.api.listen.ip().is_loopback() {
-            let allowed =
-                "a loopback address: plain HTTP exists on loopback only; put a TLS proxy in front";
-            return refuse("api.listen", self.api.listen.to_string(), allowed);
+        if let Some((key, value, allowed)) = self.api.wrong() {
+            return refuse(key, value, allowed);
         }
         if self.certificates.agent_hours == 0 || self.certificates.agent_hours > 24 * 7 {
             let value = self.certificates.agent_hours.to_string();
@@ -216,7 +230,7 @@ impl Config {
 mod tests {
     use std::path::Path;
 
-    use super::{Certificates, Config, Log, Storage};
+    use super::{Certificates, Config, Limits, Log, Storage, api::stop_notice_ms};
 
     const EXAMPLE: &str = include_str!("../../config/controller.toml");
 
@@ -235,6 +249,8 @@ mod tests {
         short.check(Path::new("controller.toml")).unwrap();
         let full: Config = toml::from_str(&switched_on()).unwrap();
         assert_eq!(format!("{short:?}"), format!("{full:?}"));
+        assert_eq!(full.limits, Limits::default());
+        assert_eq!(full.api.stop_notice_ms, stop_notice_ms());
         assert_eq!(full.log.bytes_max, Log::default().bytes_max);
         assert_eq!(full.storage.reserve_bytes, Storage::default().reserve_bytes);
         assert_eq!(
@@ -251,10 +267,59 @@ mod tests {
             None => vec![name.clone()],
         });
         let keys: Vec<_> = sections.flatten().collect();
-        let expected = "api.listen certificates.agent_hours data_dir genesis link.advertise link.listen \
-                        log.bytes_max log.file log.keep node seal_key_file storage.reserve_bytes";
+        let expected = "api.advertise api.listen api.stop_notice_ms api.tls_certificate api.tls_key \
+                        certificates.agent_hours data_dir genesis limits.connections \
+                        limits.connections_per_caller limits.connections_per_peer limits.guesses_burst \
+                        limits.guesses_per_second limits.guests_burst limits.guests_per_second \
+                        limits.requests_at_once_per_caller limits.requests_burst \
+                        limits.requests_per_second limits.streams limits.streams_per_caller \
+                        link.advertise link.listen log.bytes_max log.file log.keep node seal_key_file \
+                        storage.reserve_bytes";
         let mut found = keys.clone();
         found.sort();
         assert_eq!(found.join(" "), expected);
+    }
+
+    #[test]
+    fn an_api_off_the_loopback_without_tls_is_refused_by_naming_both_keys() {
+        let with = |api: &str| {
+            let start = EXAMPLE.find("[api]").unwrap();
+            let end = EXAMPLE.find("[link]").unwrap();
+            let text = format!("{}[api]\n{api}\n{}", &EXAMPLE[..start], &EXAMPLE[end..]);
+            let config: Config = toml::from_str(&text).unwrap();
+            let checked = config.check(Path::new("controller.toml"));
+            (
+                checked.map_err(|error| error.to_string()),
+                config.api_address(),
+            )
+        };
+        for listen in ["0.0.0.0:8000", "[::]:8000", "10.0.0.1:8000", "192.0.2.7:80"] {
+            let error = with(&format!("listen = \"{listen}\"")).0.unwrap_err();
+            let names = ["api.listen", "api.tls_certificate", "api.tls_key"];
+            assert!(names.iter().all(|name| error.contains(name)), "{error}");
+        }
+        let plain = with("listen = \"[::1]:8000\"");
+        assert_eq!(plain, (Ok(()), "[::1]:8000".into()));
+        let pair = "tls_certificate = \"c\"\ntls_key = \"k\"";
+        let one = with(&format!("listen = \"10.0.0.1:443\"\n{pair}"));
+        assert_eq!(one, (Ok(()), "https://10.0.0.1:443".into()));
+        let all = with(&format!(
+            "listen = \"0.0.0.0:443\"\nadvertise = \"a.example:443\"\n{pair}"
+        ));
+        assert_eq!(all, (Ok(()), "https://a.example:443".into()));
+        assert!(
+            with(&format!("listen = \"0.0.0.0:443\"\n{pair}"))
+                .0
+                .is_err()
+        );
+        for half in ["tls_certificate", "tls_key"] {
+            let error = with(&format!("listen = \"127.0.0.1:1\"\n{half} = \"x\""))
+                .0
+                .unwrap_err();
+            assert!(
+                error.contains("tls_certificate") && error.contains("tls_key"),
+                "{error}"
+            );
+        }
     }
 }

@@ -8,17 +8,20 @@
 //!     |
 //!     v
 //!   log = raft on storage   one log for all controllers, applied to the domain's State; bytes that survive a power cut
-//!     ^
+//!     ^  `-> feed             what changed, written once for all who watch through the api
 //!     |
 //!   leader                  runs the planners, and decides who is connected
 //! ```
 
+pub mod access_token;
 pub mod api;
 pub mod app;
 pub mod bootstrap;
 pub mod cli;
 pub mod config;
 pub mod dispatch;
+mod error_pages;
+pub mod feed;
 pub mod gateway;
 pub mod identity;
 pub mod leader;

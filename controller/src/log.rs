@@ -1,6 +1,6 @@
 //! The replicated log as the rest of the controller sees it. The real one is `raft`; tests use one in memory.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use dotmac_domain::{
     Envelope, Reply, State,
@@ -12,6 +12,10 @@ use thiserror::Error;
 use tokio::sync::watch;
 
 use crate::peers::{PeerAnswer, PeerCall};
+
+mod changes;
+
+pub use changes::{Changes, Taken, What};
 
 /// Who leads, as far as this controller knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -48,8 +52,12 @@ pub trait Log: Send + Sync + 'static {
     fn state(&self) -> Arc<State>;
     /// Index of the last entry applied on this node; wakes when it changes. Carries no data on purpose.
     fn applied(&self) -> watch::Receiver<u64>;
+    /// What applied entries changed, for the one who takes it.
+    fn changes(&self) -> Changes;
     /// Who leads; wakes when it changes.
     fn leadership(&self) -> watch::Receiver<Leadership>;
+    /// The peers that this node has a connection to; wakes when one comes or goes.
+    fn connected(&self) -> watch::Receiver<BTreeSet<NodeId>>;
     /// Proposes through whichever node leads and waits until it is applied there.
     fn propose(
         &self,
@@ -58,6 +66,8 @@ pub trait Log: Send + Sync + 'static {
     ) -> BoxFuture<'_, Result<Reply, LogError>>;
     /// Returns once this node's State contains everything that was committed before the call (ReadIndex).
     fn barrier(&self, deadline: Duration) -> BoxFuture<'_, Result<(), LogError>>;
+    /// Whether this node's disk takes new writes; the error says why not.
+    fn storage(&self) -> Result<(), String>;
     /// Asks another controller something.
     fn call(
         &self,

@@ -5,14 +5,13 @@ use std::{sync::Arc, time::Duration};
 
 use dotmac_domain::{
     Command, Envelope, Reply, State,
-    access::Token,
     command::{Genesis, NodeCard},
     envelope::{ATTESTATION_DOMAIN, Actor, Attestation, Evidence, command_digest},
     state::RULES_VERSION,
 };
 use dotmac_protocol::{
     digest::Digest,
-    ids::{NodeId, RequestId, TokenId},
+    ids::{NodeId, RequestId},
     keys::Signature,
     record::Hop,
     time::Timestamp,
@@ -21,20 +20,32 @@ use dotmac_runtime::{clock::Clock, entropy::Entropy};
 use ed25519_dalek::SigningKey;
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use thiserror::Error;
+use tokio::sync::watch;
 
 use crate::{
+    api::Noticed,
     dispatch::{ClockBoard, SignatureBook},
+    feed::Feed,
     gateway::Registry,
     log::{Log, LogError},
     peers::{PeerAnswer, PeerCall},
 };
 
+mod authentication;
+mod uses;
+
+pub use authentication::{Caller, Unrecognised};
+pub use uses::{TokenUses, run_token_uses};
+
+pub use crate::access_token::bearer_digest;
+
 /// Milliseconds for which attestations count.
 const ATTESTATION_MS: u64 = 30_000;
-/// How long a node may take to catch up before a token counts as unknown; below [`ATTEST_DEADLINE`].
-const RECOGNISE_DEADLINE: Duration = Duration::from_millis(500);
 /// How long one peer may take to attest.
 const ATTEST_DEADLINE: Duration = Duration::from_millis(1_000);
+/// How long those asked first may take until another one is asked as well. Asking all at once costs every controller a
+/// signature a change that nobody needs.
+const ATTEST_HEDGE: Duration = Duration::from_millis(25);
 
 /// One controller.
 pub struct Node {
@@ -54,7 +65,14 @@ pub struct Node {
     pub clocks: ClockBoard,
     /// Agents connected to this controller.
     pub registry: Registry,
+    /// What changed, for all who watch.
+    pub feed: Feed,
+    /// When tokens were used last.
+    pub uses: TokenUses,
+    /// Since when this controller has noticed what is not well.
+    pub(crate) noticed: Noticed,
     pub(crate) signing_key: SigningKey,
+    stopping: watch::Sender<bool>,
 }
 
 impl std::fmt::Debug for Node {
@@ -85,29 +103,6 @@ impl std::fmt::Debug for NodeParts {
     }
 }
 
-/// A person whose token was checked against this node's State.
-#[derive(Clone)]
-pub struct Caller {
-    /// The token's public name.
-    pub token: TokenId,
-    /// The token's whole text, for the peers that check it, too.
-    bearer: String,
-}
-
-impl std::fmt::Debug for Caller {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "Caller({})", self.token)
-    }
-}
-
-impl Caller {
-    /// The caller as an actor.
-    #[must_use]
-    pub fn actor(&self) -> Actor {
-        Actor::Person(self.token.clone())
-    }
-}
-
 /// What a person asks for.
 #[derive(Debug, Clone)]
 pub struct Ask {
@@ -117,6 +112,8 @@ pub struct Ask {
     pub asked: Digest,
     /// When it arrived.
     pub received_at: Timestamp,
+    /// The revision that the asker saw of what he changes.
+    pub expected: Option<u64>,
     /// The command it becomes.
     pub command: Command,
 }
@@ -134,12 +131,6 @@ pub enum AskError {
     /// The log did not answer.
     #[error(transparent)]
     Log(#[from] LogError),
-}
-
-/// Digest under which an access token's text is kept.
-#[must_use]
-pub fn bearer_digest(bearer: &str) -> Digest {
-    Digest::tagged("dotmac/access-token", bearer.as_bytes())
 }
 
 impl Node {
@@ -164,8 +155,29 @@ impl Node {
             book,
             clocks: ClockBoard::default(),
             registry,
+            feed: Feed::default(),
+            uses: TokenUses::default(),
+            noticed: Noticed::default(),
             signing_key,
+            stopping: watch::Sender::new(false),
         }
+    }
+
+    /// From now on this controller sends callers elsewhere.
+    pub fn stop_serving(&self) {
+        self.stopping.send_replace(true);
+    }
+
+    /// Whether this controller sends callers elsewhere, because it is about to stop.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
+    }
+
+    /// Wakes when this controller begins to send callers elsewhere.
+    #[must_use]
+    pub fn stopping(&self) -> watch::Receiver<bool> {
+        self.stopping.subscribe()
     }
 
     /// The newest State of this node.
@@ -180,28 +192,6 @@ impl Node {
         Ok(self.log.state())
     }
 
-    /// Whose token this is, by this node's State.
-    #[must_use]
-    pub fn authenticate(&self, bearer: &str) -> Option<(Caller, Token)> {
-        let state = self.state();
-        let (token, entry) = state.token_by_secret(bearer_digest(bearer))?;
-        let caller = Caller {
-            token: token.clone(),
-            bearer: bearer.to_owned(),
-        };
-        Some((caller, entry.clone()))
-    }
-
-    /// Whose token this is. A token that this node does not know may be newer than its State: then it catches up first.
-    pub async fn recognise(&self, bearer: &str) -> Option<(Caller, Token)> {
-        if let Some(known) = self.authenticate(bearer) {
-            return Some(known);
-        }
-        // Without a majority nothing newer can be known.
-        self.read(RECOGNISE_DEADLINE).await.ok()?;
-        self.authenticate(bearer)
-    }
-
     /// Proves and proposes what a person asks for.
     pub async fn ask(
         &self,
@@ -209,20 +199,8 @@ impl Node {
         ask: Ask,
         deadline: Duration,
     ) -> Result<Reply, AskError> {
-        let now = self.clock.now();
-        let mut envelope = Envelope {
-            at: now,
-            rules: RULES_VERSION,
-            request: ask.request,
-            asked: ask.asked,
-            actor: caller.actor(),
-            evidence: Evidence::None,
-            hops: vec![Hop {
-                station: "api.received".into(),
-                at: ask.received_at,
-            }],
-            command: ask.command,
-        };
+        let mut envelope = self.envelope(caller, ask);
+        let now = envelope.at;
         let expires_at = now.plus_millis(ATTESTATION_MS);
         let signatures = self
             .collect_attestations(caller, &envelope, expires_at)
@@ -237,6 +215,25 @@ impl Node {
             at: envelope.at,
         });
         Ok(self.log.propose(envelope, deadline).await?)
+    }
+
+    /// What a person asks for as an envelope that nobody has vouched for yet.
+    #[must_use]
+    pub fn envelope(&self, caller: &Caller, ask: Ask) -> Envelope {
+        Envelope {
+            at: self.clock.now(),
+            rules: RULES_VERSION,
+            request: ask.request,
+            asked: ask.asked,
+            actor: caller.actor(),
+            evidence: Evidence::None,
+            expected: ask.expected,
+            hops: vec![Hop {
+                station: "api.received".into(),
+                at: ask.received_at,
+            }],
+            command: ask.command,
+        }
     }
 
     /// Proposes what carries no person's evidence: a planner's or an agent's command.
@@ -258,6 +255,7 @@ impl Node {
             asked: command_digest(&command),
             actor,
             evidence: Evidence::None,
+            expected: None,
             hops: Vec::new(),
             command,
         };
@@ -273,23 +271,34 @@ impl Node {
         let needed = self.threshold();
         let mut signatures = vec![self.sign_attestation(envelope, expires_at)];
         let mut refusals = Vec::new();
-        let mut calls: FuturesUnordered<_> = self
-            .peers()
-            .map(|node| {
-                let call = PeerCall::Attest {
-                    bearer: caller.bearer.clone(),
-                    envelope: Box::new(envelope.clone()),
-                    expires_at,
-                };
-                async move { (node, self.log.call(node, call, ATTEST_DEADLINE).await) }
-            })
-            .collect();
+        let mut unasked = self.witnesses(&envelope.request).into_iter();
+        let ask = |node| {
+            let call = PeerCall::Attest {
+                bearer: caller.bearer.clone(),
+                envelope: Box::new(envelope.clone()),
+                expires_at,
+            };
+            async move { (node, self.log.call(node, call, ATTEST_DEADLINE).await) }
+        };
+        let first = unasked.by_ref().take(usize::from(needed).saturating_sub(1));
+        let mut calls: FuturesUnordered<_> = first.map(ask).collect();
         while signatures.len() < usize::from(needed) {
-            match calls.next().await {
-                Some((_, Ok(PeerAnswer::Attested(signature)))) => signatures.push(signature),
-                Some((node, Ok(other))) => refusals.push(format!("controller {node}: {other:?}")),
-                Some((node, Err(error))) => refusals.push(format!("controller {node}: {error}")),
-                None => {
+            tokio::select! {
+                Some((node, answer)) = calls.next() => {
+                    match answer {
+                        Ok(PeerAnswer::Attested(signature)) => {
+                            signatures.push(signature);
+                            continue;
+                        }
+                        Ok(other) => refusals.push(format!("controller {node}: {other:?}")),
+                        Err(error) => refusals.push(format!("controller {node}: {error}")),
+                    }
+                    calls.extend(unasked.next().map(ask));
+                }
+                () = tokio::time::sleep(ATTEST_HEDGE), if !unasked.as_slice().is_empty() => {
+                    calls.extend(unasked.next().map(ask));
+                }
+                else => {
                     let (found, detail) = (signatures.len(), refusals.join("; "));
                     return Err(AskError::Attestations {
                         found,
@@ -300,6 +309,19 @@ impl Node {
             }
         }
         Ok(signatures)
+    }
+
+    /// The other controllers in the order in which they are asked to vouch for a request: those with a connection first,
+    /// and each first for its share of the requests.
+    fn witnesses(&self, request: &RequestId) -> Vec<NodeId> {
+        let mut peers: Vec<NodeId> = self.peers().collect();
+        let turn = request.as_str().bytes().map(usize::from).sum::<usize>();
+        let first = turn.checked_rem(peers.len()).unwrap_or(0);
+        peers.rotate_left(first);
+        let connected = self.log.connected();
+        let connected = connected.borrow();
+        peers.sort_by_key(|peer| !connected.contains(peer));
+        peers
     }
 
     /// This controller's own word for a request whose token it checked.

@@ -132,6 +132,8 @@ pub struct NodeStatus {
     pub agents: u32,
     /// What it refused to sign lately, with the reason.
     pub refusals: Vec<String>,
+    /// Why its disk takes no new writes, if it does not.
+    pub storage: Option<String>,
 }
 
 /// Answers peers' calls. `from` is whom the peer's certificate names.

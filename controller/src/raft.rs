@@ -26,7 +26,7 @@ mod cluster_tests;
 mod store_tests;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
@@ -46,7 +46,7 @@ use tokio::{sync::watch, task::JoinHandle};
 pub use config::{RaftConfig, SNAPSHOT_EVERY, StartError};
 
 use crate::{
-    log::{Leadership, Log, LogError},
+    log::{Changes, Leadership, Log, LogError},
     peers::{PeerAnswer, PeerCall, PeerHandler},
     storage::{
         directory::Directory,
@@ -219,8 +219,16 @@ impl Log for RaftLog {
         self.view.applied()
     }
 
+    fn changes(&self) -> Changes {
+        self.view.changes()
+    }
+
     fn leadership(&self) -> watch::Receiver<Leadership> {
         self.leadership.clone()
+    }
+
+    fn connected(&self) -> watch::Receiver<BTreeSet<NodeId>> {
+        self.links.connected()
     }
 
     fn propose(
@@ -269,6 +277,11 @@ impl Log for RaftLog {
                 Err(error) => Err(LogError::Unavailable(causes::in_full(&error))),
             }
         })
+    }
+
+    fn storage(&self) -> Result<(), String> {
+        let checked = self.engine.check_reserve();
+        checked.map_err(|error| causes::in_full(&error))
     }
 
     fn facts(&self, stream: &Stream, after: u64, limit: usize) -> Result<Vec<Fact>, LogError> {

@@ -1,143 +1,216 @@
-//! Agents, and the single-use tokens with which they join. The caller makes the token and sends its digest.
+//! Agents: who works where, who is connected, and how one is shut out.
 
 use std::ops::Bound;
 
-use axum::{http::StatusCode, response::Response};
+use axum::{
+    http::{Method, StatusCode},
+    response::Response,
+};
 use dotmac_domain::{
     Command, State,
     access::Permission,
-    command::CreateJoinToken,
-    fleet::{Agent, JOIN_TOKEN_LIFETIME_MAX_MS, Presence},
+    fleet::{Agent, Presence, RevokedAgent},
 };
-use dotmac_protocol::{
-    digest::Digest,
-    ids::{AgentId, RegionId},
-};
+use dotmac_protocol::ids::{AgentId, RegionId};
 use serde_json::{Value, json};
 
 use super::{
-    answer::{answer, page_of, time, time_or_null},
-    change::Change,
+    answer::{page_of, time, time_or_null},
+    change::{Change, Entity},
     fields::Fields,
-    problem::Problem,
-    reading::Reading,
+    operation::{Operation, Scope},
+    problem::{Problem, WRONG_STATE},
+    reading::{Named, Reading},
+    schema,
 };
 
-/// `GET /api/v1/agents`
-pub(super) async fn list(mut reading: Reading) -> Result<Response, Problem> {
+mod join_tokens;
+
+/// Where agents live.
+const AGENTS: &str = "/api/v1/agents";
+/// What an agent can be.
+const STATUSES: [&str; 4] = ["unknown", "connected", "disconnected", REVOKED];
+/// What one is that was shut out.
+const REVOKED: &str = "revoked";
+
+/// What can be asked.
+pub(super) fn operations() -> Vec<Operation> {
+    let path = format!("{AGENTS}/{{id}}");
+    let one = |operation: Operation| {
+        operation
+            .named("id", schema::agent_id(), "the agent's id")
+            .answers(StatusCode::OK, "The agent", schema::of("Agent"))
+            .with("ETag", "its version, for If-Match")
+    };
+    let revoked = "Its session is cut and its certificates count no more, for good. Only one that keeps nothing: delete \
+                   its deployments first, and wait until they are destroyed.";
+    let mut operations = vec![
+        Operation::read("agents.list", AGENTS, list)
+            .says("List agents", "By id; revoked ones only when asked for.")
+            .needs(&[Permission::AgentRead], Scope::Platform)
+            .query("region", schema::region_id(), "only those of this region")
+            .query("status", schema::one_of(&STATUSES), "only those that are so")
+            .paged(schema::agent_id())
+            .answers(StatusCode::OK, "One page", schema::page_of(schema::of("Agent"))),
+        one(Operation::read("agents.show", path.clone(), show))
+            .says("Show an agent", "Where it works, and whether it is connected.")
+            .needs(&[Permission::AgentRead], Scope::Platform),
+        one(Operation::change(Method::DELETE, "agents.revoke", path, revoke))
+            .says("Shut an agent out", revoked)
+            .needs(&[Permission::AgentDelete], Scope::Platform)
+            .versioned()
+            .problems(&[&WRONG_STATE]),
+    ];
+    operations.extend(join_tokens::operations());
+    operations
+}
+
+/// What their bodies and answers look like.
+pub(super) fn schemas() -> Vec<(&'static str, Value)> {
+    let agent = schema::object(
+        &[
+            ("id", schema::agent_id()),
+            ("region", schema::region_id()),
+            ("status", schema::one_of(&STATUSES)),
+            ("since", schema::or_null(schema::time())),
+            ("node", schema::count_or_null()),
+            ("software", schema::text_or_null()),
+            ("incarnation", schema::text_or_null()),
+            (
+                "units",
+                schema::about("What it keeps true, or has not removed yet", schema::count()),
+            ),
+            ("certificate_not_after", schema::or_null(schema::time())),
+            ("enrolled_at", schema::time()),
+            ("revoked_at", schema::or_null(schema::time())),
+        ],
+        &[],
+    );
+    let mut schemas = vec![("Agent", agent)];
+    schemas.extend(join_tokens::schemas());
+    schemas
+}
+
+async fn list(mut reading: Reading) -> Result<Response, Problem> {
     reading
         .who
         .require(&reading.state, Permission::AgentRead, None)?;
-    let (limit, cursor) = reading.page();
-    let Reading { state, query, .. } = reading;
+    let (limit, after) = reading.page::<AgentId>();
+    let Reading {
+        state, mut query, ..
+    } = reading;
+    let wanted = query.choice("status", &STATUSES);
+    let region = query.parsed::<RegionId>("region", "the name of a region");
     query.finish()?;
+    let from = || (after.as_ref().map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+    let is_there = |one: &RegionId| region.as_ref().is_none_or(|region| region == one);
+    if wanted == Some(REVOKED) {
+        let revoked = state.revoked_agents.range::<AgentId, _>(from());
+        let items = revoked
+            .filter(|(_, one)| is_there(&one.region))
+            .map(|(id, one)| (id, revoked_item(id, one)));
+        return Ok(page_of(items, limit));
+    }
     let items = state
         .agents
-        .iter()
-        .filter(|(id, _)| cursor.as_deref().is_none_or(|cursor| id.as_str() > cursor))
-        .map(|(id, agent)| (id.to_string(), item(&state, id, agent)));
+        .range::<AgentId, _>(from())
+        .filter(|(_, one)| is_there(&one.region))
+        .filter(|(_, one)| wanted.is_none_or(|wanted| status(one) == wanted))
+        .map(|(id, one)| (id, item(&state, id, one)));
     Ok(page_of(items, limit))
 }
 
-/// `POST /api/v1/agents/tokens`
-pub(super) async fn create_join_token(change: Change) -> Result<Response, Problem> {
-    change
+async fn show(reading: Reading, Named(id): Named<String>) -> Result<Response, Problem> {
+    reading
         .who
-        .require(&change.state, Permission::AgentWrite, None)?;
-    let token = read(change.fields()?, &change)?;
-    let (id, region) = (token.id.clone(), token.region.clone());
-    change.ask(Command::CreateJoinToken(token)).await?;
-    let state = change.state_after().await;
-    // A retry gets the time of the first request.
-    let expires_at = state.join_tokens.get(&id).map(|token| token.expires_at);
-    let genesis = &change.node.genesis;
-    let controllers: Vec<&str> = genesis
-        .nodes
-        .iter()
-        .map(|card| card.link_address.as_str())
-        .collect();
-    let body = json!({
-        "id": id, "region": region, "expires_at": time_or_null(expires_at),
-        "trust_root": genesis.trust_root.digest().to_string(), "controllers": controllers,
-    });
-    Ok(answer(StatusCode::CREATED, body))
+        .require(&reading.state, Permission::AgentRead, None)?;
+    let Reading { state, query, .. } = reading;
+    query.finish()?;
+    let (_, entity) = known(&state, &id)?;
+    Ok(entity.answer(StatusCode::OK))
 }
 
-fn read(mut fields: Fields, change: &Change) -> Result<CreateJoinToken, Problem> {
-    let id = fields.required("id", "16 hexadecimal digits");
-    let secret_digest =
-        fields.required::<Digest>("secret_digest", "sha256: and 64 hexadecimal digits");
-    let region = region(&mut fields, &change.state, true);
-    let ttl_ms = fields
-        .number("ttl_ms", 1..=JOIN_TOKEN_LIFETIME_MAX_MS)
-        .unwrap_or(3_600_000);
-    let expires_at = change.received_at().plus_millis(ttl_ms);
-    let token = (|| {
-        let (id, secret_digest) = (id?, secret_digest?);
-        Some(CreateJoinToken {
-            id,
-            secret_digest,
-            region: region?,
-            expires_at,
-        })
-    })();
-    fields.finish_with(token)
+async fn revoke(Named(id): Named<String>, change: Change) -> Result<Response, Problem> {
+    change
+        .who
+        .require(&change.state, Permission::AgentDelete, None)?;
+    change.expect_no_fields()?;
+    let (id, _) = known(&change.state, &id)?;
+    let command = Command::RevokeAgent { agent: id.clone() };
+    change
+        .carry_out(command, StatusCode::OK, |state, _| entity(state, &id))
+        .await
+}
+
+/// The agent that a path names.
+fn known(state: &State, id: &str) -> Result<(AgentId, Entity), Problem> {
+    let found = id.parse::<AgentId>().ok();
+    let found = found.and_then(|id| Some((id.clone(), entity(state, &id)?)));
+    found.ok_or_else(|| Problem::not_found("agent", id))
+}
+
+fn entity(state: &State, id: &AgentId) -> Option<Entity> {
+    let (body, revision) = match (state.agents.get(id), state.revoked_agents.get(id)) {
+        (Some(agent), _) => (item(state, id, agent), agent.revision()),
+        (None, Some(agent)) => (revoked_item(id, agent), agent.revision()),
+        (None, None) => return None,
+    };
+    Some(Entity {
+        body,
+        revision: Some(revision),
+        location: None,
+    })
 }
 
 /// The member `region`; a wrong one is answered with all that there are.
 pub(super) fn region(fields: &mut Fields, state: &State, is_required: bool) -> Option<RegionId> {
-    let regions = state
-        .genesis
-        .as_ref()
-        .map_or(&[][..], |genesis| &genesis.regions);
-    let names: Vec<&str> = regions.iter().map(RegionId::as_str).collect();
+    let names: Vec<&str> = state.regions.keys().map(RegionId::as_str).collect();
     let allowed = format!("one of {}", names.join(", "));
     let text: String = if is_required {
         fields.required("region", &allowed)?
     } else {
         fields.text("region")?
     };
-    let found = regions
-        .iter()
-        .find(|region| region.as_str() == text)
-        .cloned();
+    let found = text.parse().ok();
+    let found = found.filter(|region| state.regions.contains_key(region));
     if found.is_none() {
         fields.refuse("region", &text, allowed);
     }
     found
 }
 
-fn item(state: &State, id: &AgentId, agent: &Agent) -> Value {
-    let (status, since, node, software) = match &agent.presence {
-        Presence::Unknown => ("unknown", None, None, None),
+fn status(agent: &Agent) -> &'static str {
+    match &agent.presence {
+        Presence::Unknown => "unknown",
+        Presence::Connected { .. } => "connected",
+        Presence::Disconnected { .. } => "disconnected",
+    }
+}
+
+/// An agent as GET shows it.
+pub(super) fn item(state: &State, id: &AgentId, agent: &Agent) -> Value {
+    let (since, node, software) = match &agent.presence {
+        Presence::Unknown => (None, None, None),
         Presence::Connected {
             node,
             software,
             since,
-        } => (
-            "connected",
-            Some(*since),
-            Some(*node),
-            Some(software.as_str()),
-        ),
-        Presence::Disconnected { since } => ("disconnected", Some(*since), None, None),
+        } => (Some(*since), Some(*node), Some(software.as_str())),
+        Presence::Disconnected { since } => (Some(*since), None, None),
     };
     json!({
-        "id": id, "region": agent.region, "status": status, "since": time_or_null(since),
+        "id": id, "region": agent.region, "status": status(agent), "since": time_or_null(since),
         "node": node, "software": software, "incarnation": agent.incarnation,
-        "units": units(state, id), "certificate_not_after": time(agent.not_after),
-        "enrolled_at": time(agent.enrolled_at),
+        "units": state.units_kept_by(id), "certificate_not_after": time(agent.not_after),
+        "enrolled_at": time(agent.enrolled_at), "revoked_at": null,
     })
 }
 
-/// Units that the agent has to keep true.
-fn units(state: &State, id: &AgentId) -> usize {
-    let first: dotmac_protocol::ids::UnitId = "a/0".parse().expect("a kind, a slash and a name");
-    let start = (id.clone(), first);
-    let from = (Bound::Included(start), Bound::Unbounded);
-    state
-        .units
-        .range(from)
-        .take_while(|((agent, _), _)| agent == id)
-        .count()
+/// A revoked agent as GET shows it.
+pub(super) fn revoked_item(id: &AgentId, agent: &RevokedAgent) -> Value {
+    json!({
+        "id": id, "region": agent.region, "status": REVOKED, "since": time(agent.revoked_at), "node": null,
+        "software": null, "incarnation": null, "units": 0, "certificate_not_after": null,
+        "enrolled_at": time(agent.enrolled_at), "revoked_at": time(agent.revoked_at),
+    })
 }

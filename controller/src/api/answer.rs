@@ -2,42 +2,47 @@
 
 use axum::{
     Json,
-    http::{HeaderValue, StatusCode, header},
+    http::StatusCode,
     response::{IntoResponse as _, Response},
 };
 use dotmac_protocol::time::Timestamp;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 
 /// An answer with a body.
-pub(super) fn answer(status: StatusCode, body: Value) -> Response {
+pub(super) fn answer(status: StatusCode, body: impl Serialize) -> Response {
     (status, Json(body)).into_response()
 }
 
-/// 201 and where the new thing is.
-pub(super) fn created(location: &str, body: Value) -> Response {
-    let mut response = answer(StatusCode::CREATED, body);
-    if let Ok(value) = HeaderValue::try_from(location) {
-        response.headers_mut().insert(header::LOCATION, value);
-    }
-    response
-}
-
 /// One page of a list; `next` is the cursor of the page after it.
-pub(super) fn page(items: Vec<Value>, next: Option<String>) -> Response {
-    answer(StatusCode::OK, json!({"items": items, "next_cursor": next}))
+pub(super) fn page<T: Serialize>(items: Vec<T>, next: Option<String>) -> Response {
+    let next_cursor = next;
+    answer(StatusCode::OK, Page { items, next_cursor })
 }
 
 /// Cuts a list to a page. `items` may give one more than the limit: then there is a page after it, and its cursor is
 /// the key of the last item on this one.
-pub(super) fn page_of(items: impl Iterator<Item = (String, Value)>, limit: usize) -> Response {
-    let mut items: Vec<(String, Value)> = items.take(limit.saturating_add(1)).collect();
-    let has_more = items.len() > limit;
-    items.truncate(limit);
-    let next = items
-        .last()
-        .filter(|_| has_more)
-        .map(|(key, _)| key.clone());
-    page(items.into_iter().map(|(_, value)| value).collect(), next)
+pub(super) fn page_of<K: ToString, T: Serialize>(
+    items: impl Iterator<Item = (K, T)>,
+    limit: usize,
+) -> Response {
+    let mut items = items.peekable();
+    let mut last = None;
+    let mut page_items = Vec::new();
+    while page_items.len() < limit
+        && let Some((key, item)) = items.next()
+    {
+        last = Some(key);
+        page_items.push(item);
+    }
+    let next = last.filter(|_| items.peek().is_some());
+    page(page_items, next.map(|key| key.to_string()))
+}
+
+#[derive(Serialize)]
+struct Page<T> {
+    items: Vec<T>,
+    next_cursor: Option<String>,
 }
 
 /// A time as answers write it: RFC 3339, UTC, with milliseconds.

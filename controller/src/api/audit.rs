@@ -1,7 +1,9 @@
 //! The audit: one story a tenant and one of the platform for people, and the raw links of every chain for whoever
 //! wants to verify them. It reads this controller's own ledger.
 
-use axum::response::Response;
+use std::str::FromStr;
+
+use axum::{http::StatusCode, response::Response};
 use dotmac_domain::{
     State,
     access::Permission,
@@ -13,16 +15,83 @@ use serde_json::{Value, json};
 
 use super::{
     answer::{page, page_of, time},
+    operation::{Operation, Scope},
     principal::Principal,
-    problem::{INTERNAL, Problem},
+    problem::{INTERNAL, NOT_FOUND, Problem},
     reading::Reading,
+    schema,
 };
+
+mod shapes;
+
+pub(super) use shapes::schemas;
+
+/// Where the audit is.
+const AUDIT: &str = "/api/v1/audit";
+/// What a chain is called.
+const STREAM: &str = "platform, tenant/ID or agent/ID/INCARNATION";
+/// No chain is longer; each number of it has a place in every reader's integers.
+const SEQUENCE_MAX: u64 = 999_999_999_999_999_999;
 
 /// Bytes of links in one page, about; a page ends early then.
 const PAGE_BYTES: usize = 2 * 1024 * 1024;
 
-/// `GET /api/v1/audit`
-pub(super) async fn story(mut reading: Reading) -> Result<Response, Problem> {
+/// What can be asked.
+pub(super) fn operations() -> Vec<Operation> {
+    let sequence = || schema::whole(0, SEQUENCE_MAX);
+    let cursor = || schema::pattern("^[0-9]{1,18}$");
+    vec![
+        Operation::read("audit.list", AUDIT, story)
+            .says(
+                "Read the audit",
+                "What was done, by whom, in order: the platform's story, or one tenant's.",
+            )
+            .needs(&[Permission::AuditRead], Scope::Tenant)
+            .query(
+                "tenant",
+                schema::tenant_id(),
+                "whose story; the platform's if not given",
+            )
+            .query("after", sequence(), "only what follows this sequence")
+            .paged(cursor())
+            .problems(&[&NOT_FOUND])
+            .answers(
+                StatusCode::OK,
+                "One page",
+                schema::page_of(schema::of("AuditEntry")),
+            ),
+        Operation::read("audit.records", format!("{AUDIT}/records"), records)
+            .says(
+                "Read the raw links of a chain",
+                "For whoever verifies the chain himself.",
+            )
+            .needs(&[Permission::AuditRead], Scope::Tenant)
+            .required("stream", schema::stream(), STREAM)
+            .query("after", sequence(), "only what follows this sequence")
+            .paged(cursor())
+            .problems(&[&NOT_FOUND])
+            .answers(
+                StatusCode::OK,
+                "One page",
+                schema::page_of(schema::of("AuditLink")),
+            ),
+        Operation::read("audit.streams", format!("{AUDIT}/streams"), streams)
+            .says(
+                "List the chains",
+                "Every chain the caller may see, and its head.",
+            )
+            .needs(&[Permission::AuditRead], Scope::Filtered)
+            .query("after", schema::stream(), "only what follows this chain")
+            .paged(schema::stream())
+            .answers(
+                StatusCode::OK,
+                "One page",
+                schema::page_of(schema::of("AuditStream")),
+            ),
+    ]
+}
+
+async fn story(mut reading: Reading) -> Result<Response, Problem> {
     let tenant = reading.query.parsed("tenant", "the id of a tenant");
     let (limit, after) = window(&mut reading);
     reading.who.has(Permission::AuditRead)?;
@@ -32,25 +101,22 @@ pub(super) async fn story(mut reading: Reading) -> Result<Response, Problem> {
     answer(reading, Some(stream), after, limit, item).await
 }
 
-/// `GET /api/v1/audit/records`
-pub(super) async fn records(mut reading: Reading) -> Result<Response, Problem> {
-    let allowed = "platform, tenant/ID or agent/ID/INCARNATION";
-    let stream = reading.query.required::<Stream>("stream", allowed);
+async fn records(mut reading: Reading) -> Result<Response, Problem> {
+    let stream = reading.query.required::<Stream>("stream", STREAM);
     let (limit, after) = window(&mut reading);
     reading.who.has(Permission::AuditRead)?;
     answer(reading, stream, after, limit, link).await
 }
 
-/// `GET /api/v1/audit/streams`
-pub(super) async fn streams(mut reading: Reading) -> Result<Response, Problem> {
-    let after = reading.query.text("after");
-    let (limit, cursor) = reading.page();
+async fn streams(mut reading: Reading) -> Result<Response, Problem> {
+    let after = reading.query.parsed::<Stream>("after", STREAM);
+    let (limit, cursor) = reading.page::<Stream>();
     reading.who.has(Permission::AuditRead)?;
     let Reading {
         state, query, who, ..
     } = reading;
     query.finish()?;
-    let after: Option<Stream> = cursor.or(after).and_then(|cursor| cursor.parse().ok());
+    let after = cursor.or(after);
     let items = state
         .streams
         .iter()
@@ -58,10 +124,10 @@ pub(super) async fn streams(mut reading: Reading) -> Result<Response, Problem> {
         .filter(|(stream, _)| may_see(&who, &state, stream))
         .map(|(stream, head)| {
             let key = match stream {
-                Stream::Agent(agent, _) => state
-                    .agents
-                    .get(agent)
-                    .map(|one| hex::encode(one.identity.0)),
+                Stream::Agent(agent, _) => {
+                    let identity = state.identity_of(agent);
+                    identity.map(|identity| hex::encode(identity.0))
+                }
                 Stream::Platform | Stream::Tenant(_) => None,
             };
             let item = json!({
@@ -75,18 +141,22 @@ pub(super) async fn streams(mut reading: Reading) -> Result<Response, Problem> {
 
 /// How many links, and after which sequence. The cursor of a page is a sequence, too.
 fn window(reading: &mut Reading) -> (usize, u64) {
-    let after = reading.query.number("after", 0..=u64::MAX);
-    let (limit, cursor) = reading.page();
-    let cursor = cursor.and_then(|text| {
-        let sequence = text.parse::<u64>().ok();
-        if sequence.is_none() {
-            reading
-                .query
-                .refuse("cursor", &text, "the next_cursor of a page");
-        }
-        sequence
-    });
-    (limit, cursor.or(after).unwrap_or(0))
+    let after = reading.query.number("after", 0..=SEQUENCE_MAX);
+    let (limit, cursor) = reading.page::<Cursor>();
+    (limit, cursor.map(|cursor| cursor.0).or(after).unwrap_or(0))
+}
+
+/// A sequence as a cursor: digits, and nothing else.
+struct Cursor(u64);
+
+impl FromStr for Cursor {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let is_number =
+            (1..=18).contains(&text.len()) && text.bytes().all(|one| one.is_ascii_digit());
+        text.parse().ok().filter(|_| is_number).map(Self).ok_or(())
+    }
 }
 
 /// One page of a stream that the caller may see; otherwise as if there were none (law 7).

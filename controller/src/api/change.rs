@@ -4,11 +4,11 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{
-    body::Body,
     extract::{FromRequest, FromRequestParts as _, Request},
-    http::{HeaderMap, header, request::Parts},
+    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
+    response::Response,
 };
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use dotmac_domain::{Accepted, Command, State};
 use dotmac_protocol::{
     digest::Digest,
@@ -16,24 +16,22 @@ use dotmac_protocol::{
     time::Timestamp,
 };
 use dotmac_runtime::entropy::Entropy;
-use futures::StreamExt as _;
+use serde_json::{Value, json};
 
 use super::{
+    answer::answer,
+    body,
     fields::Fields,
     principal::Principal,
-    problem::{
-        BODY_TIMED_OUT, MALFORMED, PRECONDITION_FAILED, Problem, TOO_LARGE, UNSUPPORTED_MEDIA_TYPE,
-    },
+    problem::{Problem, TIMED_OUT},
     reading::READ_DEADLINE,
     strict_json,
-    tracking::Tag,
+    tracking::{Tag, Trace},
 };
 use crate::node::{Ask, Node};
 
-/// Bytes of a body at most.
-pub(super) const BODY_MAX: usize = 256 * 1024;
-/// How long a body may take to arrive.
-const BODY_DEADLINE: Duration = Duration::from_secs(10);
+mod plan;
+
 /// How long a change may take to be committed and applied.
 const CHANGE_DEADLINE: Duration = Duration::from_secs(3);
 /// Characters of an idempotency key at most.
@@ -52,7 +50,19 @@ pub(super) struct Change {
     request: RequestId,
     asked: Digest,
     received_at: Timestamp,
-    if_match: Option<String>,
+    expected: Option<u64>,
+    is_dry_run: bool,
+    tag: Tag,
+}
+
+/// What a change is about, as its answer shows it.
+pub(super) struct Entity {
+    /// The JSON that a read of it would show.
+    pub(super) body: Value,
+    /// Its revision: the answer's `ETag`.
+    pub(super) revision: Option<u64>,
+    /// Where it is, if it was made by this change.
+    pub(super) location: Option<String>,
 }
 
 impl FromRequest<Arc<Node>> for Change {
@@ -62,14 +72,15 @@ impl FromRequest<Arc<Node>> for Change {
         let received_at = node.clock.now();
         let (mut parts, body) = request.into_parts();
         let who = Principal::from_request_parts(&mut parts, node).await?;
-        Fields::of_query(parts.uri.query())?.finish()?;
+        let is_dry_run = is_dry_run(parts.uri.query())?;
+        let expected = expected_revision(&parts.headers)?;
         let key = idempotency_key(&parts.headers)?;
-        let body = read_body(&parts.headers, body).await?;
+        let body = body::read(&parts.headers, body).await?;
         let request = request_id(key, &who.caller.token, &node.entropy);
-        Tag::of(&parts).set(request.clone());
-        let if_match = parts.headers.get(header::IF_MATCH);
-        let if_match = if_match.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+        let tag = Tag::of(&parts);
+        tag.set(request.clone());
         let state = node.read(READ_DEADLINE).await?;
+        who.still_valid(&state, node.clock.now())?;
         let asked = asked(&parts, &body);
         Ok(Self {
             node: Arc::clone(node),
@@ -79,7 +90,9 @@ impl FromRequest<Arc<Node>> for Change {
             request,
             asked,
             received_at,
-            if_match,
+            expected,
+            is_dry_run,
+            tag,
         })
     }
 }
@@ -88,6 +101,14 @@ impl Change {
     /// The members of the body.
     pub(super) fn fields(&self) -> Result<Fields, Problem> {
         Fields::of_body(strict_json::parse(&self.body)?)
+    }
+
+    /// The members of a body that may be left out.
+    pub(super) fn fields_or_none(&self) -> Result<Fields, Problem> {
+        if self.body.is_empty() {
+            return Fields::of_body(json!({}));
+        }
+        self.fields()
     }
 
     /// That nothing is asked for besides what the path says.
@@ -99,50 +120,157 @@ impl Change {
         }
     }
 
-    /// That the caller has seen this version of what he changes, if he says which one he saw. A retry was checked
-    /// the first time.
-    pub(super) fn expect_version(&self, version: &str) -> Result<(), Problem> {
-        let Some(wanted) = &self.if_match else {
-            return Ok(());
-        };
-        let is_retry = self.state.answers.contains_key(&self.request);
-        let is_same = wanted
-            .split(',')
-            .any(|one| matches!(one.trim(), "*") || one.trim() == version);
-        if is_same || is_retry {
-            return Ok(());
-        }
-        let wanted: String = wanted.chars().take(80).collect();
-        let detail = format!("the version is {version}, If-Match wants {wanted}");
-        Err(Problem::new(&PRECONDITION_FAILED, detail))
-    }
-
     /// When the request arrived.
     pub(super) fn received_at(&self) -> Timestamp {
         self.received_at
     }
 
+    /// Carries the command out and answers with what it is about, as `view` shows it in a State; with `dry_run` it only
+    /// says what would be different. Before the change there is no reply yet, so a new thing's view is absent then.
+    pub(super) async fn carry_out(
+        &self,
+        command: Command,
+        status: StatusCode,
+        view: impl Fn(&State, Option<&Accepted>) -> Option<Entity>,
+    ) -> Result<Response, Problem> {
+        if self.is_dry_run {
+            return self.rehearse(command, view);
+        }
+        let accepted = self.ask(command).await?;
+        let state = self.state_after().await;
+        let entity = view(&state, Some(&accepted)).ok_or_else(|| {
+            let detail = "the change is accepted and not seen here yet";
+            Problem::new(&TIMED_OUT, detail)
+        })?;
+        Ok(entity.answer(status))
+    }
+
+    /// Says what a command would do now.
+    fn rehearse(
+        &self,
+        command: Command,
+        view: impl Fn(&State, Option<&Accepted>) -> Option<Entity>,
+    ) -> Result<Response, Problem> {
+        let before = view(&self.state, None);
+        let envelope = self
+            .node
+            .envelope(&self.who.caller, self.request_for(command));
+        let (state, accepted) = self.state.preview(&envelope)?;
+        self.tag.leave(Trace::DryRun);
+        let after = view(&state, Some(&accepted));
+        let body = |entity: &Option<Entity>| entity.as_ref().map(|entity| entity.body.clone());
+        let (before_body, after_body) = (body(&before), body(&after));
+        let changes = plan::differences(before_body.as_ref(), after_body.as_ref());
+        let answer = json!({"dry_run": true, "changes": changes, "result": after_body});
+        // The version that the plan is about: send it as If-Match, and what was shown is what happens.
+        let entity = Entity {
+            body: answer,
+            revision: before.and_then(|entity| entity.revision),
+            location: None,
+        };
+        Ok(entity.answer(StatusCode::OK))
+    }
+
     /// Proves and proposes the command that the request becomes.
-    pub(super) async fn ask(&self, command: Command) -> Result<Accepted, Problem> {
-        let ask = Ask {
+    async fn ask(&self, command: Command) -> Result<Accepted, Problem> {
+        let ask = self.request_for(command);
+        let accepted = self
+            .node
+            .ask(&self.who.caller, ask, CHANGE_DEADLINE)
+            .await??;
+        self.tag.leave(Trace::Command);
+        Ok(accepted)
+    }
+
+    fn request_for(&self, command: Command) -> Ask {
+        Ask {
             request: self.request.clone(),
             asked: self.asked,
             received_at: self.received_at,
+            expected: self.expected,
             command,
-        };
-        Ok(self
-            .node
-            .ask(&self.who.caller, ask, CHANGE_DEADLINE)
-            .await??)
-    }
-
-    /// The State with the change in it; if that cannot be had in time, what this controller knows.
-    pub(super) async fn state_after(&self) -> Arc<State> {
-        match self.node.read(READ_DEADLINE).await {
-            Ok(state) => state,
-            Err(_) => self.node.state(),
         }
     }
+
+    /// The State with the change in it; if that cannot be had in time, what this controller knows. The change is
+    /// committed, so nobody has to be asked: its answer arrives here with it.
+    async fn state_after(&self) -> Arc<State> {
+        let mut applied = self.node.log.applied();
+        let arrives = async {
+            while !self.node.state().answers.contains_key(&self.request) {
+                if applied.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        // Too late is told by the view, which does not find the change.
+        let _ = tokio::time::timeout(READ_DEADLINE, arrives).await;
+        self.node.state()
+    }
+}
+
+impl Entity {
+    /// The entity as an answer.
+    pub(super) fn answer(self, status: StatusCode) -> Response {
+        let mut response = answer(status, self.body);
+        let headers = response.headers_mut();
+        if let Some(revision) = self.revision {
+            let tag =
+                HeaderValue::try_from(entity_tag(revision)).expect("digits are a header value");
+            headers.insert(header::ETAG, tag);
+        }
+        let location = self.location.map(HeaderValue::try_from);
+        if let Some(Ok(location)) = location {
+            headers.insert(header::LOCATION, location);
+        }
+        response
+    }
+}
+
+/// The entity tag of a revision.
+pub(super) fn entity_tag(revision: u64) -> String {
+    format!("\"r{revision}\"")
+}
+
+/// Whether only the plan is asked for.
+fn is_dry_run(query: Option<&str>) -> Result<bool, Problem> {
+    let mut query = Fields::of_query(query)?;
+    let is_dry_run = query.flag("dry_run").unwrap_or(false);
+    query.finish()?;
+    Ok(is_dry_run)
+}
+
+/// The revision that the caller saw, by `If-Match`: one entity tag as reads give it, or `*` for any.
+fn expected_revision(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
+    let mut values = headers.get_all(header::IF_MATCH).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    let text = value.to_str().unwrap_or_default().trim();
+    let tag = text
+        .strip_prefix('"')
+        .and_then(|rest| rest.strip_suffix('"'))
+        .filter(|tag| {
+            tag.bytes()
+                .all(|byte| byte.is_ascii_graphic() && byte != b'"')
+        });
+    match (text, tag) {
+        _ if values.next().is_some() => {}
+        ("*", _) => return Ok(None),
+        // A tag that no read ever gave is that of no version.
+        (_, Some(tag)) => return Ok(Some(revision_of(tag).unwrap_or(u64::MAX))),
+        _ => {}
+    }
+    let mut wrong = Fields::of_query(None)?;
+    let found = String::from_utf8_lossy(value.as_bytes());
+    wrong.refuse("If-Match", &found, "once, one ETag such as \"r3\", or *");
+    wrong.finish().map(|()| None)
+}
+
+fn revision_of(tag: &str) -> Option<u64> {
+    let digits = tag.strip_prefix('r')?;
+    let is_plain = digits.bytes().all(|digit| digit.is_ascii_digit());
+    is_plain.then(|| digits.parse().ok()).flatten()
 }
 
 /// Whatever tells a retry from a mix-up.
@@ -186,61 +314,30 @@ fn request_id(key: Option<&str>, token: &TokenId, entropy: &Entropy) -> RequestI
         .expect("32 hexadecimal digits are a request id")
 }
 
-async fn read_body(headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
-    let too_large = || Problem::new(&TOO_LARGE, format!("a body has at most {BODY_MAX} bytes"));
-    let length = headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok());
-    let length: Option<usize> = length.and_then(|text| text.parse().ok());
-    if length.is_some_and(|length| length > BODY_MAX) {
-        return Err(too_large());
-    }
-    let mut stream = body.into_data_stream();
-    let collect = async {
-        let mut whole = BytesMut::new();
-        while let Some(piece) = stream.next().await {
-            let broken = |_| Problem::new(&MALFORMED, "the body broke off");
-            let piece = piece.map_err(broken)?;
-            if whole.len() + piece.len() > BODY_MAX {
-                return Err(too_large());
-            }
-            whole.extend_from_slice(&piece);
-        }
-        Ok(whole.freeze())
-    };
-    let late = |_| {
-        let seconds = BODY_DEADLINE.as_secs();
-        Problem::new(
-            &BODY_TIMED_OUT,
-            format!("the body took more than {seconds} s"),
-        )
-    };
-    let whole = tokio::time::timeout(BODY_DEADLINE, collect)
-        .await
-        .map_err(late)??;
-    if !whole.is_empty() && !is_json(headers) {
-        return Err(Problem::new(
-            &UNSUPPORTED_MEDIA_TYPE,
-            "the body is not said to be JSON",
-        ));
-    }
-    Ok(whole)
-}
-
-fn is_json(headers: &HeaderMap) -> bool {
-    let kind = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok());
-    let kind = kind.and_then(|text| text.split(';').next()).map(str::trim);
-    kind.is_some_and(|kind| kind.eq_ignore_ascii_case("application/json"))
-}
-
 #[cfg(test)]
 mod tests {
-    use axum::http::{HeaderMap, HeaderValue};
+    use axum::http::{HeaderMap, HeaderValue, header};
     use dotmac_runtime::entropy::Entropy;
 
-    use super::{idempotency_key, request_id};
+    use super::{entity_tag, expected_revision, idempotency_key, request_id};
+
+    #[test]
+    fn if_match_is_one_tag_as_reads_give_it() {
+        let check = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::IF_MATCH, HeaderValue::from_str(value).unwrap());
+            expected_revision(&headers).ok()
+        };
+        assert_eq!(check(&entity_tag(7)), Some(Some(7)));
+        assert_eq!(check("*"), Some(None));
+        for unknown in ["\"7\"", "\"r+7\"", "\"r\"", "\"\""] {
+            assert_eq!(check(unknown), Some(Some(u64::MAX)), "{unknown}");
+        }
+        for wrong in ["", "r7", "W/\"r7\"", "\"r7\", \"r8\""] {
+            assert_eq!(check(wrong), None, "{wrong}");
+        }
+        assert_eq!(expected_revision(&HeaderMap::new()).unwrap(), None);
+    }
 
     #[test]
     fn a_request_is_called_the_same_for_the_same_key_and_token_only() {

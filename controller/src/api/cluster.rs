@@ -2,37 +2,70 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use axum::{extract::State, http::StatusCode, response::Response};
+use axum::{
+    extract::{OriginalUri, State},
+    http::StatusCode,
+    response::Response,
+};
 use dotmac_domain::access::Permission;
 use dotmac_protocol::ids::NodeId;
 use futures::future::join_all;
 use serde_json::{Value, json};
 
-use super::{answer::answer, principal::Principal, problem::Problem};
+use super::{
+    answer::answer,
+    fields::Fields,
+    operation::{Operation, Scope},
+    principal::Principal,
+    problem::Problem,
+    schema,
+};
 use crate::{
     dispatch,
     node::Node,
     peers::{NodeStatus, PeerAnswer, PeerCall},
 };
 
+mod health;
+mod shapes;
+
+pub(crate) use health::Noticed;
+pub(super) use shapes::schemas;
+
+use health::Found;
+
 /// How long one controller may take to answer.
 const STATUS_DEADLINE: Duration = Duration::from_secs(1);
+/// Where the whole tells how it is.
+const HEALTH: &str = "/api/v1/tenant-orchestration/cluster/health";
 
-/// `GET /api/v1/cluster/status`
-pub(super) async fn status(
+/// What can be asked.
+pub(super) fn operations() -> Vec<Operation> {
+    let about = "Asks every controller, and answers without a leader, too.";
+    let reasons = "`unhealthy` when something is not taken or not done any more, `degraded` when not all is as it should \
+                   be; each reason with since when and who can change it.";
+    vec![
+        Operation::look("cluster.status", "/api/v1/cluster/status", status)
+            .says("How the controllers are", about)
+            .needs(&[Permission::ClusterRead], Scope::Platform)
+            .answers(StatusCode::OK, "What they say", schema::of("ClusterStatus")),
+        Operation::look("cluster.health", HEALTH, health)
+            .says("Whether the whole is well", reasons)
+            .needs(&[Permission::ClusterRead], Scope::Platform)
+            .answers(StatusCode::OK, "How it is", schema::of("ClusterHealth")),
+    ]
+}
+
+async fn status(
     who: Principal,
     State(node): State<Arc<Node>>,
+    OriginalUri(uri): OriginalUri,
 ) -> Result<Response, Problem> {
     let state = node.state();
     who.require(&state, Permission::ClusterRead, None)?;
-    let statuses = ask_all(&node).await;
-    // Whoever is in the highest term knows best who leads.
-    let knows = statuses
-        .values()
-        .filter(|one| one.leader.is_some())
-        .max_by_key(|one| one.term);
-    let leader = knows.and_then(|one| one.leader);
-    let term = statuses.values().map(|one| one.term).max();
+    Fields::of_query(uri.query())?.finish()?;
+    let found = find(&node).await;
+    let (leader, statuses) = (found.leader(), &found.statuses);
     let nodes: Vec<Value> = node
         .genesis
         .nodes
@@ -57,10 +90,54 @@ pub(super) async fn status(
         .collect();
     let trust = state.trust.as_ref();
     let body = json!({
-        "leader": leader, "term": term, "nodes": nodes, "answered_by": node.card.node,
+        "leader": leader, "term": found.term(), "nodes": nodes, "answered_by": node.card.node,
         "epoch": trust.map(|trust| trust.epoch), "trust_version": trust.map(|trust| trust.version),
     });
     Ok(answer(StatusCode::OK, body))
+}
+
+async fn health(
+    who: Principal,
+    State(node): State<Arc<Node>>,
+    OriginalUri(uri): OriginalUri,
+) -> Result<Response, Problem> {
+    let state = node.state();
+    who.require(&state, Permission::ClusterRead, None)?;
+    Fields::of_query(uri.query())?.finish()?;
+    let found = find(&node).await;
+    let body = health::shown(&state, &found, &node.noticed, node.card.node);
+    Ok(answer(StatusCode::OK, body))
+}
+
+/// The controllers as this one sees them, without asking anybody: what events tell.
+pub(super) fn seen(node: &Node, state: &dotmac_domain::State) -> Value {
+    let leadership = *node.log.leadership().borrow();
+    let connected = node.log.connected().borrow().clone();
+    let controllers: Vec<Value> = node
+        .genesis
+        .nodes
+        .iter()
+        .map(|card| {
+            let is_here = card.node == node.card.node || connected.contains(&card.node);
+            json!({"id": card.node, "connected": is_here})
+        })
+        .collect();
+    let trust = state.trust.as_ref();
+    json!({
+        "leader": leadership.leader, "term": leadership.term, "seen_by": node.card.node,
+        "controllers": controllers,
+        "epoch": trust.map(|trust| trust.epoch), "trust_version": trust.map(|trust| trust.version),
+    })
+}
+
+async fn find(node: &Arc<Node>) -> Found {
+    let statuses = ask_all(node).await;
+    Found {
+        controllers: node.genesis.nodes.iter().map(|card| card.node).collect(),
+        statuses,
+        threshold: node.threshold(),
+        now: node.clock.now(),
+    }
 }
 
 /// The own status, and those of all peers that answer in time, asked at the same moment.

@@ -1,14 +1,9 @@
 //! Deployments: made, looked at, deleted, taken back. What may happen to one is decided by the State; here a request
 //! becomes a command, and an entity becomes JSON.
 
-use std::{ops::Bound, sync::Arc};
+use std::ops::Bound;
 
-use axum::{
-    Router,
-    http::{HeaderValue, StatusCode, header},
-    response::Response,
-    routing::{get, post},
-};
+use axum::{http::StatusCode, response::Response};
 use dotmac_domain::{
     Accepted, Command, State,
     access::Permission,
@@ -18,19 +13,26 @@ use dotmac_protocol::ids::{DeploymentId, TenantId};
 
 use super::{
     DEPLOYMENTS,
-    answer::{answer, created, page_of},
-    change::Change,
+    answer::page_of,
+    change::{Change, Entity},
     fields::Fields,
-    problem::{Problem, TIMED_OUT},
+    problem::Problem,
     reading::{Named, Reading},
 };
-use crate::node::Node;
 
+mod changes;
 mod credentials;
 mod logs;
+mod operations;
 mod order;
 mod quantity;
+mod shapes;
+mod update;
 mod view;
+
+pub(super) use operations::operations;
+pub(super) use shapes::schemas;
+pub(super) use view::deployment as item;
 
 /// All states of a deployment.
 const STATUSES: [Status; 10] = [
@@ -46,73 +48,112 @@ const STATUSES: [Status; 10] = [
     Status::Destroyed,
 ];
 
-/// The paths.
-pub(super) fn routes() -> Router<Arc<Node>> {
-    let one = format!("{DEPLOYMENTS}/{{id}}");
-    Router::new()
-        .route(DEPLOYMENTS, get(list).post(create))
-        .route(&one, get(show).delete(delete))
-        .route(&format!("{one}/undelete"), post(undelete))
-        .route(&format!("{one}/logs"), get(logs::logs))
-}
-
 async fn create(change: Change) -> Result<Response, Problem> {
     change.who.has(Permission::DeploymentCreate)?;
     let order = order::Order::read(change.fields()?, &change.state)?;
     order.check_right(&change.who, &change.state)?;
-    let command = order.seal(&change.state, &change.node.entropy)?;
-    let accepted = change
-        .ask(Command::CreateDeployment(Box::new(command)))
-        .await?;
-    let Accepted::Deployment { deployment: id, .. } = accepted else {
-        return Err(late("the deployment"));
-    };
-    let mut response = after(&change, &id, StatusCode::CREATED).await?;
-    let at = created(&format!("{DEPLOYMENTS}/{id}"), serde_json::Value::Null);
-    if let Some(location) = at.headers().get(header::LOCATION) {
-        response
-            .headers_mut()
-            .insert(header::LOCATION, location.clone());
-    }
-    Ok(response)
+    let create = order.seal(&change.state, &change.node.entropy)?;
+    let command = Command::CreateDeployment(Box::new(create));
+    change
+        .carry_out(command, StatusCode::CREATED, |state, accepted| {
+            let Some(Accepted::Deployment { deployment: id, .. }) = accepted else {
+                return None;
+            };
+            let location = Some(format!("{DEPLOYMENTS}/{id}"));
+            shown(state, id).map(|entity| Entity { location, ..entity })
+        })
+        .await
 }
 
 async fn show(reading: Reading, Named(id): Named<String>) -> Result<Response, Problem> {
     let Reading {
         who, state, query, ..
     } = reading;
-    let (id, deployment) = who.deployment(&state, &id)?;
+    let (id, _) = who.deployment(&state, &id)?;
     query.finish()?;
-    Ok(entity(StatusCode::OK, &state, &id, deployment))
+    let entity = shown(&state, &id).expect("it was found just now");
+    Ok(entity.answer(StatusCode::OK))
+}
+
+async fn update(Named(id): Named<String>, change: Change) -> Result<Response, Problem> {
+    let (id, _) = change.who.deployment(&change.state, &id)?;
+    let update = update::read(&id, change.fields()?)?;
+    let command = Command::UpdateDeployment(Box::new(update));
+    about(&change, &id, StatusCode::OK, command).await
+}
+
+async fn scale(Named(id): Named<String>, change: Change) -> Result<Response, Problem> {
+    let (deployment, _) = change.who.deployment(&change.state, &id)?;
+    let (replicas, reason) = update::read_scale(change.fields()?)?;
+    let id = deployment.clone();
+    let command = Command::ScaleDeployment {
+        deployment,
+        replicas,
+        reason,
+    };
+    about(&change, &id, StatusCode::ACCEPTED, command).await
+}
+
+async fn suspend(Named(id): Named<String>, change: Change) -> Result<Response, Problem> {
+    let (deployment, _) = change.who.deployment(&change.state, &id)?;
+    let reason = update::read_reason(change.fields_or_none()?)?;
+    let id = deployment.clone();
+    let command = Command::SuspendDeployment { deployment, reason };
+    about(&change, &id, StatusCode::ACCEPTED, command).await
+}
+
+async fn restart(Named(id): Named<String>, change: Change) -> Result<Response, Problem> {
+    let command = |deployment| Command::RestartDeployment { deployment };
+    plain(&change, &id, StatusCode::ACCEPTED, command).await
+}
+
+async fn resume(Named(id): Named<String>, change: Change) -> Result<Response, Problem> {
+    let command = |deployment| Command::ResumeDeployment { deployment };
+    plain(&change, &id, StatusCode::ACCEPTED, command).await
+}
+
+async fn rollback(Named(id): Named<String>, change: Change) -> Result<Response, Problem> {
+    let command = |deployment| Command::RollbackDeployment { deployment };
+    plain(&change, &id, StatusCode::ACCEPTED, command).await
 }
 
 async fn delete(Named(id): Named<String>, change: Change) -> Result<Response, Problem> {
-    let (id, deployment) = change.who.deployment(&change.state, &id)?;
-    change.expect_no_fields()?;
-    change.expect_version(&version(deployment))?;
-    change
-        .ask(Command::DeleteDeployment {
-            deployment: id.clone(),
-        })
-        .await?;
-    after(&change, &id, StatusCode::ACCEPTED).await
+    let command = |deployment| Command::DeleteDeployment { deployment };
+    plain(&change, &id, StatusCode::ACCEPTED, command).await
 }
 
 async fn undelete(Named(id): Named<String>, change: Change) -> Result<Response, Problem> {
-    let (id, deployment) = change.who.deployment(&change.state, &id)?;
+    let command = |deployment| Command::UndeleteDeployment { deployment };
+    plain(&change, &id, StatusCode::OK, command).await
+}
+
+/// A change that needs nothing besides the path.
+async fn plain(
+    change: &Change,
+    id: &str,
+    status: StatusCode,
+    command: impl FnOnce(DeploymentId) -> Command,
+) -> Result<Response, Problem> {
+    let (id, _) = change.who.deployment(&change.state, id)?;
     change.expect_no_fields()?;
-    change.expect_version(&version(deployment))?;
+    about(change, &id, status, command(id.clone())).await
+}
+
+/// Carries a command out and answers with the deployment that it is about.
+async fn about(
+    change: &Change,
+    id: &DeploymentId,
+    status: StatusCode,
+    command: Command,
+) -> Result<Response, Problem> {
     change
-        .ask(Command::UndeleteDeployment {
-            deployment: id.clone(),
-        })
-        .await?;
-    after(&change, &id, StatusCode::OK).await
+        .carry_out(command, status, |state, _| shown(state, id))
+        .await
 }
 
 async fn list(mut reading: Reading) -> Result<Response, Problem> {
     reading.who.has(Permission::DeploymentRead)?;
-    let (limit, cursor) = reading.page();
+    let (limit, after) = reading.page::<DeploymentId>();
     let Reading {
         who,
         state,
@@ -120,13 +161,6 @@ async fn list(mut reading: Reading) -> Result<Response, Problem> {
         ..
     } = reading;
     let filter = Filter::read(&mut query);
-    let after = cursor.and_then(|text| {
-        let after = text.parse::<DeploymentId>().ok();
-        if after.is_none() {
-            query.refuse("cursor", &text, "the next_cursor of a page");
-        }
-        after
-    });
     query.finish()?;
     let actor = who.actor();
     let from = after.map_or(Bound::Unbounded, Bound::Excluded);
@@ -135,7 +169,7 @@ async fn list(mut reading: Reading) -> Result<Response, Problem> {
         .range((from, Bound::Unbounded))
         .filter(|(_, one)| filter.takes(one))
         .filter(|(_, one)| state.may(&actor, Permission::DeploymentRead, Some(&one.tenant)))
-        .map(|(id, one)| (id.to_string(), view::deployment(&state, id, one)));
+        .map(|(id, one)| (id, view::shown(&state, id, one)));
     Ok(page_of(items, limit))
 }
 
@@ -182,37 +216,12 @@ impl Filter {
     }
 }
 
-/// The deployment as it is after a change.
-async fn after(
-    change: &Change,
-    id: &DeploymentId,
-    status: StatusCode,
-) -> Result<Response, Problem> {
-    let state = change.state_after().await;
-    let deployment = state.deployments.get(id).ok_or_else(|| late(id.as_str()))?;
-    Ok(entity(status, &state, id, deployment))
-}
-
-fn late(id: &str) -> Problem {
-    Problem::new(
-        &TIMED_OUT,
-        format!("the change of {id} is accepted and not seen here yet"),
-    )
-}
-
-fn entity(
-    status: StatusCode,
-    state: &State,
-    id: &DeploymentId,
-    deployment: &Deployment,
-) -> Response {
-    let mut response = answer(status, view::deployment(state, id, deployment));
-    let version = HeaderValue::try_from(version(deployment)).expect("digits are a header value");
-    response.headers_mut().insert(header::ETAG, version);
-    response
-}
-
-/// The entity tag: changes whenever the deployment does.
-fn version(deployment: &Deployment) -> String {
-    format!("\"{}-{}\"", deployment.generation, deployment.updated_at.0)
+/// The deployment as its reads and changes answer it.
+fn shown(state: &State, id: &DeploymentId) -> Option<Entity> {
+    let deployment = state.deployments.get(id)?;
+    Some(Entity {
+        body: view::deployment(state, id, deployment),
+        revision: Some(deployment.revision),
+        location: None,
+    })
 }

@@ -6,6 +6,12 @@ use std::{ops::RangeInclusive, str::FromStr};
 use dotmac_domain::reply::FieldError;
 use serde_json::{Map, Value};
 
+mod number;
+
+pub(super) use number::whole;
+
+use number::digits;
+
 use super::problem::{MALFORMED, Problem};
 
 /// Characters of a value that an error repeats at most.
@@ -140,6 +146,56 @@ impl Fields {
         self.parsed(name, allowed)
     }
 
+    /// A text of one line that shows something: no control characters, not only blanks.
+    pub(super) fn line(&mut self, name: &'static str, characters_max: usize) -> Option<String> {
+        let text = self.text(name)?;
+        let is_line = text.chars().count() <= characters_max
+            && !text.contains(char::is_control)
+            && !text.trim().is_empty();
+        if is_line {
+            return Some(text);
+        }
+        self.refuse(name, &text, line_of(characters_max));
+        None
+    }
+
+    /// A [`Self::line`] that must be there.
+    pub(super) fn required_line(
+        &mut self,
+        name: &'static str,
+        characters_max: usize,
+    ) -> Option<String> {
+        if self.has(name) {
+            return self.line(name, characters_max);
+        }
+        self.required(name, &line_of(characters_max))
+    }
+
+    /// A text of one line, which may be empty.
+    pub(super) fn note(&mut self, name: &'static str, characters_max: usize) -> Option<String> {
+        let text = self.text(name)?;
+        if text.chars().count() <= characters_max && !text.contains(char::is_control) {
+            return Some(text);
+        }
+        let allowed = format!("at most {characters_max} characters, no control characters");
+        self.refuse(name, &text, allowed);
+        None
+    }
+
+    /// One of these words.
+    pub(super) fn choice(
+        &mut self,
+        name: &'static str,
+        words: &[&'static str],
+    ) -> Option<&'static str> {
+        let text = self.text(name)?;
+        let found = words.iter().find(|word| **word == text).copied();
+        if found.is_none() {
+            self.refuse(name, &text, words.join(", "));
+        }
+        found
+    }
+
     /// A number within a range.
     pub(super) fn number<N: TryFrom<u64>>(
         &mut self,
@@ -148,8 +204,8 @@ impl Fields {
     ) -> Option<N> {
         let value = self.take(name)?;
         let number = match &value {
-            Value::String(text) if self.is_query => text.parse::<u64>().ok(),
-            other => other.as_u64(),
+            Value::String(text) if self.is_query => digits(text),
+            other => whole(other),
         };
         let fits = number.filter(|number| range.contains(number));
         let found = fits.and_then(|number| N::try_from(number).ok());
@@ -161,6 +217,22 @@ impl Fields {
             );
         }
         found
+    }
+
+    /// A number within a range that must be there.
+    pub(super) fn required_number<N: TryFrom<u64>>(
+        &mut self,
+        name: &'static str,
+        range: RangeInclusive<u64>,
+    ) -> Option<N> {
+        if !self.has(name) {
+            self.known.push(name);
+            self.members.remove(name);
+            let allowed = format!("required: {} to {}", range.start(), range.end());
+            self.refuse(name, "", allowed);
+            return None;
+        }
+        self.number(name, range)
     }
 
     /// A value that must be there and that `read` understands.
@@ -192,15 +264,16 @@ impl Fields {
     }
 
     /// A text that no error repeats.
-    pub(super) fn secret(&mut self, name: &'static str, bytes_max: usize) -> Option<Secret> {
+    pub(super) fn secret(&mut self, name: &'static str, characters_max: usize) -> Option<Secret> {
         match self.take(name)? {
             Value::String(text)
-                if (1..=bytes_max).contains(&text.len()) && !text.contains(char::is_control) =>
+                if (1..=characters_max).contains(&text.chars().count())
+                    && !text.contains(char::is_control) =>
             {
                 Some(Secret(text))
             }
             _ => {
-                let allowed = format!("a text of 1 to {bytes_max} bytes, no control characters");
+                let allowed = line_of(characters_max);
                 self.refuse(name, "", allowed);
                 None
             }
@@ -268,6 +341,10 @@ impl Fields {
         }
         self.errors
     }
+}
+
+fn line_of(characters_max: usize) -> String {
+    format!("1 to {characters_max} characters, no control characters")
 }
 
 /// A value as an error repeats it.

@@ -1,7 +1,7 @@
 //! Who asks, and whether he may: the one place for authentication and for permissions. Only the header
 //! `Authorization: Bearer` counts.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     extract::FromRequestParts,
@@ -9,30 +9,27 @@ use axum::{
 };
 use dotmac_domain::{
     State,
-    access::{Permission, Token},
+    access::{Permission, Token, TokenEnd},
     envelope::Actor,
     reply::{Code, Rejection},
-    tenancy::Deployment,
+    tenancy::{Deployment, Tenant},
 };
-use dotmac_protocol::ids::{DeploymentId, TenantId};
+use dotmac_protocol::{
+    ids::{DeploymentId, TenantId},
+    time::Timestamp,
+};
+use tokio::time::{MissedTickBehavior, interval};
 
 use super::{
-    fields::Fields,
-    problem::{NOT_FOUNDED, Problem, TOKEN_IN_QUERY, UNAUTHENTICATED},
+    answer::time,
+    problem::{NOT_FOUNDED, Problem, TOKEN_ENDED, UNAUTHENTICATED},
 };
-use crate::node::{Caller, Node};
+use crate::node::{Caller, Node, Unrecognised};
 
 /// Bytes of a token's text at most.
 const BEARER_MAX: usize = 512;
-/// Parameters in which people try to pass a token.
-const TOKEN_PARAMETERS: [&str; 6] = [
-    "access_token",
-    "api_key",
-    "apikey",
-    "authorization",
-    "bearer",
-    "token",
-];
+/// How often it is looked whether the token of an open stream still counts.
+const CHECK_EVERY: Duration = Duration::from_millis(500);
 
 /// Whoever holds the token of a request.
 #[derive(Debug)]
@@ -46,23 +43,25 @@ impl FromRequestParts<Arc<Node>> for Principal {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, node: &Arc<Node>) -> Result<Self, Problem> {
-        let query = Fields::of_query(parts.uri.query())?;
-        if let Some(name) = TOKEN_PARAMETERS.iter().find(|name| query.has(name)) {
-            let detail = format!("the address has a parameter {name}");
-            return Err(Problem::new(&TOKEN_IN_QUERY, detail));
-        }
         let bearer = bearer(&parts.headers)?;
         if node.state().genesis.is_none() {
             let detail = "this controller knows no token yet: its log is empty";
             return Err(Problem::new(&NOT_FOUNDED, detail));
         }
-        let unknown = || Problem::new(&UNAUTHENTICATED, "the bearer token is unknown");
-        let (caller, token) = node.recognise(bearer).await.ok_or_else(unknown)?;
+        let (caller, token) = node.recognise(bearer).await.map_err(|why| match why {
+            Unrecognised::Unknown => Problem::new(&UNAUTHENTICATED, "the bearer token is unknown"),
+            Unrecognised::Ended(end) => ended(end),
+        })?;
+        node.uses.note(&caller.token, node.clock.now());
         Ok(Self { caller, token })
     }
 }
 
-fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
+/// The bearer token of a request.
+///
+/// # Errors
+/// When there is none, more than one, or something else.
+pub(super) fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
     let refuse = |detail: &str| Err(Problem::new(&UNAUTHENTICATED, detail));
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let (value, rest) = (values.next(), values.next());
@@ -83,6 +82,41 @@ fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
 }
 
 impl Principal {
+    /// That the token still counts in this State, which may be newer than the one it was recognised by.
+    pub(super) fn still_valid(&self, state: &State, now: Timestamp) -> Result<(), Problem> {
+        match state.tokens.get(&self.caller.token) {
+            Some(token) => token.ended(now).map_or(Ok(()), |end| Err(ended(end))),
+            None => Err(Problem::new(&UNAUTHENTICATED, "the bearer token is unknown")),
+        }
+    }
+
+    /// Waits until the token no longer counts, and says why: for whatever outlives the answer to a request.
+    pub(super) fn until_ended(
+        &self,
+        node: &Arc<Node>,
+    ) -> impl Future<Output = String> + Send + 'static {
+        let (node, id) = (Arc::clone(node), self.caller.token.clone());
+        async move {
+            let mut check = interval(CHECK_EVERY);
+            check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                check.tick().await;
+                let state = node.state();
+                let Some(token) = state.tokens.get(&id) else {
+                    return "the token is no more".to_owned();
+                };
+                if let Some(end) = token.ended(node.clock.now()) {
+                    return end.to_string();
+                }
+            }
+        }
+    }
+
+    /// The token by which the caller is known.
+    pub(super) fn token(&self) -> &Token {
+        &self.token
+    }
+
     /// As an actor of the domain.
     pub(super) fn actor(&self) -> Actor {
         self.caller.actor()
@@ -129,6 +163,19 @@ impl Principal {
         found.ok_or_else(|| Problem::not_found("deployment", id))
     }
 
+    /// The tenant that a path names, if it is there and visible; otherwise always the same answer (law 7).
+    pub(super) fn visible_tenant<'s>(
+        &self,
+        state: &'s State,
+        id: &str,
+    ) -> Result<(TenantId, &'s Tenant), Problem> {
+        let found = id.parse::<TenantId>().ok().and_then(|id| {
+            let tenant = state.visible_tenant(&self.actor(), &id)?;
+            Some((id, tenant))
+        });
+        found.ok_or_else(|| Problem::not_found("tenant", id))
+    }
+
     /// That a tenant is there and this is permitted for it; otherwise always the same answer (law 7).
     pub(super) fn tenant(
         &self,
@@ -137,12 +184,18 @@ impl Principal {
         tenant: &TenantId,
     ) -> Result<(), Problem> {
         self.has(permission)?;
-        let is_visible = state.may(&self.actor(), permission, Some(tenant));
-        if is_visible && state.tenants.contains_key(tenant) {
+        let is_permitted = state.may(&self.actor(), permission, Some(tenant));
+        if is_permitted && state.tenants.contains_key(tenant) {
             return Ok(());
         }
         Err(Problem::not_found("tenant", tenant.as_str()))
     }
+}
+
+/// What the holder of an ended token is told, and nobody else.
+fn ended(end: TokenEnd) -> Problem {
+    let (TokenEnd::Expired(at) | TokenEnd::Revoked(at)) = end;
+    Problem::new(&TOKEN_ENDED, format!("{end} at {}", time(at)))
 }
 
 fn forbidden(permission: Permission) -> Problem {

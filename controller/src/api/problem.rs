@@ -18,10 +18,57 @@ use crate::{log::LogError, node::AskError};
 mod kind;
 
 pub(super) use kind::{
-    AGENT_DISCONNECTED, BODY_TIMED_OUT, INTERNAL, INVALID, Kind, MALFORMED, METHOD_NOT_ALLOWED,
-    NO_AGENT, NO_SUCH_PATH, NOT_FOUND, NOT_FOUNDED, PRECONDITION_FAILED, TIMED_OUT, TOKEN_IN_QUERY,
-    TOO_LARGE, UNAUTHENTICATED, UNSUPPORTED_MEDIA_TYPE, WRONG_STATE,
+    AGENT_DISCONNECTED, ALREADY_EXISTS, BODY_TIMED_OUT, BUDGET_EXHAUSTED, DOMAIN_IN_USE, FORBIDDEN,
+    HEAD_TIMED_OUT, HEAD_TOO_LARGE, INTERNAL, INVALID, Kind, LIMIT_REACHED, MALFORMED, METHOD_NOT_ALLOWED, NO_AGENT, NO_SUCH_PATH,
+    NOT_FOUND, NOT_FOUNDED, OUT_OF_ORDER, OVERLOADED, PRECONDITION_FAILED, RATE_LIMITED, TIMED_OUT, TOKEN_ENDED,
+    TOKEN_IN_QUERY, TOO_LARGE, UNAUTHENTICATED, UNAVAILABLE, UNKNOWN_RELEASE,
+    UNSUPPORTED_MEDIA_TYPE, WRONG_STATE,
 };
+
+/// What every operation may answer with.
+pub(super) static OF_ALL: [&Kind; 7] = [
+    &INTERNAL,
+    &MALFORMED,
+    &TOKEN_IN_QUERY,
+    &HEAD_TOO_LARGE,
+    &HEAD_TIMED_OUT,
+    &RATE_LIMITED,
+    &TIMED_OUT,
+];
+/// What every operation that wants a token may answer with.
+pub(super) static OF_TOKENS: [&Kind; 5] = [
+    &UNAUTHENTICATED,
+    &TOKEN_ENDED,
+    &TOKEN_IN_QUERY,
+    &NOT_FOUNDED,
+    &MALFORMED,
+];
+/// What every read of the newest State may answer with.
+pub(super) static OF_READS: [&Kind; 7] = [
+    &MALFORMED,
+    &INVALID,
+    &UNAVAILABLE,
+    &TIMED_OUT,
+    &OVERLOADED,
+    &kind::STORAGE,
+    &kind::REFUSED_BY_PEER,
+];
+/// What every change may answer with.
+pub(super) static OF_CHANGES: [&Kind; 13] = [
+    &MALFORMED,
+    &INVALID,
+    &UNSUPPORTED_MEDIA_TYPE,
+    &TOO_LARGE,
+    &BODY_TIMED_OUT,
+    &kind::IDEMPOTENCY_KEY_REUSED,
+    &BUDGET_EXHAUSTED,
+    &UNAVAILABLE,
+    &TIMED_OUT,
+    &OVERLOADED,
+    &kind::STORAGE,
+    &kind::REFUSED_BY_PEER,
+    &kind::ATTESTATIONS,
+];
 
 /// Characters of a caller's own words that an error repeats at most.
 const ECHO_MAX: usize = 80;
@@ -75,16 +122,20 @@ impl From<Rejection> for Problem {
     fn from(rejection: Rejection) -> Self {
         let kind = match rejection.code {
             Code::Invalid => &INVALID,
-            Code::Forbidden => &kind::FORBIDDEN,
+            Code::Forbidden => &FORBIDDEN,
             Code::NotFound => &NOT_FOUND,
-            Code::DomainInUse => &kind::DOMAIN_IN_USE,
-            Code::AlreadyExists => &kind::ALREADY_EXISTS,
+            Code::DomainInUse => &DOMAIN_IN_USE,
+            Code::AlreadyExists => &ALREADY_EXISTS,
             Code::WrongState => &WRONG_STATE,
             Code::IdempotencyKeyReused => &kind::IDEMPOTENCY_KEY_REUSED,
             Code::JoinTokenRefused => &kind::JOIN_TOKEN_REFUSED,
-            Code::BudgetExhausted => &kind::BUDGET_EXHAUSTED,
+            Code::BudgetExhausted => &BUDGET_EXHAUSTED,
             Code::NotFounded => &NOT_FOUNDED,
-            Code::OutOfOrder => &kind::OUT_OF_ORDER,
+            Code::OutOfOrder => &OUT_OF_ORDER,
+            Code::PreconditionFailed => &PRECONDITION_FAILED,
+            Code::UnknownRelease => &UNKNOWN_RELEASE,
+            Code::TokenEnded => &TOKEN_ENDED,
+            Code::LimitReached => &LIMIT_REACHED,
         };
         Self {
             errors: rejection.errors,
@@ -96,9 +147,9 @@ impl From<Rejection> for Problem {
 impl From<LogError> for Problem {
     fn from(error: LogError) -> Self {
         let kind = match &error {
-            LogError::Unavailable(_) => &kind::UNAVAILABLE,
+            LogError::Unavailable(_) => &UNAVAILABLE,
             LogError::TimedOut(_) => &TIMED_OUT,
-            LogError::Overloaded => &kind::OVERLOADED,
+            LogError::Overloaded => &OVERLOADED,
             LogError::Storage(_) => &kind::STORAGE,
             LogError::Refused { .. } => &kind::REFUSED_BY_PEER,
         };
@@ -123,7 +174,7 @@ impl IntoResponse for Problem {
             .map(|one| json!({"field": one.field, "value": one.value, "allowed": one.allowed}))
             .collect();
         let body = json!({
-            "type": format!("urn:dotmac:problem:{}", self.kind.code),
+            "type": format!("/docs/errors/{}", self.kind.code),
             "title": self.kind.title,
             "status": self.kind.status.as_u16(),
             "code": self.kind.code,
@@ -175,6 +226,10 @@ mod tests {
             (Code::BudgetExhausted, 429),
             (Code::NotFounded, 503),
             (Code::OutOfOrder, 409),
+            (Code::PreconditionFailed, 412),
+            (Code::UnknownRelease, 409),
+            (Code::TokenEnded, 401),
+            (Code::LimitReached, 409),
         ];
         for (code, expected) in codes {
             assert_eq!(status(code), expected, "{}", code.as_str());

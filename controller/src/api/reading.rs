@@ -1,7 +1,7 @@
 //! What every read has in common: who asks, the State as it is now (or, if asked for, as this controller last knew
 //! it), and the parameters of the query.
 
-use std::{sync::Arc, time::Duration};
+use std::{str::FromStr, sync::Arc, time::Duration};
 
 use axum::{
     extract::{FromRequestParts, Path},
@@ -19,7 +19,7 @@ use super::{
     fields::Fields,
     principal::Principal,
     problem::{NO_SUCH_PATH, Problem},
-    tracking::Tag,
+    tracking::{Tag, Trace},
 };
 use crate::node::{Ask, Node};
 
@@ -44,6 +44,7 @@ pub(super) struct Reading {
     pub(super) address: String,
     received_at: Timestamp,
     request: RequestId,
+    tag: Tag,
 }
 
 impl FromRequestParts<Arc<Node>> for Reading {
@@ -61,9 +62,11 @@ impl FromRequestParts<Arc<Node>> for Reading {
                 node.state()
             }
         };
+        who.still_valid(&state, node.clock.now())?;
         let path = parts.uri.path_and_query();
         let address = path.map_or_else(|| "/".to_owned(), ToString::to_string);
-        let request = Tag::of(parts).random(&node.entropy);
+        let tag = Tag::of(parts);
+        let request = tag.random(&node.entropy);
         Ok(Self {
             node: Arc::clone(node),
             who,
@@ -72,21 +75,28 @@ impl FromRequestParts<Arc<Node>> for Reading {
             address,
             received_at,
             request,
+            tag,
         })
     }
 }
 
 impl Reading {
-    /// How many items a page may have, and after which it begins.
-    pub(super) fn page(&mut self) -> (usize, Option<String>) {
+    /// The time that the answer is about: this controller's, and never before the State's.
+    pub(super) fn now(&self) -> Timestamp {
+        self.node.clock.now().max(self.state.now)
+    }
+
+    /// How many items a page may have, and after which key it begins.
+    pub(super) fn page<K: FromStr>(&mut self) -> (usize, Option<K>) {
         let limit = self.query.number("limit", 1..=LIMIT.0).unwrap_or(LIMIT.1);
-        (limit, self.query.text("cursor"))
+        let cursor = self.query.parsed("cursor", "the next_cursor of a page");
+        (limit, cursor)
     }
 
     /// Writes into the audit that this was looked at. Nothing is shown before that is committed.
     pub(super) async fn note_access(
         &self,
-        action: &str,
+        action: &'static str,
         tenant: Option<TenantId>,
         detail: String,
     ) -> Result<(), Problem> {
@@ -99,11 +109,13 @@ impl Reading {
             request: self.request.clone(),
             asked: Digest::tagged("dotmac/asked/v1", self.address.as_bytes()),
             received_at: self.received_at,
+            expected: None,
             command,
         };
         self.node
             .ask(&self.who.caller, ask, NOTE_DEADLINE)
             .await??;
+        self.tag.leave(Trace::Note(action));
         Ok(())
     }
 }

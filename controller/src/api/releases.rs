@@ -1,12 +1,10 @@
 //! Releases: what instances consist of. A release never changes; it is added, and retired.
 
-use std::sync::Arc;
+use std::str::FromStr;
 
 use axum::{
-    Router,
-    http::StatusCode,
+    http::{Method, StatusCode},
     response::Response,
-    routing::{get, post},
 };
 use dotmac_domain::{
     Command, State,
@@ -15,49 +13,122 @@ use dotmac_domain::{
     reply::Rejection,
 };
 use dotmac_protocol::{
-    ids::{ReleaseName, ReleaseVersion},
+    ids::{IdError, ReleaseName, ReleaseVersion},
     release::Manifest,
 };
 use serde_json::{Value, json};
 
-mod schema;
+mod manifest_schema;
+mod shapes;
+
+pub(super) use shapes::schemas;
 
 use super::{
     RELEASES,
-    answer::{answer, created, page_of, time},
-    change::Change,
-    problem::{Problem, TIMED_OUT},
+    answer::{answer, page_of, time},
+    change::{Change, Entity},
+    operation::{Operation, Scope},
+    problem::{ALREADY_EXISTS, Problem},
     reading::{Named, Reading},
-    strict_json,
+    schema, strict_json,
 };
-use crate::node::Node;
 
-/// The paths.
-pub(super) fn routes() -> Router<Arc<Node>> {
+/// Where an answer has the names of its release.
+const KEY: &[(&str, &str)] = &[
+    ("name", "$response.body#/name"),
+    ("version", "$response.body#/version"),
+];
+
+/// What can be asked.
+pub(super) fn operations() -> Vec<Operation> {
     let one = format!("{RELEASES}/{{name}}/{{version}}");
-    Router::new()
-        .route(RELEASES, get(list).post(add))
-        .route(&format!("{RELEASES}/schema"), get(schema::show))
-        .route(&one, get(show))
-        .route(&format!("{one}/retire"), post(retire))
+    let release = || schema::of("Release");
+    let named = |operation: Operation| {
+        operation
+            .named("name", schema::release_name(), "the release's name")
+            .named("version", schema::release_version(), "its version")
+    };
+    vec![
+        Operation::read("releases.list", RELEASES, list)
+            .says("List releases", "All releases, by name and version.")
+            .needs(&[Permission::ReleaseRead], Scope::Platform)
+            .paged(schema::release_key())
+            .answers(StatusCode::OK, "One page", schema::page_of(release())),
+        Operation::change(Method::POST, "releases.add", RELEASES, add)
+            .says(
+                "Add a release",
+                "The body is its manifest. A release never changes.",
+            )
+            .needs(&[Permission::ReleaseWrite], Scope::Platform)
+            .body(schema::of("Manifest"))
+            .problems(&[&ALREADY_EXISTS])
+            .answers(StatusCode::CREATED, "It is there", release())
+            .with("Location", "where the release is")
+            .link("releases.show", KEY)
+            .link("releases.retire", KEY),
+        Operation::look(
+            "releases.schema",
+            format!("{RELEASES}/schema"),
+            manifest_schema::show,
+        )
+        .public()
+        .says("The schema of manifests", "For editors and people.")
+        .answers_as(
+            StatusCode::OK,
+            "A JSON schema",
+            "application/schema+json",
+            schema::any_object(),
+        ),
+        named(Operation::read("releases.show", one.clone(), show))
+            .says("Show a release", "With its manifest.")
+            .needs(&[Permission::ReleaseRead], Scope::Platform)
+            .answers(
+                StatusCode::OK,
+                "The release",
+                schema::of("ReleaseWithManifest"),
+            ),
+        named(Operation::change(
+            Method::POST,
+            "releases.retire",
+            format!("{one}/retire"),
+            retire,
+        ))
+        .says(
+            "Retire a release",
+            "Nothing new is made of it; what runs stays.",
+        )
+        .needs(&[Permission::ReleaseWrite], Scope::Platform)
+        .optional_body(schema::nothing())
+        .answers(StatusCode::OK, "It is retired", release()),
+    ]
 }
 
 async fn list(mut reading: Reading) -> Result<Response, Problem> {
     reading
         .who
         .require(&reading.state, Permission::ReleaseRead, None)?;
-    let (limit, cursor) = reading.page();
+    let (limit, after) = reading.page::<Cursor>();
     let Reading { state, query, .. } = reading;
     query.finish()?;
-    let after = cursor.as_deref().and_then(|cursor| cursor.split_once(':'));
     let items = state
         .releases
         .iter()
-        .filter(|(key, _)| {
-            after.is_none_or(|after| (key.name.as_str(), key.version.as_str()) > after)
-        })
+        .filter(|(key, _)| after.as_ref().is_none_or(|after| *key > &after.0))
         .map(|(key, release)| (key.to_string(), item(&state, key, release)));
     Ok(page_of(items, limit))
+}
+
+/// A release as a cursor.
+struct Cursor(ReleaseKey);
+
+impl FromStr for Cursor {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let (name, version) = text.split_once(':').unwrap_or((text, ""));
+        let (name, version) = (name.parse()?, version.parse()?);
+        Ok(Self(ReleaseKey { name, version }))
+    }
 }
 
 async fn show(
@@ -79,25 +150,27 @@ async fn add(change: Change) -> Result<Response, Problem> {
     change
         .who
         .require(&change.state, Permission::ReleaseWrite, None)?;
-    schema::check(&strict_json::parse(&change.body)?)?;
+    let body = strict_json::parse(&change.body)?;
+    manifest_schema::check(&body)?;
     let wrong = |error: dotmac_protocol::release::ManifestError| {
         Rejection::field(&error.field, error.found, error.allowed)
     };
-    let manifest = Manifest::parse(&change.body).map_err(wrong)?;
+    // Its readers know whole numbers only as they are written without a point.
+    let body = strict_json::with_whole_numbers(body).to_string();
+    let manifest = Manifest::parse(body.as_bytes()).map_err(wrong)?;
     let key = ReleaseKey {
         name: manifest.name.clone(),
         version: manifest.version.clone(),
     };
+    let command = Command::AddRelease {
+        manifest: manifest.canonical(),
+    };
     change
-        .ask(Command::AddRelease {
-            manifest: manifest.canonical(),
+        .carry_out(command, StatusCode::CREATED, |state, _| {
+            let location = Some(format!("{RELEASES}/{}/{}", key.name, key.version));
+            shown(state, &key).map(|entity| Entity { location, ..entity })
         })
-        .await?;
-    let body = item_after(&change, &key).await?;
-    Ok(created(
-        &format!("{RELEASES}/{}/{}", key.name, key.version),
-        body,
-    ))
+        .await
 }
 
 async fn retire(
@@ -113,8 +186,10 @@ async fn retire(
         name: name.clone(),
         version: version.clone(),
     };
-    change.ask(Command::RetireRelease { name, version }).await?;
-    Ok(answer(StatusCode::OK, item_after(&change, &key).await?))
+    let command = Command::RetireRelease { name, version };
+    change
+        .carry_out(command, StatusCode::OK, |state, _| shown(state, &key))
+        .await
 }
 
 fn find<'s>(
@@ -133,21 +208,17 @@ fn find<'s>(
     found.ok_or_else(|| Problem::not_found("release", &format!("{name}:{version}")))
 }
 
-async fn item_after(change: &Change, key: &ReleaseKey) -> Result<Value, Problem> {
-    let state = change.state_after().await;
-    let release = state.releases.get(key);
-    let late = || {
-        Problem::new(
-            &TIMED_OUT,
-            format!("release {key} is accepted and not seen here yet"),
-        )
-    };
-    release
-        .map(|release| item(&state, key, release))
-        .ok_or_else(late)
+fn shown(state: &State, key: &ReleaseKey) -> Option<Entity> {
+    let release = state.releases.get(key)?;
+    Some(Entity {
+        body: item(state, key, release),
+        revision: None,
+        location: None,
+    })
 }
 
-fn item(state: &State, key: &ReleaseKey, release: &Release) -> Value {
+/// A release as lists show it.
+pub(super) fn item(state: &State, key: &ReleaseKey, release: &Release) -> Value {
     let channel = release.channel.as_ref();
     let is_newest = channel.is_some_and(|channel| state.channels.get(channel) == Some(key));
     json!({

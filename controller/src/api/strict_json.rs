@@ -7,65 +7,121 @@ use dotmac_domain::reply::FieldError;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use super::problem::{MALFORMED, Problem};
+use super::{
+    fields::whole,
+    problem::{MALFORMED, Problem},
+};
 
 /// Objects and lists inside one another at most; far below where readers of an answer that holds the value give up.
 const DEPTH_MAX: usize = 32;
 
+/// Characters of a member's name that an error repeats at most.
+const NAME_MAX: usize = 100;
+
 /// Reads one JSON value.
 ///
 /// # Errors
-/// When it is none (only the place is told, not the text), or a member is given twice.
+/// When it is none (only the place is told, not the text), nests too deep, or a member is given twice.
 pub(super) fn parse(bytes: &[u8]) -> Result<Value, Problem> {
-    let twice = RefCell::new(None);
+    let wrong = RefCell::new(None);
     let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let seed = Place {
-        path: String::new(),
-        twice: &twice,
+    let root = Place {
+        above: None,
+        depth: 0,
+        wrong: &wrong,
     };
-    let read = seed
+    let read = root
         .deserialize(&mut reader)
         .and_then(|value| reader.end().map(|()| value));
     let error = match read {
-        Ok(value) if is_deeper(&value, DEPTH_MAX) => {
-            let detail = format!("the body nests deeper than {DEPTH_MAX} objects and lists");
-            return Err(Problem::new(&MALFORMED, detail));
-        }
         Ok(value) => return Ok(value),
         Err(error) => error,
     };
-    if let Some(field) = twice.into_inner() {
-        let allowed = "once".to_owned();
-        return Err(Problem::fields(vec![FieldError {
+    Err(match wrong.into_inner() {
+        Some(Wrong::Twice(field)) => Problem::fields(vec![FieldError {
             field,
             value: String::new(),
-            allowed,
-        }]));
-    }
-    let (line, column) = (error.line(), error.column());
-    Err(Problem::new(
-        &MALFORMED,
-        format!("the body is not JSON at line {line}, column {column}"),
-    ))
+            allowed: "once".to_owned(),
+        }]),
+        Some(Wrong::Deep) => {
+            let detail = format!("the body nests deeper than {DEPTH_MAX} objects and lists");
+            Problem::new(&MALFORMED, detail)
+        }
+        None => {
+            let (line, column) = (error.line(), error.column());
+            let detail = format!("the body is not JSON at line {line}, column {column}");
+            Problem::new(&MALFORMED, detail)
+        }
+    })
 }
 
-/// Whether objects and lists nest deeper than `depth`. The reader stops at 128 by itself.
-fn is_deeper(value: &Value, depth: usize) -> bool {
-    let deeper = |inner: &Value| is_deeper(inner, depth.saturating_sub(1));
+/// The same value with its whole numbers written without a point: 3.0 and 3 are the same in JSON.
+pub(super) fn with_whole_numbers(value: Value) -> Value {
     match value {
-        Value::Array(items) => depth == 0 || items.iter().any(deeper),
-        Value::Object(members) => depth == 0 || members.values().any(deeper),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+        Value::Number(_) => whole(&value).map_or(value, Value::from),
+        Value::Array(items) => items.into_iter().map(with_whole_numbers).collect(),
+        Value::Object(members) => members
+            .into_iter()
+            .map(|(name, value)| (name, with_whole_numbers(value)))
+            .collect(),
+        other => other,
     }
 }
 
-/// Where in the document a value is.
-struct Place<'a> {
-    path: String,
-    twice: &'a RefCell<Option<String>>,
+/// What JSON allows and this reader does not.
+enum Wrong {
+    Twice(String),
+    Deep,
 }
 
-impl<'de> DeserializeSeed<'de> for Place<'_> {
+/// Where in the document a value is. The path is put together only when something is wrong there.
+struct Place<'a> {
+    above: Option<(&'a Place<'a>, Step<'a>)>,
+    depth: usize,
+    wrong: &'a RefCell<Option<Wrong>>,
+}
+
+#[derive(Clone, Copy)]
+enum Step<'a> {
+    Member(&'a str),
+    Item(usize),
+}
+
+impl Place<'_> {
+    fn path(&self) -> String {
+        let Some((above, step)) = self.above else {
+            return String::new();
+        };
+        let mut path = above.path();
+        if !path.is_empty() {
+            path.push('.');
+        }
+        match step {
+            Step::Member(name) => path.extend(name.chars().take(NAME_MAX)),
+            Step::Item(index) => path.push_str(&index.to_string()),
+        }
+        path
+    }
+
+    fn below<'b>(&'b self, step: Step<'b>) -> Place<'b> {
+        Place {
+            above: Some((self, step)),
+            depth: self.depth + 1,
+            wrong: self.wrong,
+        }
+    }
+
+    /// That another list or object may begin here.
+    fn expect_shallow<E: serde::de::Error>(&self) -> Result<(), E> {
+        if self.depth < DEPTH_MAX {
+            return Ok(());
+        }
+        self.wrong.replace(Some(Wrong::Deep));
+        Err(E::custom("it nests too deep"))
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for &Place<'_> {
     type Value = Value;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
@@ -73,7 +129,7 @@ impl<'de> DeserializeSeed<'de> for Place<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Place<'_> {
+impl<'de> Visitor<'de> for &Place<'_> {
     type Value = Value;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -111,43 +167,27 @@ impl<'de> Visitor<'de> for Place<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        self.expect_shallow()?;
         let mut values = Vec::new();
-        loop {
-            let path = join(&self.path, &values.len().to_string());
-            match items.next_element_seed(Place {
-                path,
-                twice: self.twice,
-            })? {
-                Some(value) => values.push(value),
-                None => return Ok(Value::Array(values)),
-            }
+        while let Some(value) = items.next_element_seed(&self.below(Step::Item(values.len())))? {
+            values.push(value);
         }
+        Ok(Value::Array(values))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
+        self.expect_shallow()?;
         let mut values = Map::new();
         while let Some(name) = members.next_key::<String>()? {
-            let path = join(&self.path, &name);
+            let place = self.below(Step::Member(&name));
             if values.contains_key(&name) {
-                self.twice.replace(Some(path));
+                self.wrong.replace(Some(Wrong::Twice(place.path())));
                 return Err(A::Error::custom("a member is given twice"));
             }
-            let value = members.next_value_seed(Place {
-                path,
-                twice: self.twice,
-            })?;
+            let value = members.next_value_seed(&place)?;
             values.insert(name, value);
         }
         Ok(Value::Object(values))
-    }
-}
-
-fn join(path: &str, name: &str) -> String {
-    let name: String = name.chars().take(100).collect();
-    if path.is_empty() {
-        name
-    } else {
-        format!("{path}.{name}")
     }
 }
 
@@ -162,7 +202,12 @@ mod tests {
         let nested = |depth: usize| format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
         assert!(parse(nested(32).as_bytes()).is_ok());
         assert!(parse(nested(33).as_bytes()).is_err());
-        assert!(parse(nested(200).as_bytes()).is_err());
+        for text in [nested(33), nested(200), "[".repeat(100_000)] {
+            let problem = format!("{:?}", parse(text.as_bytes()).unwrap_err());
+            assert!(problem.contains("deeper than 32"), "{problem}");
+        }
+        let objects = format!("{}1{}", r#"{"a":"#.repeat(33), "}".repeat(33));
+        assert!(parse(objects.as_bytes()).is_err());
     }
 
     #[test]
@@ -187,8 +232,15 @@ mod tests {
 
     #[test]
     fn what_is_no_json_is_refused_without_repeating_it() {
-        let deep = "[".repeat(10_000);
-        for text in ["", "{", "{} {}", "secret", r#"{"a":"secret"#, &deep] {
+        for text in [
+            "",
+            "{",
+            "{} {}",
+            "secret",
+            r#"{"a":"secret"#,
+            "\u{feff}{}",
+            "{\"a\":NaN}",
+        ] {
             let problem = format!("{:?}", parse(text.as_bytes()).unwrap_err());
             assert!(problem.contains("is not JSON at line"), "{problem}");
             assert!(!problem.contains("secret"), "{problem}");

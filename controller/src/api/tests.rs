@@ -1,7 +1,14 @@
 //! The API over real HTTP, on a real State: what its callers rely on.
 
 mod access;
+mod attacks;
 mod bodies;
 mod changes;
+mod contract;
+mod events;
+mod instance_env;
+mod platform;
 mod reads;
+mod rights;
+mod updates;
 mod world;

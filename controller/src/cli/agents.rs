@@ -1,112 +1,113 @@
 //! `dotmac agents`: who runs instances, and single-use tokens for new ones. The token's secret is made here; the
 //! controllers only ever see its digest.
 
-use clap::Subcommand;
-use dotmac_protocol::{frame::JoinToken, ids::RegionId};
-use dotmac_runtime::entropy::Entropy;
-use serde::Deserialize;
-use serde_json::{Value, json};
+mod join_tokens;
 
-use super::{client::Client, failure::Failure, find::Context, view};
+use clap::{Args, Subcommand};
+use serde_json::Value;
 
+use self::join_tokens::{Token, Tokens};
+use super::{
+    client::{Client, encode},
+    failure::Failure,
+    find::Context,
+    list::Paging,
+    plan::{Consent, Outcome, Plan, Seen},
+    view,
+};
+
+pub(crate) use self::join_tokens::make_token;
+
+/// Where agents live in the API.
+const PATH: &str = "/api/v1/agents";
 /// Agents shown at most.
 const ITEMS_MAX: usize = 20_000;
 
 #[derive(Subcommand)]
 pub(crate) enum Agents {
     /// All agents
-    List,
-    /// Make a token with which one agent may join
-    Token {
-        /// The region that the agent is configured for
-        #[arg(long)]
-        region: RegionId,
-        /// Minutes until it is worth nothing
-        #[arg(long, default_value_t = 60, value_name = "MINUTES")]
-        ttl: u64,
+    List(List),
+    /// One agent
+    Show {
+        /// Id of the agent
+        id: String,
     },
+    /// Shut an agent out for good; only one that keeps nothing any more
+    Delete {
+        /// Id of the agent
+        id: String,
+        #[command(flatten)]
+        consent: Consent,
+    },
+    /// Make a token with which one agent may join
+    Token(Token),
+    /// The tokens with which agents may join: list, delete
+    #[command(subcommand)]
+    Tokens(Tokens),
 }
 
-#[derive(Deserialize)]
-struct Made {
-    trust_root: String,
-    controllers: Vec<String>,
-    expires_at: Value,
+#[derive(Args)]
+pub(crate) struct List {
+    /// Only those of this region
+    #[arg(long)]
+    region: Option<String>,
+    /// Only those in this state: connected, disconnected, unknown or revoked
+    #[arg(long)]
+    status: Option<String>,
+    #[command(flatten)]
+    paging: Paging,
 }
 
 impl Agents {
     pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
-        let (client, output) = (context.client()?, context.output);
+        let client = context.client()?;
         match self {
-            Self::List => {
-                let items = list(&client).await?;
-                if output.is_json() {
-                    return output.json(&json!({ "items": items }));
-                }
-                let now = context.clock.now().0;
-                let rows = items.iter().map(|agent| row(agent, now)).collect();
-                let header = [
-                    "agent",
-                    "region",
-                    "status",
-                    "for",
-                    "controller",
-                    "units",
-                    "software",
-                ];
-                output.table(
-                    &header,
-                    rows,
-                    "no agents: dotmac agents token --region REGION",
-                )
+            Self::List(list) => list.run(context, &client).await,
+            Self::Show { id } => {
+                let agent: Value = client.get(&path_of(&id)).await?;
+                print(context, &agent)
             }
-            Self::Token { region, ttl } => {
-                let ttl_ms = ttl.saturating_mul(60_000);
-                let (token, expires_at) =
-                    make_token(&client, &context.entropy, region, ttl_ms).await?;
-                if output.is_json() {
-                    let (id, region) = (token.id.as_str(), token.region.as_str());
-                    return output.json(&json!({
-                        "id": id, "region": region, "expires_at": expires_at, "token": token.to_text(),
-                    }));
+            Self::Delete { id, consent } => {
+                let seen = Seen::read(&client, path_of(&id)).await?;
+                let plan = Plan::delete(format!("shut out agent {id}"), &id, seen);
+                match plan.run(context, &client, consent).await? {
+                    Outcome::Done(agent) | Outcome::Same(agent) => print(context, &agent),
+                    Outcome::Shown => Ok(()),
                 }
-                output.note(&format!(
-                    "for one agent in {}, within {ttl} minutes:",
-                    token.region
-                ));
-                output.line(&token.to_text())
             }
+            Self::Token(token) => token.run(context, &client).await,
+            Self::Tokens(tokens) => tokens.run(context, &client).await,
         }
+    }
+}
+
+impl List {
+    async fn run(&self, context: &Context, client: &Client) -> Result<(), Failure> {
+        let now = context.clock.now().0;
+        let header = [
+            "agent",
+            "region",
+            "status",
+            "for",
+            "controller",
+            "units",
+            "software",
+        ];
+        let filters = [
+            ("region", self.region.as_deref()),
+            ("status", self.status.as_deref()),
+        ];
+        let empty = "no agents: dotmac agents token --region REGION";
+        let row = |agent: &Value| row(agent, now);
+        self.paging
+            .show(context, client, (PATH, &filters), (&header, &row), empty)
+            .await
     }
 }
 
 /// All agents, as the API shows them.
 pub(crate) async fn list(client: &Client) -> Result<Vec<Value>, Failure> {
-    client.list("/api/v1/agents", ITEMS_MAX).await
-}
-
-/// Makes a join token; also gives when it expires, as the API wrote it.
-pub(crate) async fn make_token(
-    client: &Client,
-    entropy: &Entropy,
-    region: RegionId,
-    ttl_ms: u64,
-) -> Result<(JoinToken, Value), Failure> {
-    let secret = entropy.bytes::<32>();
-    let id = entropy.hex(8);
-    let body = json!({
-        "id": id, "secret_digest": JoinToken::secret_digest(&secret).to_string(), "region": region.as_str(), "ttl_ms": ttl_ms,
-    });
-    let answer = client.post("/api/v1/agents/tokens", Some(&body)).await?;
-    let made: Made = serde_json::from_value(answer).map_err(Failure::answer)?;
-    let token = JoinToken {
-        id: id.parse().map_err(Failure::answer)?,
-        secret,
-        region,
-        trust_root: made.trust_root.parse().map_err(Failure::answer)?,
-        controllers: made.controllers,
-    };
-    Ok((token, made.expires_at))
+    client.list(PATH, ITEMS_MAX).await
 }
 
 fn row(agent: &Value, now_ms: u64) -> Vec<String> {
@@ -121,6 +122,33 @@ fn row(agent: &Value, now_ms: u64) -> Vec<String> {
         text("units"),
         text("software"),
     ]
+}
+
+fn print(context: &Context, agent: &Value) -> Result<(), Failure> {
+    if context.output.is_data() {
+        return context.output.data(agent);
+    }
+    let members = [
+        ("id", "agent"),
+        ("region", "region"),
+        ("status", "status"),
+        ("node", "controller"),
+        ("units", "units"),
+        ("software", "software"),
+        ("incarnation", "incarnation"),
+        ("enrolled_at", "enrolled"),
+        ("revoked_at", "shut out"),
+    ];
+    context.output.line(&view::page(agent, &members))?;
+    let until = view::time(agent, "certificate_not_after");
+    context
+        .output
+        .line(&format!("{:<12} until {until}", "certificate"))
+}
+
+/// Address of one agent.
+fn path_of(id: &str) -> String {
+    format!("{PATH}/{}", encode(id))
 }
 
 #[cfg(test)]

@@ -1,11 +1,19 @@
 //! The CLI's side of the HTTP API: tries every controller in turn until one answers or the deadline is over, always
 //! with the same `Idempotency-Key`, so that a retry never does a thing twice. It knows no proxies and follows no
-//! redirects.
+//! redirects, and reads no answer that is too long.
 
+mod address;
+mod events;
+mod reading;
+mod rounds;
+mod stream;
 #[cfg(test)]
 mod tests;
+mod voice;
 
 use std::{
+    path::PathBuf,
+    pin::pin,
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
@@ -16,24 +24,36 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::failure::{Failure, Problem};
+use self::{
+    reading::{Again, Attempt, innermost, read},
+    rounds::Rounds,
+};
+use super::failure::Failure;
 
-/// Bytes of an answer at most.
-const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Milliseconds between two rounds through all controllers, doubled up to the maximum.
-const ROUND_PAUSE_MS: (u64, u64) = (50, 800);
+pub(crate) use self::{
+    address::{check_server, encode},
+    events::{Entity, Follow, Told},
+    stream::Lines,
+    voice::Voice,
+};
+
+/// Pages of a list that may follow each other without an item in them.
+const EMPTY_PAGES_MAX: usize = 100;
 
 /// How to reach a cluster.
-#[derive(Clone)]
 pub(crate) struct Access {
     /// Base addresses such as `http://127.0.0.1:8000`, in the order to try them.
     pub(crate) servers: Vec<String>,
     /// The bearer token.
     pub(crate) token: String,
+    /// Certificates of the authorities to trust; without it the system's.
+    pub(crate) ca_file: Option<PathBuf>,
     /// How long to go on trying, in milliseconds.
     pub(crate) deadline_ms: u64,
     /// How long to wait for one controller's answer, in milliseconds.
     pub(crate) attempt_ms: u64,
+    /// Says what goes on; without it the client is silent.
+    pub(crate) voice: Option<Voice>,
 }
 
 /// A client of one cluster.
@@ -54,32 +74,54 @@ pub(crate) struct Change<'a> {
     pub(crate) body: Option<&'a Value>,
     /// Makes a retry harmless; also after this client has given up.
     pub(crate) key: &'a str,
+    /// The version that must still be the one there is, as its `ETag` said; without it any is changed.
+    pub(crate) if_match: Option<&'a str>,
 }
 
-/// What became of one attempt.
-enum Attempt {
-    Answered(Value),
-    Refused(Failure),
-    /// Worth another try, perhaps elsewhere.
-    Again(String),
+/// What the API answered.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Answer {
+    /// The body; null when it is empty.
+    pub(crate) body: Value,
+    /// The version of the entity in it, if it says one.
+    pub(crate) etag: Option<String>,
+}
+
+/// What one controller says to a question that needs no other one.
+#[derive(Debug)]
+pub(crate) struct Look {
+    /// HTTP status.
+    pub(crate) status: u16,
+    /// Its clock, as the header `Date` tells it.
+    pub(crate) date: Option<String>,
+    /// The body; null when it is no JSON.
+    pub(crate) body: Value,
+    /// How long it took.
+    pub(crate) took_ms: u64,
 }
 
 impl Client {
     /// A client; connects when it is first used.
     ///
     /// # Errors
-    /// When an address is not plain HTTP on the loopback.
+    /// When an address may not get a token, or the certificates to trust cannot be read.
     pub(crate) fn new(access: Access, entropy: Entropy) -> Result<Self, Failure> {
         for server in &access.servers {
             check_server(server)?;
         }
-        let http = reqwest::Client::builder()
+        let builder = reqwest::Client::builder()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(Duration::from_millis(access.attempt_ms.min(1_000)))
-            .user_agent(concat!("dotmac/", env!("CARGO_PKG_VERSION")))
+            .user_agent(concat!("dotmac/", env!("CARGO_PKG_VERSION")));
+        let http = address::trusting(builder, &access.servers, access.ca_file.as_deref())?
             .build()
-            .map_err(|cause| Failure::Failed(format!("the HTTP client cannot start: {cause}")))?;
+            .map_err(|cause| {
+                let cause = innermost(&cause);
+                Failure::Failed(format!(
+                    "the HTTP client cannot start: {cause}; --ca-file names certificates to trust"
+                ))
+            })?;
         let preferred = AtomicUsize::new(0);
         Ok(Self {
             http,
@@ -101,13 +143,19 @@ impl Client {
 
     /// Reads something.
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
-        let get = Change {
+        serde_json::from_value(self.entity(path).await?.body).map_err(Failure::answer)
+    }
+
+    /// Reads something with the version it has.
+    pub(crate) async fn entity(&self, path: &str) -> Result<Answer, Failure> {
+        self.answer(&Change {
             method: Method::GET,
             path,
             body: None,
             key: "",
-        };
-        serde_json::from_value(self.ask(&get).await?).map_err(Failure::answer)
+            if_match: None,
+        })
+        .await
     }
 
     /// Reads every page of a list and gives the items, `items_max` at most.
@@ -122,18 +170,27 @@ impl Client {
         name: &str,
         items_max: usize,
     ) -> Result<Vec<Value>, Failure> {
-        let mut items = Vec::new();
+        let mut items: Vec<Value> = Vec::new();
         let mut cursor: Option<String> = None;
+        let mut empty_pages = 0;
         loop {
             let separator = if path.contains('?') { '&' } else { '?' };
-            let page: Value = match &cursor {
+            let mut page: Value = match &cursor {
                 None => self.get(path).await?,
                 Some(cursor) => {
                     let page = format!("{path}{separator}{name}={}", encode(cursor));
                     self.get(&page).await?
                 }
             };
-            items.extend(page["items"].as_array().cloned().unwrap_or_default());
+            let found = page.get_mut("items").map(Value::take);
+            let Some(Value::Array(found)) = found else {
+                return Err(Failure::answer("it is no list"));
+            };
+            empty_pages = if found.is_empty() { empty_pages + 1 } else { 0 };
+            if empty_pages > EMPTY_PAGES_MAX {
+                return Err(Failure::answer("the list does not end"));
+            }
+            items.extend(found);
             let next = match &page["next_cursor"] {
                 Value::String(cursor) => Some(cursor.clone()),
                 Value::Number(cursor) => Some(cursor.to_string()),
@@ -160,89 +217,53 @@ impl Client {
         body: Option<&Value>,
     ) -> Result<Value, Failure> {
         let key = self.key();
-        self.ask(&Change {
+        let change = Change {
             method,
             path,
             body,
             key: &key,
-        })
-        .await
+            if_match: None,
+        };
+        Ok(self.answer(&change).await?.body)
     }
 
     /// Asks one controller after the other until one answers or the deadline is over.
-    pub(crate) async fn ask(&self, change: &Change<'_>) -> Result<Value, Failure> {
-        let started = Instant::now();
-        let mut pause_ms = ROUND_PAUSE_MS.0;
-        let servers = self.access.servers.len();
-        let mut cause = String::from("no server is known");
+    ///
+    /// # Errors
+    /// When a controller refuses, none can serve within the deadline, or the answer cannot be read.
+    pub(crate) async fn answer(&self, change: &Change<'_>) -> Result<Answer, Failure> {
+        address::check_path(change.path)?;
+        let voice = self.access.voice.as_ref();
+        let mut rounds = Rounds::new(&self.access.servers, self.access.deadline_ms, voice);
         loop {
-            let first = self.preferred.load(Ordering::Relaxed);
-            for offset in 0..servers {
-                let index = (first + offset) % servers;
-                match self.attempt(index, change).await {
-                    Attempt::Answered(value) => {
+            for index in self.order() {
+                if !rounds.may_ask(index) {
+                    continue;
+                }
+                self.tell(change.method != Method::GET, index);
+                match self.patiently(index, change).await {
+                    Attempt::Answered(answer) => {
                         self.preferred.store(index, Ordering::Relaxed);
-                        return Ok(value);
+                        return Ok(answer);
                     }
-                    Attempt::Refused(failure) => return Err(failure),
-                    Attempt::Again(why) => cause = why,
-                }
-                if elapsed_ms(started) >= self.access.deadline_ms {
-                    break;
+                    Attempt::Refused(failure) => return Err(failure.at(change.path)),
+                    Attempt::Again(again) => rounds.note(index, again),
                 }
             }
-            let waited_ms = elapsed_ms(started);
-            if servers == 0 || waited_ms + pause_ms >= self.access.deadline_ms {
-                let servers = self.access.servers.join(", ");
-                return Err(Failure::Unreachable {
-                    servers,
-                    waited_ms,
-                    cause,
-                });
-            }
-            tokio::time::sleep(Duration::from_millis(pause_ms)).await;
-            pause_ms = (pause_ms * 2).min(ROUND_PAUSE_MS.1);
-        }
-    }
-
-    /// Opens a stream of lines at the first controller that gives one. A controller that names another one is not
-    /// followed there: that one is among ours and is asked in its turn. They may disagree for a moment after an agent
-    /// moved, so it takes several rounds while one of them points elsewhere.
-    pub(crate) async fn stream(&self, path: &str) -> Result<reqwest::Response, Failure> {
-        let started = Instant::now();
-        let mut last = String::from("no server is known");
-        loop {
-            let mut points_elsewhere = false;
-            for server in &self.access.servers {
-                let url = format!("{server}{path}");
-                let asked = self.http.get(url).bearer_auth(&self.access.token).send();
-                match asked.await {
-                    Ok(response) if response.status().is_success() => return Ok(response),
-                    Ok(response) if response.status().is_redirection() => points_elsewhere = true,
-                    Ok(response) => match read(response).await {
-                        Attempt::Refused(failure) => return Err(failure),
-                        Attempt::Again(why) => last = why,
-                        Attempt::Answered(_) => last = "an answer that is no stream".into(),
-                    },
-                    Err(cause) => last = innermost(&cause),
-                }
-            }
-            let waited_ms = elapsed_ms(started);
-            if !points_elsewhere || waited_ms >= self.access.deadline_ms {
-                let servers = self.access.servers.join(", ");
-                return Err(Failure::Unreachable {
-                    servers,
-                    waited_ms,
-                    cause: last,
-                });
-            }
-            tokio::time::sleep(Duration::from_millis(ROUND_PAUSE_MS.0)).await;
+            rounds.next().await?;
         }
     }
 
     /// Whether the controller at this place says that it is ready; no token is shown.
     pub(crate) async fn is_ready(&self, index: usize) -> Result<bool, String> {
-        let url = format!("{}/health/ready", self.access.servers[index]);
+        let look = self.look(index, "/health/ready").await?;
+        Ok((200..300).contains(&look.status))
+    }
+
+    /// Asks only the controller at this place, once, within a second and without a token.
+    pub(crate) async fn look(&self, index: usize, path: &str) -> Result<Look, String> {
+        let started = Instant::now();
+        let url = format!("{}{path}", self.access.servers[index]);
         let asked = self
             .http
             .get(url)
@@ -250,7 +271,46 @@ impl Client {
             .send()
             .await;
         let response = asked.map_err(|cause| innermost(&cause))?;
-        Ok(response.status().is_success())
+        let date = response.headers().get(header::DATE);
+        let date = date.and_then(|value| Some(value.to_str().ok()?.to_owned()));
+        let (status, took_ms) = (response.status().as_u16(), elapsed_ms(started));
+        let body = reading::body(response).await.unwrap_or_default();
+        let body = serde_json::from_slice(&body).unwrap_or_default();
+        Ok(Look {
+            status,
+            date,
+            body,
+            took_ms,
+        })
+    }
+
+    /// Places of the controllers, the one that answered last first.
+    fn order(&self) -> impl Iterator<Item = usize> + use<> {
+        let servers = self.access.servers.len();
+        let first = self.preferred.load(Ordering::Relaxed);
+        (0..servers).map(move |offset| (first + offset) % servers)
+    }
+
+    fn tell(&self, is_change: bool, index: usize) {
+        if let Some(voice) = &self.access.voice {
+            voice.asking(is_change, &self.access.servers[index]);
+        }
+    }
+
+    /// One attempt; where somebody looks, he is told when it takes long.
+    async fn patiently(&self, index: usize, change: &Change<'_>) -> Attempt {
+        let mut attempt = pin!(self.attempt(index, change));
+        if let Some(voice) = &self.access.voice {
+            let silence = Duration::from_millis(voice::SILENCE_MS);
+            match tokio::time::timeout(silence, &mut attempt).await {
+                Ok(attempt) => return attempt,
+                Err(_) => voice.waiting(
+                    voice::SILENCE_MS,
+                    &format!("{} has not answered yet", self.access.servers[index]),
+                ),
+            }
+        }
+        attempt.await
     }
 
     async fn attempt(&self, index: usize, change: &Change<'_>) -> Attempt {
@@ -263,12 +323,15 @@ impl Client {
         if change.method != Method::GET {
             request = request.header("idempotency-key", change.key);
         }
+        if let Some(version) = change.if_match {
+            request = request.header(header::IF_MATCH, version);
+        }
         if let Some(body) = change.body {
             request = request.json(body);
         }
         match request.send().await {
             Ok(response) => read(response).await,
-            Err(cause) => Attempt::Again(innermost(&cause)),
+            Err(cause) => Attempt::Again(Again::unanswered(innermost(&cause))),
         }
     }
 }
@@ -276,101 +339,4 @@ impl Client {
 /// Milliseconds since then.
 pub(crate) fn elapsed_ms(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
-}
-
-/// A value as one segment or value of an address.
-pub(crate) fn encode(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    encoded
-}
-
-/// Tokens travel in clear over plain HTTP, so only to this machine.
-fn check_server(server: &str) -> Result<(), Failure> {
-    let wrong = |why: &str| Err(Failure::Usage(format!("--server {server}: {why}")));
-    let Ok(url) = reqwest::Url::parse(server) else {
-        return wrong("not an address such as http://127.0.0.1:8000");
-    };
-    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    let loopback = host == "localhost"
-        || host
-            .parse::<std::net::IpAddr>()
-            .is_ok_and(|address| address.is_loopback());
-    match url.scheme() {
-        "http" if loopback => Ok(()),
-        "http" => wrong(
-            "plain HTTP is for this machine only; forward the port (ssh -L 8000:127.0.0.1:8000 HOST)",
-        ),
-        _ => wrong(
-            "only http:// on this machine is spoken; forward the port (ssh -L 8000:127.0.0.1:8000 HOST)",
-        ),
-    }
-}
-
-async fn read(response: reqwest::Response) -> Attempt {
-    let status = response.status();
-    let retry = matches!(status.as_u16(), 425 | 429 | 502..=504);
-    let is_json = response
-        .headers()
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .is_some_and(|kind| kind.contains("json"));
-    let body = match body(response).await {
-        Ok(body) => body,
-        Err(why) => return Attempt::Again(why),
-    };
-    if status.is_success() {
-        if body.is_empty() {
-            return Attempt::Answered(Value::Null);
-        }
-        return match serde_json::from_slice(&body) {
-            Ok(value) => Attempt::Answered(value),
-            Err(cause) => Attempt::Refused(Failure::answer(cause)),
-        };
-    }
-    let mut problem: Problem = if is_json {
-        serde_json::from_slice(&body).unwrap_or_default()
-    } else {
-        Problem::default()
-    };
-    problem.status = status.as_u16();
-    if problem.title.is_empty() {
-        problem.title = status.to_string();
-    }
-    if retry {
-        return Attempt::Again(problem.to_string());
-    }
-    Attempt::Refused(Failure::of(problem))
-}
-
-async fn body(mut response: reqwest::Response) -> Result<Vec<u8>, String> {
-    let mut body = Vec::new();
-    loop {
-        match response.chunk().await {
-            Ok(None) => return Ok(body),
-            Ok(Some(chunk)) if body.len() + chunk.len() <= ANSWER_BYTES_MAX => {
-                body.extend_from_slice(&chunk)
-            }
-            Ok(Some(_)) => return Err(format!("an answer of more than {ANSWER_BYTES_MAX} bytes")),
-            Err(cause) => return Err(innermost(&cause)),
-        }
-    }
-}
-
-/// The cause at the bottom, which is the one that helps ("connection refused").
-fn innermost(error: &reqwest::Error) -> String {
-    if error.is_timeout() {
-        return "no answer in time".into();
-    }
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
-    }
-    cause.to_string()
 }

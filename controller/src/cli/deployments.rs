@@ -1,24 +1,33 @@
-//! `dotmac deployments`: ISPs' instances. A change is asked for once; `--wait` then shows what it waits for, since
-//! when and who can change it, until it is done.
+//! `dotmac deployments`: ISPs' instances. A change is shown before it is made; `--wait` then shows what it waits for,
+//! since when and who can change it, until it is done.
 
+mod change;
 mod create;
+mod export;
 mod show;
 mod wait;
+mod watch;
 
 use clap::{Args, Subcommand};
-use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use self::{
+    change::{Named, Reasoned, Scale, Update},
     create::Create,
-    wait::{Goal, wait_for},
+    export::Export,
+    watch::Watch,
 };
 use super::{
     client::{Client, encode},
     failure::Failure,
     find::Context,
+    list::Paging,
+    logs::Logs,
+    plan::{Consent, Outcome, Plan},
     view,
 };
+
+pub(crate) use self::wait::{Goal, wait_for};
 
 /// Where deployments live in the API.
 pub(crate) const PATH: &str = "/api/v1/tenant-orchestration/deployments";
@@ -30,31 +39,49 @@ pub(crate) enum Deployments {
     /// Deploy an ISP
     Create(Box<Create>),
     /// All deployments
-    List {
-        /// Only those in this state; `destroyed` shows the removed ones
-        #[arg(long)]
-        status: Option<String>,
-        /// Only those of this tenant
-        #[arg(long, value_name = "ID")]
-        tenant: Option<String>,
-    },
+    List(List),
     /// One deployment, the way of its order, and what it waits for
     Show {
         /// Deployment or tenant
         id: String,
     },
+    /// Change tier, licence, release, domain, features or the bounds of its copies
+    Update(Update),
+    /// Change how many copies run
+    Scale(Scale),
+    /// Replace its processes, one copy at a time
+    Restart(Named),
+    /// Stop it and keep its data
+    Suspend(Reasoned),
+    /// Start a suspended one again
+    Resume(Named),
+    /// Bring the last confirmed version back
+    Rollback(Named),
     /// Remove a deployment after its grace time
     Delete(Named),
     /// Take a deletion back within the grace time
     Undelete(Named),
+    /// Rows that follow what happens, or wait for a state
+    Watch(Watch),
+    /// Deployments as a file for `dotmac apply`
+    Export(Export),
+    /// What its instance writes
+    Logs(Logs),
 }
 
 #[derive(Args)]
-pub(crate) struct Named {
-    /// Deployment or tenant
-    id: String,
+pub(crate) struct List {
+    /// Only those in this state; `destroyed` shows the removed ones
+    #[arg(long)]
+    status: Option<String>,
+    /// Only those of this tenant
+    #[arg(long, value_name = "ID")]
+    tenant: Option<String>,
+    /// Those that were removed in the last 30 days, too
+    #[arg(long)]
+    destroyed: bool,
     #[command(flatten)]
-    patience: Patience,
+    paging: Paging,
 }
 
 /// Whether and how long to wait for the end of it.
@@ -70,38 +97,123 @@ pub(crate) struct Patience {
 
 impl Deployments {
     pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
+        if let Self::Logs(logs) = self {
+            return logs.run(context).await;
+        }
         let client = context.client()?;
+        let at = At {
+            context,
+            client: &client,
+        };
         match self {
             Self::Create(create) => {
-                let patience = create.patience;
-                let created = client.post(PATH, Some(&create.body()?)).await?;
-                finish(context, &client, created, patience, Goal::Active).await
+                let title = format!("create {}", create.title());
+                let plan = Plan::create(title, PATH, create.body()?);
+                at.change(&plan, create.patience, create.consent, Goal::Active)
+                    .await
             }
-            Self::List { status, tenant } => list(context, &client, status, tenant).await,
-            Self::Show { id } => {
-                let deployment = fetch(&client, &id).await?;
-                show::print(context, &deployment)
+            Self::List(list) => list.run(context, &client).await,
+            Self::Show { id } => show::print(context, &fetch(&client, &id).await?),
+            Self::Update(update) => {
+                let plan = update.plan(&client).await?;
+                at.named(&plan, &update.named, Goal::Active).await
+            }
+            Self::Scale(scale) => {
+                let plan = scale.plan(&client).await?;
+                at.named(&plan, &scale.reasoned.named, Goal::Active).await
+            }
+            Self::Restart(named) => {
+                let plan = named.plan(&client, "restart").await?;
+                let goal = Goal::Replaced(wait::processes(plan.before()));
+                at.named(&plan, &named, goal).await
+            }
+            Self::Suspend(reasoned) => {
+                let plan = reasoned.plan(&client, "suspend").await?;
+                at.named(&plan, &reasoned.named, Goal::Suspended).await
+            }
+            Self::Resume(named) => {
+                let plan = named.plan(&client, "resume").await?;
+                at.named(&plan, &named, Goal::Active).await
+            }
+            Self::Rollback(named) => {
+                let plan = named.plan(&client, "rollback").await?;
+                at.named(&plan, &named, Goal::Active).await
             }
             Self::Delete(named) => {
-                let path = path_of(&named.id);
-                let deleted = client.change(Method::DELETE, &path, None).await?;
-                let deployment = whole(&client, deleted, &named.id).await?;
-                finish(
-                    context,
-                    &client,
-                    deployment,
-                    named.patience,
-                    Goal::Destroyed,
-                )
-                .await
+                let plan = named.deletion(&client).await?;
+                at.named(&plan, &named, Goal::Destroyed).await
             }
             Self::Undelete(named) => {
-                let path = format!("{}/undelete", path_of(&named.id));
-                let kept = client.change(Method::POST, &path, None).await?;
-                let deployment = whole(&client, kept, &named.id).await?;
-                finish(context, &client, deployment, named.patience, Goal::Active).await
+                let plan = named.plan(&client, "undelete").await?;
+                at.named(&plan, &named, Goal::Kept).await
             }
+            Self::Export(export) => export.run(context, &client).await,
+            Self::Watch(watch) => watch.run(context, &client).await,
+            Self::Logs(_) => Ok(()),
         }
+    }
+}
+
+/// Where a change is made, and where it is told.
+struct At<'a> {
+    context: &'a Context,
+    client: &'a Client,
+}
+
+impl At<'_> {
+    async fn named(&self, plan: &Plan, named: &Named, goal: Goal) -> Result<(), Failure> {
+        self.change(plan, named.patience, named.consent, goal).await
+    }
+
+    /// Makes a change and shows the deployment, after waiting for the goal if that was asked for.
+    async fn change(
+        &self,
+        plan: &Plan,
+        patience: Patience,
+        consent: Consent,
+        goal: Goal,
+    ) -> Result<(), Failure> {
+        let Self { context, client } = self;
+        let (Outcome::Done(deployment) | Outcome::Same(deployment)) =
+            plan.run(context, client, consent).await?
+        else {
+            return Ok(());
+        };
+        let id = view::text(&deployment, "id");
+        if patience.wait {
+            let deployment = wait_for(context, client, &id, &goal, patience.timeout).await?;
+            return show::print(context, &deployment);
+        }
+        show::print(context, &deployment)?;
+        if !context.output.is_data() && goal != Goal::Destroyed {
+            let next = format!("next: dotmac deployments show {id}");
+            context.output.note(&next);
+        }
+        Ok(())
+    }
+}
+
+impl List {
+    async fn run(&self, context: &Context, client: &Client) -> Result<(), Failure> {
+        let now = context.clock.now().0;
+        let filters = [
+            ("status_filter", self.status.as_deref()),
+            ("tenant_id", self.tenant.as_deref()),
+            ("include", self.destroyed.then_some("destroyed")),
+        ];
+        let header = [
+            "id", "name", "region", "status", "health", "pods", "tier", "domain", "age",
+        ];
+        let empty = "no deployments: dotmac deployments create --name NAME --wait";
+        self.paging
+            .show(
+                context,
+                client,
+                (PATH, &filters),
+                (&header, &|one| row(one, now)),
+                empty,
+            )
+            .await
     }
 }
 
@@ -118,38 +230,6 @@ pub(crate) async fn all(client: &Client) -> Result<Vec<Value>, Failure> {
 /// Address of one deployment.
 pub(crate) fn path_of(id: &str) -> String {
     format!("{PATH}/{}", encode(id))
-}
-
-async fn list(
-    context: &Context,
-    client: &Client,
-    status: Option<String>,
-    tenant: Option<String>,
-) -> Result<(), Failure> {
-    let mut path = PATH.to_owned();
-    for (name, value) in [("status_filter", status), ("tenant_id", tenant)] {
-        if let Some(value) = value {
-            let separator = if path.contains('?') { '&' } else { '?' };
-            path.push_str(&format!("{separator}{name}={}", encode(&value)));
-        }
-    }
-    let items = client.list(&path, ITEMS_MAX).await?;
-    if context.output.is_json() {
-        return context.output.json(&json!({ "items": items }));
-    }
-    let now = context.clock.now().0;
-    let header = [
-        "id", "name", "region", "status", "health", "pods", "tier", "domain", "age",
-    ];
-    let rows = items
-        .iter()
-        .map(|deployment| row(deployment, now))
-        .collect();
-    context.output.table(
-        &header,
-        rows,
-        "no deployments: dotmac deployments create --name NAME --wait",
-    )
 }
 
 fn row(deployment: &Value, now_ms: u64) -> Vec<String> {
@@ -169,37 +249,6 @@ fn row(deployment: &Value, now_ms: u64) -> Vec<String> {
         text("domain_name"),
         age,
     ]
-}
-
-/// Some changes answer with the deployment, others with a part of it or nothing.
-async fn whole(client: &Client, answer: Value, id: &str) -> Result<Value, Failure> {
-    if answer["status"].is_string() && answer["id"].is_string() {
-        return Ok(answer);
-    }
-    fetch(client, id).await
-}
-
-/// Shows the deployment, after waiting for the goal if that was asked for.
-async fn finish(
-    context: &Context,
-    client: &Client,
-    deployment: Value,
-    patience: Patience,
-    goal: Goal,
-) -> Result<(), Failure> {
-    if !patience.wait {
-        show::print(context, &deployment)?;
-        if !context.output.is_json() && goal == Goal::Active {
-            let id = view::text(&deployment, "id");
-            context
-                .output
-                .note(&format!("next: dotmac deployments show {id}"));
-        }
-        return Ok(());
-    }
-    let id = view::text(&deployment, "id");
-    let deployment = wait_for(context, client, &id, goal, patience.timeout).await?;
-    show::print(context, &deployment)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::{fmt, path::Path, process::ExitCode};
 use serde::Deserialize;
 use thiserror::Error;
 
-use super::output::clean;
+use super::{output::clean, suggest};
 
 /// What `--help` says about exit codes.
 pub(crate) const EXIT_CODES: &str = "Exit codes:
@@ -14,8 +14,12 @@ pub(crate) const EXIT_CODES: &str = "Exit codes:
   2  wrong usage
   3  no such thing, or not yours
   4  refused: not allowed, in conflict, or not valid (401, 403, 409, 422 and the like)
-  5  no controller could be reached
-  6  still not done when the time to wait was over";
+  5  no controller could be reached, or none could serve
+  6  still not done when the time to wait was over
+  7  it was changed meanwhile by somebody else: look again (412)
+  8  nothing to change (only with --dry-run)
+  9  it works, and something should be looked after (only doctor)
+`dotmac diff` ends with 0 when nothing differs, 1 when something does, and 2 when it cannot tell.";
 
 /// Why a command failed; each variant is an exit code.
 #[derive(Debug, Error)]
@@ -34,7 +38,7 @@ pub(crate) enum Failure {
     Refused(Box<Problem>),
     /// No controller answered within the deadline.
     #[error(
-        "no controller answered within {waited_ms} ms ({servers}): {cause}; is the fleet up? `make status`"
+        "no controller could serve within {waited_ms} ms ({servers}): {cause}; `dotmac doctor` tells more, `make status` shows a local fleet"
     )]
     Unreachable {
         /// Who was tried.
@@ -47,6 +51,12 @@ pub(crate) enum Failure {
     /// It is still not done.
     #[error("{0}")]
     TimedOut(String),
+    /// It is not any more what it was when the plan was shown.
+    #[error("{0}")]
+    Changed(String),
+    /// The end of a command that has said everything itself: an exit code without a remark.
+    #[error("exit code {0}")]
+    Ended(u8),
 }
 
 /// An error as the API tells it (RFC 9457).
@@ -65,6 +75,12 @@ pub(crate) struct Problem {
     pub(crate) next: Option<String>,
     /// Fields that are wrong.
     pub(crate) errors: Vec<FieldError>,
+    /// What was asked for: a path below the server. The client's own note, never the API's.
+    #[serde(skip)]
+    pub(crate) path: String,
+    /// What may have been meant. The client's own note as well.
+    #[serde(skip)]
+    pub(crate) meant: Vec<String>,
 }
 
 /// One field that is wrong.
@@ -96,9 +112,18 @@ impl Failure {
     pub(crate) fn of(problem: Problem) -> Self {
         match problem.status {
             404 => Self::NotFound(Box::new(problem)),
+            412 => Self::Changed(problem.to_string()),
             400..500 => Self::Refused(Box::new(problem)),
             _ => Self::Failed(problem.to_string()),
         }
+    }
+
+    /// The same failure with the path that was asked for.
+    pub(crate) fn at(mut self, path: &str) -> Self {
+        if let Self::NotFound(problem) | Self::Refused(problem) = &mut self {
+            path.clone_into(&mut problem.path);
+        }
+        self
     }
 
     /// An answer that does not have the form the API promises.
@@ -115,6 +140,8 @@ impl Failure {
             Self::Refused(_) => 4,
             Self::Unreachable { .. } => 5,
             Self::TimedOut(_) => 6,
+            Self::Changed(_) => 7,
+            Self::Ended(code) => *code,
         }
     }
 
@@ -155,11 +182,34 @@ impl fmt::Display for Problem {
                     clean(&plain(&error.allowed))
                 )?;
             }
+            if let Some(meant) = error.meant() {
+                write!(formatter, "; did you mean {}?", clean(&meant))?;
+            }
+        }
+        if !self.meant.is_empty() {
+            write!(
+                formatter,
+                "\n  did you mean {}?",
+                clean(&self.meant.join(", "))
+            )?;
         }
         if let Some(next) = &self.next {
             write!(formatter, "\n  next: {}", clean(next))?;
         }
         Ok(())
+    }
+}
+
+impl FieldError {
+    /// Which of the allowed words is close to the given one.
+    fn meant(&self) -> Option<String> {
+        let allowed = plain(&self.allowed);
+        let words = allowed
+            .split([',', ' ', '`', '"'])
+            .filter(|word| word.len() > 2);
+        suggest::closest(self.value.as_str()?, words)
+            .into_iter()
+            .next()
     }
 }
 
@@ -174,7 +224,7 @@ fn plain(value: &serde_json::Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Failure, Problem};
+    use super::{EXIT_CODES, Failure, Problem};
 
     fn problem(status: u16) -> Problem {
         Problem {
@@ -183,11 +233,53 @@ mod tests {
         }
     }
 
+    /// What the help says, one by one: nothing is documented that no failure ends with, and the other way round.
+    #[test]
+    fn every_documented_exit_code_is_the_end_of_something() {
+        let failures = [
+            Failure::Failed(String::new()),
+            Failure::Usage(String::new()),
+            Failure::NotFound(Box::default()),
+            Failure::Refused(Box::default()),
+            Failure::Unreachable {
+                servers: String::new(),
+                waited_ms: 0,
+                cause: String::new(),
+            },
+            Failure::TimedOut(String::new()),
+            Failure::Changed(String::new()),
+            Failure::Ended(8),
+            Failure::Ended(9),
+        ];
+        let documented = EXIT_CODES.lines().filter_map(|line| {
+            let (code, text) = line.strip_prefix("  ")?.split_once("  ")?;
+            (!text.is_empty()).then(|| code.parse::<u8>().unwrap())
+        });
+        let ends = std::iter::once(0).chain(failures.iter().map(Failure::code));
+        assert_eq!(documented.collect::<Vec<_>>(), ends.collect::<Vec<_>>());
+        let manual = include_str!("../../../docs/cli.md");
+        for line in EXIT_CODES.lines().filter(|line| line.starts_with("  ")) {
+            let (code, text) = line.trim().split_once("  ").unwrap();
+            let meaning = text.split(['(', ':', ';']).next().unwrap().trim();
+            assert!(manual.contains(&format!("| {code} | {meaning}")), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_word_close_to_an_allowed_one_is_suggested() {
+        let problem: Problem = serde_json::from_str(
+            r#"{"status":422,"errors":[{"field":"region","value":"do-far1","allowed":"one of do-fra1, byov-lagos"}]}"#,
+        )
+        .unwrap();
+        let text = problem.to_string();
+        assert!(text.contains("did you mean do-fra1?"), "{text}");
+    }
+
     #[test]
     fn every_kind_of_answer_has_the_exit_code_that_help_lists() {
         let codes = [401, 403, 404, 409, 412, 422, 429, 500, 503]
             .map(|status| Failure::of(problem(status)).code());
-        assert_eq!(codes, [4, 4, 3, 4, 4, 4, 4, 1, 1]);
+        assert_eq!(codes, [4, 4, 3, 4, 7, 4, 4, 1, 1]);
         assert_eq!(Failure::TimedOut(String::new()).code(), 6);
     }
 

@@ -1,42 +1,59 @@
-//! Which fleet a command is about: flags first, then the environment, then the nearest `.dotmac` upwards.
+//! Everything that a command needs, and which cluster it is about: flags first, then the environment, then the nearest
+//! `.dotmac` upwards, then the context that was saved as the current one.
+
+mod target;
 
 use std::path::{Path, PathBuf};
 
 use dotmac_runtime::{clock::Clock, entropy::Entropy};
 
 use super::{
-    client::{Access, Client},
+    client::{Access, Client, Voice},
     failure::Failure,
     output::Output,
 };
 use crate::local::layout::Layout;
 
+pub(crate) use target::{Target, checked, read_token, trimmed};
+
 /// Name of the directory that `make up` makes in a checkout.
 pub(crate) const HOME_NAME: &str = ".dotmac";
 /// Milliseconds to wait for one controller before the next is asked.
 const ATTEMPT_MS: u64 = 5_000;
+/// Milliseconds to wait for one controller that no other one can stand for.
+const ALONE_MS: u64 = 3_000;
 
 /// What the flags and the environment say.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct Flags {
+    /// A saved context (`dotmac context list`)
+    #[arg(long, global = true, value_name = "NAME", conflicts_with = "servers")]
+    pub(crate) context: Option<String>,
     /// Directory of a local fleet [default: the nearest .dotmac upwards]
     #[arg(long, env = "DOTMAC_HOME", global = true, value_name = "DIR")]
-    home: Option<PathBuf>,
+    pub(crate) home: Option<PathBuf>,
     /// Controllers to ask, in order (repeat it, or separate them by commas)
     #[arg(
+        id = "servers",
         long = "server",
         env = "DOTMAC_SERVER",
         global = true,
         value_name = "URL",
         value_delimiter = ','
     )]
-    servers: Vec<String>,
+    pub(crate) servers: Vec<String>,
     /// File with the access token; the variable DOTMAC_TOKEN holds the token itself
     #[arg(long, env = "DOTMAC_TOKEN_FILE", global = true, value_name = "FILE")]
-    token_file: Option<PathBuf>,
-    /// Seconds to go on trying while no controller answers
+    pub(crate) token_file: Option<PathBuf>,
+    /// File with the certificates of the authorities to trust [default: the system's]
+    #[arg(long, env = "DOTMAC_CA_FILE", global = true, value_name = "FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
+    /// Seconds to go on trying while no controller can serve
     #[arg(long, default_value_t = 15, global = true, value_name = "SECONDS")]
-    deadline: u64,
+    pub(crate) deadline: u64,
+    /// Say which cluster is asked, for reads as well
+    #[arg(short, long, global = true)]
+    pub(crate) verbose: bool,
 }
 
 /// Everything a command needs.
@@ -47,7 +64,8 @@ pub(crate) struct Context {
     pub(crate) clock: Clock,
     /// The source of randomness.
     pub(crate) entropy: Entropy,
-    flags: Flags,
+    /// What the flags and the environment say.
+    pub(crate) flags: Flags,
 }
 
 impl Context {
@@ -61,11 +79,13 @@ impl Context {
         }
     }
 
-    /// The local fleet's directory, if there is one.
+    /// The local fleet's directory, if there is one and no context is named instead.
     pub(crate) fn home(&self) -> Option<Layout> {
-        let here = std::env::current_dir().ok();
+        if self.flags.context.is_some() {
+            return None;
+        }
         let named = self.flags.home.clone();
-        named.or_else(|| nearest(here.as_deref()?)).map(Layout::new)
+        named.or_else(nearest_here).map(Layout::new)
     }
 
     /// The local fleet's directory, or the one to make in the working directory.
@@ -80,6 +100,11 @@ impl Context {
         self.home().ok_or_else(|| Failure::Usage(missing.into()))
     }
 
+    /// The cluster that the command is about.
+    pub(crate) fn target(&self) -> Result<Target, Failure> {
+        Target::find(&self.flags, nearest_here())
+    }
+
     /// A client of the cluster's API.
     pub(crate) fn client(&self) -> Result<Client, Failure> {
         self.client_within(self.flags.deadline.saturating_mul(1_000), ATTEMPT_MS)
@@ -91,13 +116,15 @@ impl Context {
         deadline_ms: u64,
         attempt_ms: u64,
     ) -> Result<Client, Failure> {
-        let servers = self.servers()?;
-        let token = self.token()?;
+        let target = self.target()?;
+        let voice = Voice::new(self.output, target.name.clone(), self.flags.verbose);
         let access = Access {
-            servers,
-            token,
+            token: target.token()?,
+            servers: target.servers,
+            ca_file: target.ca_file,
             deadline_ms,
             attempt_ms,
+            voice: Some(voice),
         };
         Client::new(access, self.entropy.clone())
     }
@@ -109,67 +136,45 @@ impl Context {
         deadline_ms: u64,
         attempt_ms: u64,
     ) -> Result<Client, Failure> {
-        let servers = layout.settings()?.ports().servers();
-        let token = read_token(&layout.admin_token())?;
+        let target = Target::of_fleet(layout)?;
         let access = Access {
-            servers,
-            token,
+            token: target.token()?,
+            servers: target.servers,
+            ca_file: None,
             deadline_ms,
             attempt_ms,
+            voice: None,
         };
         Client::new(access, self.entropy.clone())
     }
 
     /// A client of one controller only.
     pub(crate) fn client_of(&self, server: &str) -> Result<Client, Failure> {
-        let servers = vec![server.to_owned()];
+        self.alone(server, ALONE_MS)
+    }
+
+    /// A client that asks one controller once and does not try again.
+    pub(crate) fn client_once(&self, server: &str) -> Result<Client, Failure> {
+        self.alone(server, 0)
+    }
+
+    fn alone(&self, server: &str, deadline_ms: u64) -> Result<Client, Failure> {
+        let target = self.target()?;
         let access = Access {
-            servers,
-            token: self.token()?,
-            deadline_ms: 3_000,
-            attempt_ms: 3_000,
+            servers: vec![server.to_owned()],
+            token: target.token()?,
+            ca_file: target.ca_file,
+            deadline_ms,
+            attempt_ms: ALONE_MS,
+            voice: None,
         };
         Client::new(access, self.entropy.clone())
     }
-
-    fn servers(&self) -> Result<Vec<String>, Failure> {
-        if !self.flags.servers.is_empty() {
-            let trimmed = self
-                .flags
-                .servers
-                .iter()
-                .map(|server| server.trim_end_matches('/').to_owned());
-            return Ok(trimmed.collect());
-        }
-        match self.home() {
-            Some(layout) => Ok(layout.settings()?.ports().servers()),
-            None => Err(Failure::Usage(
-                "no fleet found: run `make up`, or name one with --server and --token-file".into(),
-            )),
-        }
-    }
-
-    fn token(&self) -> Result<String, Failure> {
-        let file = match (&self.flags.token_file, std::env::var("DOTMAC_TOKEN")) {
-            (Some(file), _) => file.clone(),
-            (None, Ok(token)) => return checked(&token, "the variable DOTMAC_TOKEN"),
-            (None, Err(_)) => match self.home() {
-                Some(layout) => layout.admin_token(),
-                None => {
-                    return Err(Failure::Usage(
-                        "no token: give --token-file or DOTMAC_TOKEN".into(),
-                    ));
-                }
-            },
-        };
-        read_token(&file)
-    }
 }
 
-fn read_token(file: &Path) -> Result<String, Failure> {
-    let text = std::fs::read_to_string(file)
-        .map_err(|cause| Failure::io("read the token in", file, &cause))?;
-    checked(&text, &file.display().to_string())
+/// The nearest fleet in the working directory or above it.
+fn nearest_here() -> Option<PathBuf> {
+    nearest(&std::env::current_dir().ok()?)
 }
 
 /// The nearest directory named `.dotmac` that holds a fleet, in `start` or above it.
@@ -180,19 +185,9 @@ pub(crate) fn nearest(start: &Path) -> Option<PathBuf> {
         .find(|home| home.join("fleet.json").is_file())
 }
 
-/// A token has one line of printable characters; anything else would break the header it travels in.
-fn checked(text: &str, whence: &str) -> Result<String, Failure> {
-    let token = text.trim();
-    if token.is_empty() || token.len() > 4096 || !token.bytes().all(|byte| byte.is_ascii_graphic())
-    {
-        return Err(Failure::Usage(format!("{whence} holds no access token")));
-    }
-    Ok(token.to_owned())
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{checked, nearest};
+    use super::nearest;
 
     #[test]
     fn the_nearest_fleet_upwards_is_found_and_an_empty_directory_is_none() {
@@ -206,12 +201,5 @@ mod tests {
         );
         std::fs::write(top.path().join(".dotmac/fleet.json"), "{}").unwrap();
         assert_eq!(nearest(&deep), Some(top.path().join(".dotmac")));
-    }
-
-    #[test]
-    fn a_token_with_a_line_break_inside_is_none() {
-        assert!(checked("abc\n", "file").is_ok());
-        assert!(checked("a\r\nx-evil: 1", "file").is_err());
-        assert!(checked("\n", "file").is_err());
     }
 }

@@ -10,23 +10,10 @@ use std::{
 };
 
 use clap::Args;
-use dotmac_protocol::unit::Sealed;
-use dotmac_runtime::seal::SealKey;
-use serde::Deserialize;
 
-use super::{
-    audit::stream::Digest32,
-    deployments,
-    failure::Failure,
-    find::Context,
-    output::{clean, clean_lines},
-};
+use super::{deployments, failure::Failure, find::Context, output::clean_lines, sealed::Asker};
 use crate::local::member::Member;
 
-/// What answers of agents are sealed under.
-const ANSWER_CONTEXT: &str = "dotmac/answer/v1";
-/// Bytes of one line of a sealed stream at most.
-const LINE_BYTES_MAX: usize = 512 * 1024;
 /// Milliseconds between two looks at a growing file.
 const LOOK_MS: u64 = 100;
 /// Bytes of a file that are searched for its last lines at most.
@@ -45,20 +32,6 @@ pub(crate) struct Logs {
     /// Only this component of a deployment
     #[arg(long)]
     component: Option<String>,
-}
-
-/// A line of the sealed stream.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Piece {
-    Sealed {
-        to: Digest32,
-        encapsulated: String,
-        ciphertext: String,
-    },
-    Refused {
-        refused: String,
-    },
 }
 
 impl Logs {
@@ -110,69 +83,24 @@ impl Logs {
     }
 
     async fn deployment(&self, context: &Context) -> Result<(), Failure> {
-        let key = SealKey::generate(&context.entropy);
+        let asker = Asker::new(&context.entropy);
         let mut path = format!(
             "{}/logs?lines={}&follow={}&seal_to={}",
             deployments::path_of(&self.name),
             self.lines,
             self.follow,
-            hex::encode(key.public())
+            asker.seal_to()
         );
         if let Some(component) = &self.component {
             path.push_str(&format!("&component={}", super::client::encode(component)));
         }
-        let mut stream = context.client()?.stream(&path).await?;
-        let mut pending = Vec::new();
-        loop {
-            let chunk = stream.chunk().await;
-            let chunk =
-                chunk.map_err(|cause| Failure::Failed(format!("the stream broke off: {cause}")))?;
-            let Some(chunk) = chunk else { break };
-            pending.extend_from_slice(&chunk);
-            while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = pending.drain(..=end).collect();
-                write(&clean_lines(&open(&key, &line)?))?;
-            }
-            if pending.len() > LINE_BYTES_MAX {
-                return Err(Failure::answer("a line of the stream is too long"));
-            }
-        }
-        if !pending.trim_ascii().is_empty() {
-            write(&clean_lines(&open(&key, &pending)?))?;
+        let mut lines = context.client()?.lines(&path, &[]).await?;
+        while let Some(line) = lines.next().await? {
+            let text = asker.open(&line)?;
+            write(&clean_lines(&String::from_utf8_lossy(&text)))?;
         }
         Ok(())
     }
-}
-
-/// Opens one line of the sealed stream.
-fn open(key: &SealKey, line: &[u8]) -> Result<String, Failure> {
-    if line.trim_ascii().is_empty() {
-        return Ok(String::new());
-    }
-    let piece: Piece = serde_json::from_slice(line).map_err(Failure::answer)?;
-    let (to, encapsulated, ciphertext) = match piece {
-        Piece::Refused { refused } => {
-            return Err(Failure::Failed(format!(
-                "the agent refuses: {}",
-                clean(&refused)
-            )));
-        }
-        Piece::Sealed {
-            to,
-            encapsulated,
-            ciphertext,
-        } => (to.0, encapsulated, ciphertext),
-    };
-    let mut encapsulated_bytes = [0; 32];
-    hex::decode_to_slice(encapsulated, &mut encapsulated_bytes).map_err(Failure::answer)?;
-    let ciphertext = hex::decode(ciphertext).map_err(Failure::answer)?;
-    let sealed = Sealed {
-        to,
-        encapsulated: encapsulated_bytes,
-        ciphertext,
-    };
-    let clear = key.open(ANSWER_CONTEXT, &sealed).map_err(Failure::answer)?;
-    Ok(String::from_utf8_lossy(&clear).into_owned())
 }
 
 /// The last lines of a file, and its length.
@@ -209,24 +137,7 @@ fn write(text: &str) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
-    use dotmac_runtime::{entropy::Entropy, seal};
-
-    use super::{ANSWER_CONTEXT, SealKey, open, tail};
-
-    #[test]
-    fn only_the_key_of_the_asker_opens_a_line() {
-        let entropy = Entropy::seeded(1);
-        let (mine, other) = (SealKey::generate(&entropy), SealKey::generate(&entropy));
-        let sealed =
-            seal::seal(&mine.public(), ANSWER_CONTEXT, b"web: started\n", &entropy).unwrap();
-        let line = serde_json::json!({"to": sealed.to.to_string(), "encapsulated": hex::encode(sealed.encapsulated),
-            "ciphertext": hex::encode(&sealed.ciphertext)})
-        .to_string();
-        assert_eq!(open(&mine, line.as_bytes()).unwrap(), "web: started\n");
-        assert!(open(&other, line.as_bytes()).is_err());
-        let refused = open(&mine, br#"{"refused":"no such unit"}"#).unwrap_err();
-        assert_eq!(refused.to_string(), "the agent refuses: no such unit");
-    }
+    use super::tail;
 
     #[test]
     fn the_last_lines_of_a_file_are_shown() {

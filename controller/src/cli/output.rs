@@ -1,39 +1,75 @@
-//! What the CLI writes: tables or JSON to standard output, remarks to standard error. Text from a server never
-//! reaches a terminal with control characters in it.
+//! What the CLI writes: tables, JSON, YAML or ids to standard output, remarks to standard error. Text from a server
+//! never reaches a terminal with control characters in it, and colour goes to terminals only.
+
+mod table;
+mod text;
 
 use std::io::{self, IsTerminal as _, Write as _};
 
 use clap::ValueEnum;
-use comfy_table::{Table, presets};
 use serde_json::Value;
 
 use super::failure::Failure;
 
+pub(crate) use text::{bytes, clean, clean_lines, duration};
+
+/// Characters of a line on a terminal that does not say how wide it is.
+const CHARACTERS_DEFAULT: usize = 80;
+
 /// How results are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(crate) enum Format {
-    /// For people.
+    /// For people, as wide as the terminal
     #[default]
     Table,
-    /// As the API answered, for programs.
+    /// As the API answered, for programs
     Json,
+    /// The same as YAML
+    Yaml,
+    /// Ids only, one a line
+    Name,
 }
 
 /// Writes results and remarks.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Output {
     format: Format,
+    has_colour: bool,
+    /// Characters of a line; none where no terminal reads the result.
+    width: Option<usize>,
 }
 
 impl Output {
-    /// Writes in this format.
+    /// Writes in this format to whatever is no terminal: whole tables without colour.
     pub(crate) fn new(format: Format) -> Self {
-        Self { format }
+        Self {
+            format,
+            has_colour: false,
+            width: None,
+        }
     }
 
-    /// Whether programs read the result.
-    pub(crate) fn is_json(self) -> bool {
-        self.format == Format::Json
+    /// Writes in this format to this process's standard output. Colour also needs that neither `--no-color` nor the
+    /// variable NO_COLOR (of any value but none) forbids it.
+    pub(crate) fn of_process(format: Format, no_color: bool) -> Self {
+        let out = io::stdout();
+        let is_terminal = out.is_terminal();
+        let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+        let is_dumb = set("TERM").is_some_and(|terminal| terminal == "dumb");
+        let width = || {
+            let size = terminal_size::terminal_size_of(&out);
+            size.map_or(CHARACTERS_DEFAULT, |(width, _)| usize::from(width.0).max(1))
+        };
+        Self {
+            format,
+            has_colour: is_terminal && !no_color && !is_dumb && set("NO_COLOR").is_none(),
+            width: is_terminal.then(width),
+        }
+    }
+
+    /// Whether programs read the result: it is then written with [`Output::data`].
+    pub(crate) fn is_data(self) -> bool {
+        self.format != Format::Table
     }
 
     /// Whether somebody looks at the remarks as they come.
@@ -41,18 +77,46 @@ impl Output {
         io::stderr().is_terminal()
     }
 
-    /// One line of the result.
+    /// Lines of the result, for people.
     pub(crate) fn line(self, text: &str) -> Result<(), Failure> {
-        written(writeln!(io::stdout().lock(), "{text}"))
+        write_line(&clean_lines(text))
     }
 
-    /// A JSON result.
-    pub(crate) fn json(self, value: &Value) -> Result<(), Failure> {
-        let text = serde_json::to_string_pretty(value).map_err(Failure::answer)?;
-        self.line(&text)
+    /// A line that begins with how something is (`ok`, `warn`, `fail`), in its colour.
+    pub(crate) fn verdict(self, word: &str, text: &str) -> Result<(), Failure> {
+        let painted = table::painted(&format!("{word:<4}"), word, self.has_colour);
+        write_line(&format!("{painted}  {}", clean_lines(text)))
     }
 
-    /// The rows of a table; `empty` when there are none.
+    /// A text of our own as it is, such as a script.
+    pub(crate) fn text(self, text: &str) -> Result<(), Failure> {
+        write_line(text.trim_end())
+    }
+
+    /// A result for programs, in the form they asked for. Without such a wish it is JSON.
+    pub(crate) fn data(self, value: &Value) -> Result<(), Failure> {
+        match self.format {
+            Format::Yaml => write_line(&text::yaml(value)),
+            Format::Name => text::ids(value).iter().try_for_each(|id| write_line(id)),
+            Format::Json | Format::Table => write_line(&text::json(value)),
+        }
+    }
+
+    /// One of many results that come one after the other: JSON in a line of its own.
+    pub(crate) fn record(self, value: &Value) -> Result<(), Failure> {
+        match self.format {
+            Format::Json | Format::Table => write_line(&text::json_line(value)),
+            Format::Yaml => write_line(&format!("---\n{}", text::yaml(value))),
+            Format::Name => self.data(value),
+        }
+    }
+
+    /// Whether a terminal reads the result.
+    pub(crate) fn is_terminal(self) -> bool {
+        self.width.is_some()
+    }
+
+    /// The rows of a table, the most important columns first and the id in the first one; `empty` when there are none.
     pub(crate) fn table(
         self,
         header: &[&str],
@@ -62,113 +126,27 @@ impl Output {
         if rows.is_empty() {
             return self.line(empty);
         }
-        self.line(&render(header, rows))
+        let table = table::render(header, &rows, self.width, self.has_colour);
+        write_line(&table.text)?;
+        if !table.left_out.is_empty() {
+            let columns = table.left_out.join(", ");
+            self.note(&format!("no room for {columns}: -o json shows everything"));
+        }
+        Ok(())
     }
 
     /// A remark on the way; lost when nobody can read it.
     pub(crate) fn note(self, text: &str) {
-        let _ = writeln!(io::stderr().lock(), "{text}");
+        let _ = writeln!(io::stderr().lock(), "{}", clean_lines(text));
     }
-}
-
-/// Text without control characters, so that nobody's name can move the cursor or hide a line.
-pub(crate) fn clean(text: &str) -> String {
-    text.chars().filter(|letter| !is_control(*letter)).collect()
-}
-
-/// Like [`clean`], for output of several lines: line ends and tabs stay.
-pub(crate) fn clean_lines(text: &str) -> String {
-    text.chars()
-        .filter(|letter| matches!(letter, '\n' | '\t') || !is_control(*letter))
-        .collect()
-}
-
-/// Milliseconds as people read them.
-pub(crate) fn duration(millis: u64) -> String {
-    match millis {
-        0..10_000 => format!("{millis} ms"),
-        10_000..120_000 => format!("{} s", millis / 1000),
-        120_000..7_200_000 => format!("{} min", millis / 60_000),
-        7_200_000..172_800_000 => format!("{} h", millis / 3_600_000),
-        _ => format!("{} days", millis / 86_400_000),
-    }
-}
-
-/// Bytes as people read them.
-pub(crate) fn bytes(count: u64) -> String {
-    match count {
-        0..1024 => format!("{count} B"),
-        1024..1_048_576 => format!("{} KiB", count / 1024),
-        1_048_576..1_073_741_824 => format!("{} MiB", count / 1_048_576),
-        _ => format!("{}.{} GiB", count >> 30, ((count % (1 << 30)) * 10) >> 30),
-    }
-}
-
-/// A table as text.
-fn render(header: &[&str], rows: Vec<Vec<String>>) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    table.set_header(
-        header
-            .iter()
-            .map(|name| name.to_uppercase())
-            .collect::<Vec<_>>(),
-    );
-    for row in rows {
-        table.add_row(row.iter().map(|cell| clean_lines(cell)).collect::<Vec<_>>());
-    }
-    table.trim_fmt()
-}
-
-/// Control characters, and the marks that reorder text.
-fn is_control(letter: char) -> bool {
-    letter.is_control()
-        || matches!(letter, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// A reader that went away (`| head`) is no failure.
-fn written(result: io::Result<()>) -> Result<(), Failure> {
-    match result {
+fn write_line(text: &str) -> Result<(), Failure> {
+    match writeln!(io::stdout().lock(), "{text}") {
         Err(cause) if cause.kind() != io::ErrorKind::BrokenPipe => {
             Err(Failure::Failed(format!("cannot write the result: {cause}")))
         }
         _ => Ok(()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{bytes, clean, clean_lines, duration, render};
-
-    #[test]
-    fn no_control_character_of_a_server_reaches_the_terminal() {
-        assert_eq!(clean("a\u{1b}[31mb\u{7}\r\n\u{9b}2J\u{202e}c"), "a[31mb2Jc");
-        assert_eq!(clean_lines("a\tb\r\nc\u{1b}"), "a\tb\nc");
-        let table = render(&["name"], vec![vec!["x\u{1b}[2Jy".into()]]);
-        assert!(!table.contains('\u{1b}'), "{table:?}");
-    }
-
-    #[test]
-    fn a_table_lines_up_its_columns() {
-        let rows = vec![
-            vec!["1".into(), "leader".into()],
-            vec!["22".into(), "follower".into()],
-        ];
-        assert_eq!(
-            render(&["id", "state"], rows),
-            " ID  STATE\n 1   leader\n 22  follower"
-        );
-    }
-
-    #[test]
-    fn sizes_and_times_are_short() {
-        assert_eq!(
-            [bytes(0), bytes(2048), bytes(5 << 20), bytes(3 << 29)],
-            ["0 B", "2 KiB", "5 MiB", "1.5 GiB"]
-        );
-        assert_eq!(
-            [duration(9_999), duration(10_000), duration(180_000)],
-            ["9999 ms", "10 s", "3 min"]
-        );
     }
 }

@@ -2,22 +2,23 @@
 
 use std::path::PathBuf;
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use dotmac_protocol::release::Manifest;
+use reqwest::Method;
 use serde_json::Value;
 
 use super::{
-    client::encode,
+    client::{Client, encode},
     failure::Failure,
     find::Context,
+    list::Paging,
     output::{clean, clean_lines},
+    plan::{Consent, Outcome, Plan, Seen},
     view,
 };
 
 /// Where releases live in the API.
 pub(crate) const PATH: &str = "/api/v1/releases";
-/// Releases shown at most.
-const ITEMS_MAX: usize = 10_000;
 
 #[derive(Subcommand)]
 pub(crate) enum Releases {
@@ -25,48 +26,67 @@ pub(crate) enum Releases {
     Add {
         /// The manifest (JSON, config/release.schema.json); `-` reads standard input
         file: PathBuf,
+        #[command(flatten)]
+        consent: Consent,
     },
     /// All releases
-    List,
+    List(Paging),
     /// One release with its manifest
     Show {
-        /// Name of the line
-        name: String,
-        /// Version in it
-        version: String,
+        #[command(flatten)]
+        key: Key,
     },
     /// No new deployment uses it from now on
     Retire {
-        /// Name of the line
-        name: String,
-        /// Version in it
-        version: String,
+        #[command(flatten)]
+        key: Key,
+        #[command(flatten)]
+        consent: Consent,
     },
+}
+
+/// Which release.
+#[derive(Args)]
+pub(crate) struct Key {
+    /// Name of the line, or NAME:VERSION
+    name: String,
+    /// Version in it
+    version: Option<String>,
+}
+
+impl Key {
+    /// Name and version, however they were written.
+    fn pair(&self) -> (&str, &str) {
+        match &self.version {
+            Some(version) => (&self.name, version),
+            None => self.name.split_once(':').unwrap_or((&self.name, "")),
+        }
+    }
+
+    fn path(&self) -> Result<String, Failure> {
+        match self.pair() {
+            (name, "") => Err(Failure::Usage(format!(
+                "which version of {name}? NAME VERSION or NAME:VERSION"
+            ))),
+            (name, version) => Ok(format!("{PATH}/{}/{}", encode(name), encode(version))),
+        }
+    }
 }
 
 impl Releases {
     pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
         let (client, output) = (context.client()?, context.output);
         match self {
-            Self::Add { file } => {
+            Self::Add { file, consent } => {
                 let manifest = checked(&read(&file)?)?;
-                let added = client.post(PATH, Some(&manifest)).await?;
-                if output.is_json() {
-                    return output.json(&added);
-                }
-                let text = |name: &str| view::text(&added, name);
-                output.line(&format!(
-                    "added {} {} {}",
-                    text("name"),
-                    text("version"),
-                    text("digest")
-                ))
+                let (name, version) = (
+                    view::text(&manifest, "name"),
+                    view::text(&manifest, "version"),
+                );
+                let plan = Plan::create(format!("add release {name} {version}"), PATH, manifest);
+                change(context, &client, &plan, (consent, "added")).await
             }
-            Self::List => {
-                let items = client.list(PATH, ITEMS_MAX).await?;
-                if output.is_json() {
-                    return output.json(&serde_json::json!({ "items": items }));
-                }
+            Self::List(paging) => {
                 let header = [
                     "name",
                     "version",
@@ -75,31 +95,53 @@ impl Releases {
                     "digest",
                     "description",
                 ];
-                output.table(
-                    &header,
-                    items.iter().map(row).collect(),
-                    "no releases: dotmac releases add FILE",
-                )
+                let empty = "no releases: dotmac releases add FILE";
+                paging
+                    .show(context, &client, (PATH, &[]), (&header, &row), empty)
+                    .await
             }
-            Self::Show { name, version } => {
-                let path = format!("{PATH}/{}/{}", encode(&name), encode(&version));
-                let release: Value = client.get(&path).await?;
-                if output.is_json() {
-                    return output.json(&release);
+            Self::Show { key } => {
+                let release: Value = client.get(&key.path()?).await?;
+                if output.is_data() {
+                    return output.data(&release);
                 }
                 let text = serde_json::to_string_pretty(&release).map_err(Failure::answer)?;
                 output.line(&clean_lines(&text))
             }
-            Self::Retire { name, version } => {
-                let path = format!("{PATH}/{}/{}/retire", encode(&name), encode(&version));
-                let retired = client.post(&path, None).await?;
-                if output.is_json() {
-                    return output.json(&retired);
-                }
-                output.line(&format!("retired {} {}", clean(&name), clean(&version)))
+            Self::Retire { key, consent } => {
+                let seen = Seen::read(&client, key.path()?).await?;
+                let (name, version) = key.pair();
+                let title = format!("retire release {name} {version}");
+                let path = format!("{}/retire", key.path()?);
+                let plan = Plan::change(title, Method::POST, path, seen);
+                change(context, &client, &plan, (consent, "retired")).await
             }
         }
     }
+}
+
+async fn change(
+    context: &Context,
+    client: &Client,
+    plan: &Plan,
+    (consent, word): (Consent, &str),
+) -> Result<(), Failure> {
+    let (release, word) = match plan.run(context, client, consent).await? {
+        Outcome::Shown => return Ok(()),
+        Outcome::Done(release) => (release, word),
+        Outcome::Same(release) => (release, "unchanged"),
+    };
+    if context.output.is_data() {
+        return context.output.data(&release);
+    }
+    let text = |name: &str| view::text(&release, name);
+    let line = format!(
+        "{word} {} {} {}",
+        text("name"),
+        text("version"),
+        text("digest")
+    );
+    context.output.line(line.trim_end())
 }
 
 /// A manifest that keeps the rules, as JSON; wrong ones are refused here already, with the field's name.

@@ -48,8 +48,9 @@ async fn attest(
     expires_at: Timestamp,
 ) -> PeerAnswer {
     let refuse = |reason: &str| PeerAnswer::Refused(reason.to_owned());
-    let Some((caller, _)) = node.recognise(bearer).await else {
-        return refuse("this controller does not know the token");
+    let caller = match node.recognise(bearer).await {
+        Ok((caller, _)) => caller,
+        Err(error) => return refuse(&error.to_string()),
     };
     if envelope.actor != caller.actor() {
         return refuse("the token is not the actor's");
@@ -106,5 +107,6 @@ pub fn status(node: &Node) -> NodeStatus {
         now: node.clock.now(),
         agents: u32::try_from(node.registry.len()).unwrap_or(u32::MAX),
         refusals: node.book.refusals(),
+        storage: node.log.storage().err(),
     }
 }

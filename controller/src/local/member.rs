@@ -130,7 +130,7 @@ impl Member {
         match self.kind {
             Kind::Controller(node) => format!(
                 "{header}node = {node}\ndata_dir = \"data\"\ngenesis = {genesis}\nseal_key_file = \"seal.key\"\n\n\
-                 [api]\nlisten = \"127.0.0.1:{api}\"\n\n\
+                 [api]\nlisten = \"127.0.0.1:{api}\"\nstop_notice_ms = 100\n\n\
                  [link]\nlisten = \"127.0.0.1:{link}\"\nadvertise = \"127.0.0.1:{link}\"\n\n\
                  {log}file = \"controller.log\"\n",
                 genesis = quoted(&layout.genesis()),

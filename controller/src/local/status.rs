@@ -46,7 +46,7 @@ pub(crate) fn run(context: &CliContext) -> Result<(), Failure> {
             lines.extend(instances(&member));
         }
     }
-    if context.output.is_json() {
+    if context.output.is_data() {
         let items = lines.iter().map(|line| {
             json!({"name": line.name, "state": line.state, "pid": line.pid, "since_ms": line.since_ms,
                 "memory_bytes": line.memory_bytes, "place": line.place})
@@ -54,7 +54,7 @@ pub(crate) fn run(context: &CliContext) -> Result<(), Failure> {
         let home = layout.home().display().to_string();
         return context
             .output
-            .json(&json!({"home": home, "processes": items.collect::<Vec<_>>()}));
+            .data(&json!({"home": home, "processes": items.collect::<Vec<_>>()}));
     }
     let now = context.clock.now().0;
     let rows = lines.iter().map(|line| row(line, now)).collect();

@@ -5,7 +5,7 @@
 mod keep;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use dotmac_protocol::ids::IncarnationId;
+use dotmac_protocol::ids::{IncarnationId, NodeId};
 use dotmac_runtime::{
     pki::PeerName,
     quic::{self, FrameError},
@@ -21,13 +21,13 @@ use dotmac_runtime::{
 };
 use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream};
 use thiserror::Error;
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
 use super::{
     lives::{Lives, LivesError},
     rpc::{Answered, Asked, PeerReply, PeerRequest},
 };
-use keep::Link;
+use keep::{Link, Target};
 
 /// Why a question has no answer.
 #[derive(Debug, Error)]
@@ -92,6 +92,7 @@ struct Shared {
     lives: Lives,
     incarnations: BTreeMap<u64, IncarnationId>,
     links: Mutex<BTreeMap<u64, Arc<Link>>>,
+    connected: Arc<watch::Sender<BTreeSet<NodeId>>>,
 }
 
 impl Links {
@@ -110,6 +111,7 @@ impl Links {
                 lives,
                 incarnations,
                 links: Mutex::default(),
+                connected: Arc::new(watch::Sender::new(BTreeSet::new())),
             }),
         }
     }
@@ -129,12 +131,21 @@ impl Links {
         {
             return;
         }
-        let (endpoint, config) = (self.shared.endpoint.clone(), self.shared.config.clone());
-        let expected = self.shared.incarnations.get(&node).cloned();
-        links.insert(
+        let target = Target {
+            endpoint: self.shared.endpoint.clone(),
+            config: self.shared.config.clone(),
             node,
-            Arc::new(Link::start(endpoint, config, node, address, expected)),
-        );
+            address: address.to_owned(),
+            expected: self.shared.incarnations.get(&node).cloned(),
+        };
+        let link = Link::start(target, Arc::clone(&self.shared.connected));
+        links.insert(node, Arc::new(link));
+    }
+
+    /// The nodes that there is a connection to.
+    #[must_use]
+    pub fn connected(&self) -> watch::Receiver<BTreeSet<NodeId>> {
+        self.shared.connected.subscribe()
     }
 
     /// Ends all connections.

@@ -185,7 +185,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         batch.put(committed_key(), encode(&LogIdRecord(committed)));
         self.lock().committed = committed;
         let done = Box::new(|_: Result<(), WriteError>| {});
-        let queued = self.engine.submit(batch, Priority::Essential, done).await;
+        let queued = self.engine.submit(batch, Priority::Unhurried, done).await;
         queued.map_err(|error| log_failure(Verb::Write, &error))
     }
 

@@ -4,11 +4,12 @@
 //! everything in it are on disk. It refuses a snapshot whose facts the ledger lacks.
 
 use std::{
+    collections::BTreeSet,
     io::{self, Read, Write},
     sync::Arc,
 };
 
-use dotmac_domain::{State, reply::Replies};
+use dotmac_domain::{Changed, State, reply::Replies};
 use dotmac_protocol::codec::{self, DecodeError, Format};
 use openraft::{
     EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot, storage::RaftStateMachine,
@@ -20,9 +21,12 @@ use super::types::{
     Entry, Failure, LogId, Membership, Meta, SnapshotData, SnapshotHeader, TypeConfig, Verb,
     state_failure,
 };
-use crate::storage::{
-    ledger::{Ledger, LedgerError},
-    snapshots::{SnapshotError, SnapshotFile, Snapshots},
+use crate::{
+    log::{Changes, What},
+    storage::{
+        ledger::{Ledger, LedgerError},
+        snapshots::{SnapshotError, SnapshotFile, Snapshots},
+    },
 };
 
 /// Bytes of a State at most.
@@ -68,6 +72,7 @@ pub enum StateMachineError {
 pub struct View {
     state: watch::Receiver<Arc<State>>,
     applied: watch::Receiver<u64>,
+    changes: Changes,
 }
 
 impl View {
@@ -82,6 +87,12 @@ impl View {
     pub fn applied(&self) -> watch::Receiver<u64> {
         self.applied.clone()
     }
+
+    /// What applied entries changed.
+    #[must_use]
+    pub fn changes(&self) -> Changes {
+        self.changes.clone()
+    }
 }
 
 /// The state machine as Raft owns it.
@@ -94,6 +105,7 @@ pub struct StateMachine {
     snapshots: Snapshots,
     published: watch::Sender<Arc<State>>,
     applied: watch::Sender<u64>,
+    changes: Changes,
 }
 
 impl StateMachine {
@@ -105,11 +117,15 @@ impl StateMachine {
             state = read_state(&file)?;
             check_facts(&state, &ledger)?;
         }
-        let published = watch::Sender::new(Arc::new(state.clone()));
-        let applied = watch::Sender::new(meta.last_log_id.map_or(0, |log_id| log_id.index));
+        let shared = Arc::new(state.clone());
+        let index = meta.last_log_id.map_or(0, |log_id| log_id.index);
+        let published = watch::Sender::new(Arc::clone(&shared));
+        let applied = watch::Sender::new(index);
+        let changes = Changes::new(index, shared);
         let view = View {
             state: published.subscribe(),
             applied: applied.subscribe(),
+            changes: changes.clone(),
         };
         let machine = Self {
             state,
@@ -119,11 +135,16 @@ impl StateMachine {
             snapshots,
             published,
             applied,
+            changes,
         };
         Ok((machine, view))
     }
 
-    async fn apply_entry(&mut self, entry: Entry) -> Result<Replies, StateMachineError> {
+    async fn apply_entry(
+        &mut self,
+        entry: Entry,
+        changed: &mut BTreeSet<Changed>,
+    ) -> Result<Replies, StateMachineError> {
         self.last_applied = Some(entry.log_id);
         let mut facts = Vec::new();
         let mut replies = Vec::new();
@@ -136,6 +157,7 @@ impl StateMachine {
                 for envelope in &proposal.envelopes {
                     let applied = self.state.apply(envelope);
                     facts.extend(applied.facts);
+                    changed.extend(applied.changed);
                     replies.push(applied.reply);
                 }
             }
@@ -145,10 +167,15 @@ impl StateMachine {
     }
 
     /// The State first, so that whoever sees the index finds at least that State.
-    fn publish(&self) {
-        self.published.send_replace(Arc::new(self.state.clone()));
+    fn publish(&self, what: What) {
+        let state = Arc::new(self.state.clone());
         let index = self.last_applied.map_or(0, |log_id| log_id.index);
+        self.published.send_replace(Arc::clone(&state));
         self.applied.send_replace(index);
+        match what {
+            What::These(changed) => self.changes.note(index, state, changed),
+            What::Everything => self.changes.replace(index, state),
+        }
     }
 
     async fn install(&mut self, meta: &Meta, data: SnapshotData) -> Result<(), StateMachineError> {
@@ -164,7 +191,7 @@ impl StateMachine {
         self.state = state;
         self.last_applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
-        self.publish();
+        self.publish(What::Everything);
         Ok(())
     }
 }
@@ -182,11 +209,12 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         I::IntoIter: OptionalSend,
     {
         let mut replies = Vec::new();
+        let mut changed = BTreeSet::new();
         for entry in entries {
-            let applied = self.apply_entry(entry).await;
+            let applied = self.apply_entry(entry, &mut changed).await;
             replies.push(applied.map_err(|error| state_failure(Verb::Write, &error))?);
         }
-        self.publish();
+        self.publish(What::These(changed));
         Ok(replies)
     }
 

@@ -96,13 +96,16 @@ pub(crate) fn fail_on_fatal() -> OnFatal {
     })
 }
 
-/// Whether a batch may use the disk's reserve.
+/// Whether a batch may use the disk's reserve, and whether it is worth a sync of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Priority {
     /// Something new: refused below the reserve.
     New,
-    /// What was promised before: votes, facts of committed entries, removals.
+    /// What was promised before: votes, entries, removals.
     Essential,
+    /// What can be made again from what is on disk already, such as facts of committed entries: it becomes durable with
+    /// the next batch of another priority, at the latest when the engine is closed.
+    Unhurried,
 }
 
 /// Called by the writer thread when a batch is on disk, or never will be. Must not block.
@@ -254,7 +257,11 @@ impl Engine {
         let queue = lock(&self.shared.queue).clone();
         let queue = queue.ok_or(WriteError::Stopped)?;
         queue
-            .send(Waiting { batch, done })
+            .send(Waiting {
+                batch,
+                done,
+                is_urgent: priority != Priority::Unhurried,
+            })
             .await
             .map_err(|_| WriteError::Stopped)
     }

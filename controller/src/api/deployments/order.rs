@@ -19,13 +19,17 @@ use super::{
 };
 use crate::api::{
     agents,
-    fields::Fields,
+    fields::{Fields, whole},
     principal::Principal,
     problem::{NOT_FOUNDED, Problem},
 };
 
-/// Bytes of a connection address at most.
-const ADDRESS_MAX: usize = 4096;
+/// Characters of a connection address at most.
+pub(super) const ADDRESS_MAX: usize = 4096;
+/// Characters of a tenant's name at most.
+const TENANT_NAME_MAX: usize = 255;
+/// Characters of other names at most.
+const NAME_MAX: usize = 100;
 /// Bytes of the configuration that is left, at most; the State checks the same.
 const CONFIG_MAX: usize = 64 * 1024;
 
@@ -48,25 +52,24 @@ impl Order {
             }
         }
         let custom_config = config(&mut fields, &mut secrets);
+        let is_further = fields.has("tenant_id");
         let tenant = fields.parsed::<TenantId>("tenant_id", "the id of an existing tenant");
-        let tenant_name = if tenant.is_some() {
-            fields.text("tenant_name").unwrap_or_default()
+        let tenant_name = if is_further {
+            fields.line("tenant_name", TENANT_NAME_MAX)
         } else {
-            fields
-                .required("tenant_name", "1 to 255 characters")
-                .unwrap_or_default()
+            fields.required_line("tenant_name", TENANT_NAME_MAX)
         };
         let command = CreateDeployment {
-            tenant_name,
+            tenant_name: tenant_name.unwrap_or_default(),
             tenant,
-            environment: word(&mut fields, "environment", ENVIRONMENTS, "production"),
+            environment: word_or(&mut fields, "environment", ENVIRONMENTS, "production"),
             region: agents::region(&mut fields, state, false),
             domain_name: fields.text("domain_name"),
-            resource_tier: word(&mut fields, "resource_tier", RESOURCE_TIERS, "small"),
+            resource_tier: word_or(&mut fields, "resource_tier", RESOURCE_TIERS, "small"),
             resources: resources(&mut fields),
-            license_tier: word(&mut fields, "license_tier", LICENSE_TIERS, "basic"),
+            license_tier: word_or(&mut fields, "license_tier", LICENSE_TIERS, "basic"),
             image_tag: fields.text("image_tag"),
-            cluster_name: fields.text("cluster_name"),
+            cluster_name: fields.line("cluster_name", NAME_MAX),
             max_customers: fields
                 .number("max_customers", 1..=1_000_000)
                 .unwrap_or(1000),
@@ -78,7 +81,7 @@ impl Order {
             custom_config,
             credentials: Vec::new(),
             sealed_for: None,
-            reseller: fields.text("reseller_id"),
+            reseller: fields.line("reseller_id", NAME_MAX),
         };
         fields.finish()?;
         Ok(Self { command, secrets })
@@ -128,17 +131,19 @@ impl Order {
 }
 
 /// One of a few words, which the error lists.
-fn word(fields: &mut Fields, name: &'static str, allowed: &str, default: &str) -> String {
-    let Some(text) = fields.text(name) else {
-        return default.to_owned();
-    };
+pub(super) fn word(fields: &mut Fields, name: &'static str, allowed: &str) -> Option<String> {
+    let text = fields.text(name)?;
     let mut words = allowed
         .split([',', ' '])
         .filter(|word| !matches!(*word, "" | "or"));
     if !words.any(|word| word == text) {
         fields.refuse(name, &text, allowed);
     }
-    text
+    Some(text)
+}
+
+fn word_or(fields: &mut Fields, name: &'static str, allowed: &str, default: &str) -> String {
+    word(fields, name, allowed).unwrap_or_else(|| default.to_owned())
 }
 
 fn features(fields: &mut Fields) -> BTreeMap<String, bool> {
@@ -178,7 +183,7 @@ fn config(fields: &mut Fields, secrets: &mut Secrets) -> String {
 }
 
 /// The numbers of tier `custom`; the State says whether they are wanted.
-fn resources(fields: &mut Fields) -> Option<CustomResources> {
+pub(super) fn resources(fields: &mut Fields) -> Option<CustomResources> {
     let mut numbers = fields.nested("resources")?;
     let cpu =
         |numbers: &mut Fields, name| numbers.quantity(name, quantity::cpu_millis, quantity::CPU);
@@ -204,8 +209,7 @@ fn resources(fields: &mut Fields) -> Option<CustomResources> {
 }
 
 fn replicas(value: &Value) -> Option<u16> {
-    value
-        .as_u64()
+    whole(value)
         .filter(|count| (1..=50).contains(count))
         .and_then(|count| count.try_into().ok())
 }

@@ -1,99 +1,226 @@
 //! A deployment as JSON, with the contract's names. It shows what the State knows and computes nothing anew.
+//!
+//! A list of a hundred is read often, so what is shown borrows from the State and is written out at once.
+
+use std::collections::BTreeMap;
 
 use dotmac_domain::{
     State,
-    tenancy::{Deployment, Status},
+    release::ReleaseKey,
+    tenancy::{Deployment, Version, Waiting},
 };
 use dotmac_protocol::{
-    ids::DeploymentId,
-    record::{HealthStatus, Limits},
+    ids::{AgentId, DeploymentId, Generation, RegionId, ReleaseName, ReleaseVersion, TenantId},
+    record::{ComponentHealth, HealthStatus, Hop, Limits},
+    unit::Resources,
 };
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 
-use crate::api::answer::{time, time_or_null};
+use crate::api::answer::time;
+
+/// The contract's `Deployment`, for whoever keeps or compares it.
+pub(in crate::api) fn deployment(state: &State, id: &DeploymentId, one: &Deployment) -> Value {
+    serde_json::to_value(shown(state, id, one)).expect("every name is a string")
+}
 
 /// The contract's `Deployment`.
-pub(super) fn deployment(state: &State, id: &DeploymentId, one: &Deployment) -> Value {
+pub(super) fn shown<'a>(state: &State, id: &'a DeploymentId, one: &'a Deployment) -> Shown<'a> {
+    let sum = |count: fn(&ComponentHealth) -> u16| {
+        let counts = one.components.iter().map(|part| u32::from(count(part)));
+        counts.sum()
+    };
     let release = state.releases.get(&one.release);
-    let ready: u32 = one
-        .components
-        .iter()
-        .map(|part| u32::from(part.ready))
-        .sum();
-    let desired: u32 = one
-        .components
-        .iter()
-        .map(|part| u32::from(part.desired))
-        .sum();
-    let waiting = one
-        .waiting
-        .as_ref()
-        .filter(|_| one.status != Status::Active);
-    let mut shown = json!({
-        "id": id,
-        "tenant_id": one.tenant,
-        "tenant_name": one.tenant_name,
-        "deployment_name": format!("isp-{id}"),
-        "namespace": format!("dotmac-tenant-{}", one.tenant),
-        "environment": one.environment,
-        "region": one.region,
-        "agent": one.agent,
-        "status": one.status.as_str(),
-        "resource_tier": one.resource_tier,
-        "license_tier": one.license_tier,
-        "domain_name": one.domain_name,
-        "cluster_name": one.cluster_name,
-        "reseller_id": one.reseller,
-        "replicas": one.replicas,
-        "max_replicas": one.max_replicas,
-        "pod_count": desired,
-        "ready_pods": ready,
-        "health_status": health(one.health),
-        "health_reason": one.health_reason,
-        "generation": one.generation,
-        "created_at": time(one.created_at),
-        "deployed_at": time_or_null(one.deployed_at),
-        "last_updated": time(one.updated_at),
-        "delete_after": time_or_null(one.delete_after),
-        "features": one.features,
-        "max_customers": one.license.max_subscribers,
-        "max_services": one.license.max_services,
-        "api_rate_limit": one.license.api_rate_limit,
-    });
-    shown["release"] = json!({
-        "name": one.release.name, "version": one.release.version,
-        "digest": release.map(|release| release.digest.to_string()),
-    });
-    shown["limits"] = one.limits.as_ref().map(limits).into();
-    shown["custom_config"] = serde_json::from_str(&one.custom_config).unwrap_or_default();
-    // The names only: what they hold is for the agent's eyes.
-    let credentials: Vec<&str> = one
-        .credentials
-        .iter()
-        .map(|one| one.name.as_str())
-        .collect();
-    shown["credentials"] = credentials.into();
-    shown["waiting"] = waiting.map_or(Value::Null, |waiting| {
-        json!({"reason": waiting.reason, "since": time(waiting.since), "who": waiting.who})
-    });
-    shown["reason"] = waiting.map(|waiting| waiting.reason.as_str()).into();
-    shown["next_step"] = waiting.map(|waiting| waiting.who.as_str()).into();
-    shown["components"] = one
-        .components
-        .iter()
-        .map(|part| {
-            json!({
-                "name": part.name, "desired": part.desired, "ready": part.ready,
-                "restarts": part.restarts, "pids": part.pids, "address": part.address,
-            })
-        })
-        .collect();
-    shown["journey"] = one
-        .journey
-        .iter()
-        .map(|hop| json!({"station": hop.station, "at_ms": hop.at.0}))
-        .collect();
-    shown
+    let waiting = one.waiting.as_ref();
+    Shown {
+        id,
+        tenant_id: &one.tenant,
+        tenant_name: &one.tenant_name,
+        deployment_name: format!("isp-{id}"),
+        namespace: format!("dotmac-tenant-{}", one.tenant),
+        environment: &one.environment,
+        region: &one.region,
+        agent: one.agent.as_ref(),
+        status: one.status.as_str(),
+        resource_tier: &one.resource_tier,
+        license_tier: &one.license_tier,
+        domain_name: one.domain_name.as_deref(),
+        cluster_name: one.cluster_name.as_deref(),
+        reseller_id: one.reseller.as_deref(),
+        replicas: one.replicas,
+        min_replicas: one.min_replicas,
+        max_replicas: one.max_replicas,
+        tier_max_replicas: one.tier_max_replicas,
+        pod_count: sum(|part| part.desired),
+        ready_pods: sum(|part| part.ready),
+        health_status: health(one.health),
+        health_reason: &one.health_reason,
+        generation: one.generation,
+        revision: one.revision,
+        restarts_ordered: one.restarts,
+        suspended_reason: one.suspended_reason.as_deref(),
+        created_at: time(one.created_at),
+        deployed_at: one.deployed_at.map(time),
+        last_updated: time(one.updated_at),
+        delete_after: one.delete_after.map(time),
+        features: &one.features,
+        max_customers: one.license.max_subscribers,
+        max_services: one.license.max_services,
+        api_rate_limit: one.license.api_rate_limit,
+        release: ShownRelease {
+            name: &one.release.name,
+            version: &one.release.version,
+            digest: release.map(|release| release.digest.to_string()),
+        },
+        resources: resources(&one.resources),
+        rollback_to: one.rollback_target().map(version),
+        limits: one.limits.as_ref().map(limits),
+        custom_config: serde_json::from_str(&one.custom_config).unwrap_or_default(),
+        credentials: one
+            .credentials
+            .iter()
+            .map(|one| one.name.as_str())
+            .collect(),
+        waiting: waiting.map(wait),
+        reason: waiting.map(|waiting| waiting.reason.as_str()),
+        next_step: waiting.map(|waiting| waiting.who.as_str()),
+        components: &one.components,
+        journey: one.journey.iter().map(hop).collect(),
+    }
+}
+
+/// What [`shown`] gives.
+#[derive(Serialize)]
+pub(super) struct Shown<'a> {
+    id: &'a DeploymentId,
+    tenant_id: &'a TenantId,
+    tenant_name: &'a str,
+    deployment_name: String,
+    namespace: String,
+    environment: &'a str,
+    region: &'a RegionId,
+    agent: Option<&'a AgentId>,
+    status: &'static str,
+    resource_tier: &'a str,
+    license_tier: &'a str,
+    domain_name: Option<&'a str>,
+    cluster_name: Option<&'a str>,
+    reseller_id: Option<&'a str>,
+    replicas: u16,
+    min_replicas: u16,
+    max_replicas: u16,
+    tier_max_replicas: u16,
+    pod_count: u32,
+    ready_pods: u32,
+    health_status: &'static str,
+    health_reason: &'a str,
+    generation: Generation,
+    revision: u64,
+    restarts_ordered: u32,
+    suspended_reason: Option<&'a str>,
+    created_at: String,
+    deployed_at: Option<String>,
+    last_updated: String,
+    delete_after: Option<String>,
+    features: &'a BTreeMap<String, bool>,
+    max_customers: u32,
+    max_services: u32,
+    api_rate_limit: u32,
+    release: ShownRelease<'a>,
+    resources: ShownResources,
+    rollback_to: Option<ShownVersion<'a>>,
+    limits: Option<String>,
+    custom_config: Value,
+    /// The names only: what they hold is for the agent's eyes.
+    credentials: Vec<&'a str>,
+    waiting: Option<ShownWaiting<'a>>,
+    reason: Option<&'a str>,
+    next_step: Option<&'a str>,
+    components: &'a [ComponentHealth],
+    journey: Vec<ShownHop<'a>>,
+}
+
+#[derive(Serialize)]
+struct ShownRelease<'a> {
+    name: &'a ReleaseName,
+    version: &'a ReleaseVersion,
+    digest: Option<String>,
+}
+
+/// In the units of Kubernetes, as requests write them.
+#[derive(Serialize)]
+struct ShownResources {
+    cpu_request: String,
+    memory_request: String,
+    cpu_limit: String,
+    memory_limit: String,
+    storage: String,
+}
+
+/// A version that was healthy.
+#[derive(Serialize)]
+struct ShownVersion<'a> {
+    release: &'a ReleaseKey,
+    resource_tier: &'a str,
+    features: &'a BTreeMap<String, bool>,
+    generation: Generation,
+    confirmed_at: String,
+}
+
+#[derive(Serialize)]
+struct ShownWaiting<'a> {
+    reason: &'a str,
+    since: String,
+    who: &'a str,
+}
+
+#[derive(Serialize)]
+struct ShownHop<'a> {
+    station: &'a str,
+    at_ms: u64,
+}
+
+fn resources(numbers: &Resources) -> ShownResources {
+    let bytes = |bytes: u64| {
+        let whole = [(1 << 30, "Gi"), (1 << 20, "Mi"), (1 << 10, "Ki")];
+        let unit = whole.into_iter().find(|(size, _)| bytes.is_multiple_of(*size));
+        unit.map_or_else(
+            || bytes.to_string(),
+            |(size, name)| format!("{}{name}", bytes / size),
+        )
+    };
+    ShownResources {
+        cpu_request: format!("{}m", numbers.cpu_request_millis),
+        memory_request: bytes(numbers.memory_request_bytes),
+        cpu_limit: format!("{}m", numbers.cpu_limit_millis),
+        memory_limit: bytes(numbers.memory_limit_bytes),
+        storage: bytes(numbers.storage_bytes),
+    }
+}
+
+fn version(version: &Version) -> ShownVersion<'_> {
+    ShownVersion {
+        release: &version.release,
+        resource_tier: &version.resource_tier,
+        features: &version.features,
+        generation: version.generation,
+        confirmed_at: time(version.confirmed_at),
+    }
+}
+
+fn wait(waiting: &Waiting) -> ShownWaiting<'_> {
+    ShownWaiting {
+        reason: &waiting.reason,
+        since: time(waiting.since),
+        who: &waiting.who,
+    }
+}
+
+fn hop(hop: &Hop) -> ShownHop<'_> {
+    ShownHop {
+        station: &hop.station,
+        at_ms: hop.at.0,
+    }
 }
 
 /// The contract knows four words.

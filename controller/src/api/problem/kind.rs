@@ -17,6 +17,33 @@ pub(in crate::api) struct Kind {
     pub(super) retry_after_s: Option<u32>,
 }
 
+impl Kind {
+    /// Stable code.
+    pub(in crate::api) fn code(&self) -> &'static str {
+        self.code
+    }
+
+    /// HTTP status.
+    pub(in crate::api) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// Every kind.
+    pub(in crate::api) fn all() -> impl Iterator<Item = &'static Self> {
+        ALL.iter().copied()
+    }
+
+    /// Seconds after which another try may help.
+    pub(in crate::api) fn retry_after_s(&self) -> Option<u32> {
+        self.retry_after_s
+    }
+
+    /// What went wrong, for people.
+    pub(in crate::api) fn title(&self) -> &'static str {
+        self.title
+    }
+}
+
 const fn kind(
     code: &'static str,
     status: StatusCode,
@@ -43,6 +70,8 @@ macro_rules! kinds {
     ($($name:ident $code:literal $status:ident $title:literal $next:literal $($seconds:literal)?;)*) => {
         $(pub(in crate::api) static $name: Kind =
             kinds!(@one kind($code, StatusCode::$status, $title, $next) $(, $seconds)?);)*
+
+        static ALL: &[&Kind] = &[$(&$name),*];
     };
     (@one $kind:expr) => { $kind };
     (@one $kind:expr, $seconds:literal) => { passing($kind, $seconds) };
@@ -57,12 +86,20 @@ kinds! {
         "send `Content-Type: application/json`";
     TOO_LARGE "too-large" PAYLOAD_TOO_LARGE "The body is too large"
         "send less at once";
+    HEAD_TOO_LARGE "head-too-large" REQUEST_HEADER_FIELDS_TOO_LARGE "The head of the request is too large"
+        "send fewer or shorter headers, or a shorter address";
+    HEAD_TIMED_OUT "head-timed-out" REQUEST_TIMEOUT "The head of the request did not arrive in time"
+        "send it again, all at once";
+    RATE_LIMITED "rate-limited" TOO_MANY_REQUESTS "The caller takes more than his share"
+        "wait as `Retry-After` says; a retry with the same Idempotency-Key is safe" 1;
     BODY_TIMED_OUT "body-timed-out" REQUEST_TIMEOUT "The body did not arrive in time"
         "send it again";
     UNAUTHENTICATED "unauthenticated" UNAUTHORIZED "The request names nobody"
         "send the header `Authorization: Bearer TOKEN`; `make up` puts the administrator's token into .dotmac/admin.token";
     TOKEN_IN_QUERY "token-in-query" UNAUTHORIZED "A token does not belong into an address"
         "send it in the header `Authorization: Bearer TOKEN`, and replace it: addresses end up in logs";
+    TOKEN_ENDED "token-ended" UNAUTHORIZED "The token no longer counts"
+        "ask an administrator for a new one: `dotmac tokens create`";
     FORBIDDEN "forbidden" FORBIDDEN "The token may not do this"
         "use a token whose role includes the permission";
     NOT_FOUND "not-found" NOT_FOUND "There is no such thing"
@@ -77,10 +114,14 @@ kinds! {
         "choose another domain_name, or delete the deployment that has it";
     ALREADY_EXISTS "already-exists" CONFLICT "It exists already"
         "choose another name or version";
+    LIMIT_REACHED "limit-reached" CONFLICT "There are as many as there can be"
+        "remove some that nobody needs any more; waiting does not help";
     WRONG_STATE "wrong-state" CONFLICT "Its state does not allow this"
         "look at its status and what it waits for";
     NO_AGENT "no-agent" CONFLICT "No agent can take it"
         "start an agent in that region: `dotmac agents token --region REGION`";
+    UNKNOWN_RELEASE "unknown-release" CONFLICT "There is no such release"
+        "choose one that `dotmac releases list` shows, or add it first";
     OUT_OF_ORDER "out-of-order" CONFLICT "It does not follow what is known"
         "read again and send what follows";
     IDEMPOTENCY_KEY_REUSED "idempotency-key-reused" UNPROCESSABLE_ENTITY "The Idempotency-Key was used for another request"
@@ -107,4 +148,29 @@ kinds! {
         "try again when `dotmac agents list` shows it as connected" 2;
     INTERNAL "internal" INTERNAL_SERVER_ERROR "The controller made a mistake"
         "see its log under the x-request-id";
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::Kind;
+    use crate::error_pages;
+
+    #[test]
+    fn every_kind_has_a_page_with_its_status_and_title_and_every_page_a_kind() {
+        let kinds: BTreeSet<&str> = Kind::all().map(Kind::code).collect();
+        assert_eq!(kinds, error_pages::codes().collect());
+        for kind in Kind::all() {
+            let page = error_pages::page(kind.code).expect("compared above");
+            let example = page
+                .split("```json\n")
+                .nth(1)
+                .and_then(|rest| rest.split("```").next());
+            let example: serde_json::Value = serde_json::from_str(example.unwrap()).unwrap();
+            assert_eq!(example["code"], kind.code);
+            assert_eq!(example["status"], kind.status.as_u16(), "{}", kind.code);
+            assert_eq!(example["title"], kind.title, "{}", kind.code);
+        }
+    }
 }

@@ -104,7 +104,7 @@ async fn a_deletion_is_accepted_and_taken_back_within_its_grace_time() {
     let stale = world
         .request("DELETE", &path)
         .bearer_auth(ADMIN)
-        .header("If-Match", "\"0-0\"");
+        .header("If-Match", "\"r9\"");
     assert_eq!(World::send(stale).await.problem().1, "precondition-failed");
     let delete = || {
         let request = world.request("DELETE", &path).bearer_auth(ADMIN);

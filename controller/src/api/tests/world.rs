@@ -27,6 +27,7 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 
 use crate::{
+    api::Serving,
     log::Log,
     node::{Ask, Node, NodeParts, bearer_digest},
 };
@@ -43,7 +44,8 @@ pub(super) const ADMIN: &str = "dotmac-admin-token";
 pub(super) const REGION: &str = "do-fra1";
 /// A region without one.
 pub(super) const EMPTY_REGION: &str = "byov-lagos";
-const MANIFEST: &[u8] = include_bytes!("../../../../tests/releases/demo-isp.json");
+/// The manifest of the release that there is.
+pub(super) const MANIFEST_TEXT: &str = include_str!("../../../../tests/releases/demo-isp.json");
 const DAY_MS: u64 = 24 * 3_600_000;
 
 /// The controller, its API and who else there is.
@@ -58,6 +60,7 @@ pub(super) struct World {
     http: reqwest::Client,
     stop: Option<oneshot::Sender<()>>,
     served: tokio::task::JoinHandle<()>,
+    feed: tokio::task::JoinHandle<()>,
 }
 
 /// What the API answered.
@@ -105,6 +108,11 @@ impl Answer {
 impl World {
     /// A founded cluster with a release and one agent.
     pub(super) async fn new() -> Self {
+        Self::serving(Serving::default()).await
+    }
+
+    /// The same, served in some way.
+    pub(super) async fn serving(serving: Serving) -> Self {
         let (clock, hand) = Clock::manual(Timestamp(1_700_000_000_000));
         let entropy = Entropy::seeded(1);
         let key = SigningKey::from_bytes(&[1; 32]);
@@ -129,8 +137,13 @@ impl World {
         };
         let served = supervise::spawn(
             "api",
-            crate::api::serve(Arc::clone(&node), listener, shutdown),
+            crate::api::serve(Arc::clone(&node), listener, serving, shutdown),
         );
+        let feed = crate::feed::run(Arc::clone(&node), crate::api::render);
+        let feed = supervise::spawn("feed", feed);
+        while node.feed.subscribe(&node).await.is_err() {
+            tokio::task::yield_now().await;
+        }
         let http = reqwest::Client::builder()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
@@ -147,6 +160,7 @@ impl World {
             http,
             stop,
             served,
+            feed,
         }
     }
 
@@ -170,14 +184,28 @@ impl World {
         Self::send(request).await
     }
 
+    /// Sends a request; its answer must be one that the OpenAPI document promises. A stream is not waited for.
     pub(super) async fn send(request: reqwest::RequestBuilder) -> Answer {
-        let response = request.send().await.unwrap();
+        let (client, request) = request.build_split();
+        let request = request.unwrap();
+        let (method, url) = (request.method().clone(), request.url().clone());
+        let response = client.execute(request).await.unwrap();
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        Answer {
+        let kind = headers.get("content-type");
+        let is_stream = kind.is_some_and(|kind| kind == "text/event-stream");
+        let text = if is_stream { String::new() } else { response.text().await.unwrap() };
+        let answer = Answer {
             status,
             headers,
-            text: response.text().await.unwrap(),
-        }
+            text,
+        };
+        super::contract::check(method.as_str(), url.path(), &answer);
+        answer
+    }
+
+    /// The administrator's command, without HTTP.
+    pub(super) async fn command(&self, command: Command) {
+        ask(&self.node, command).await;
     }
 
     pub(super) async fn get(&self, path: &str) -> Answer {
@@ -197,6 +225,7 @@ impl World {
             name: "test".into(),
             role,
             tenant: tenant.map(|id| id.parse::<TenantId>().unwrap()),
+            expires_at: None,
         };
         ask(&self.node, Command::CreateToken(token)).await;
         secret
@@ -238,6 +267,7 @@ impl World {
     /// Stops the server and waits for its end.
     pub(super) async fn stop(mut self) {
         self.stop.take().unwrap().send(()).unwrap();
+        self.feed.abort();
         self.served.await.unwrap();
     }
 }
@@ -251,6 +281,7 @@ async fn ask(node: &Node, command: Command) {
         request,
         asked,
         received_at,
+        expected: None,
         command,
     };
     node.ask(&caller, ask, Duration::from_secs(1))
@@ -276,7 +307,7 @@ async fn populate(node: &Node, seal_key: &SealKey) -> AgentId {
     ask(
         node,
         Command::AddRelease {
-            manifest: MANIFEST.to_vec(),
+            manifest: MANIFEST_TEXT.into(),
         },
     )
     .await;

@@ -170,8 +170,8 @@ fn agent_files(member: &Member, findings: &mut Findings) {
 }
 
 fn report(context: &Context, findings: &Findings, unreachable: &[String]) -> Result<(), Failure> {
-    if context.output.is_json() {
-        context.output.json(&json!({
+    if context.output.is_data() {
+        context.output.data(&json!({
             "proven": findings.proven, "records": findings.records, "bad": findings.bad, "unreachable": unreachable,
         }))?;
     } else {

@@ -36,7 +36,7 @@ pub(super) async fn run(scene: &Scene<'_>) -> Result<Verdict, Failure> {
     );
     let mut controllers = Vec::new();
     for server in scene.client.servers() {
-        controllers.push(scene.context.client_of(server)?);
+        controllers.push(scene.context.client_once(server)?);
     }
     // One that still takes the dead session for a live one gives no answer; then the next is asked.
     let answers = async || {
@@ -66,11 +66,10 @@ pub(super) async fn run(scene: &Scene<'_>) -> Result<Verdict, Failure> {
 
 /// Whether the agent itself answers a question that is put to this controller.
 async fn answer(controller: &Client, question: &str) -> Option<()> {
-    let mut answer = controller.stream(question).await.ok()?;
-    let mut text = Vec::new();
-    while let Some(chunk) = answer.chunk().await.ok()? {
-        text.extend_from_slice(&chunk);
+    let mut lines = controller.lines(question, &[]).await.ok()?;
+    let mut is_sealed = false;
+    while let Some(line) = lines.next().await.ok()? {
+        is_sealed |= line.windows(12).any(|part| part == b"\"ciphertext\"");
     }
-    let is_sealed = text.windows(12).any(|part| part == b"\"ciphertext\"");
     is_sealed.then_some(())
 }

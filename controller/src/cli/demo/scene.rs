@@ -75,7 +75,7 @@ impl<'a> Scene<'a> {
                 "writes do not work before anything is broken: {why}"
             )));
         }
-        let timeline = Timeline::new(!context.output.is_json());
+        let timeline = Timeline::new(!context.output.is_data());
         let slots_before = slots::running(&layout);
         Ok(Self {
             context,
@@ -236,12 +236,12 @@ fn show(
     verdict: &Verdict,
     tally: Tally,
 ) -> Result<(), Failure> {
-    if context.output.is_json() {
+    if context.output.is_data() {
         let lines = timeline
             .lines()
             .into_iter()
             .map(|(at_ms, what)| json!({"at_ms": at_ms, "what": what}));
-        return context.output.json(&json!({
+        return context.output.data(&json!({
             "timeline": lines.collect::<Vec<_>>(),
             "notes": verdict.lines,
             "writes": {"asked": tally.asked, "acknowledged": tally.acknowledged,

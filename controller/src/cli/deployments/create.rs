@@ -7,13 +7,13 @@ use clap::Args;
 use serde_json::{Map, Value};
 
 use super::Patience;
-use crate::cli::failure::Failure;
+use crate::cli::{failure::Failure, plan::Consent};
 
 #[derive(Args)]
 pub(crate) struct Create {
     /// Name of the ISP as people write it
-    #[arg(long, visible_alias = "tenant-name")]
-    name: String,
+    #[arg(long, visible_alias = "tenant-name", required_unless_present_any = ["tenant_id", "from"])]
+    pub(super) name: Option<String>,
     /// Host name under which subscribers reach it
     #[arg(long, visible_alias = "domain-name")]
     domain: Option<String>,
@@ -70,13 +70,25 @@ pub(crate) struct Create {
     from: Option<PathBuf>,
     #[command(flatten)]
     pub(super) patience: Patience,
+    #[command(flatten)]
+    pub(super) consent: Consent,
 }
 
 /// `NAME=VALUE`.
 #[derive(Debug, Clone, PartialEq)]
-struct Pair {
+pub(super) struct Pair {
     name: String,
     value: Value,
+}
+
+impl Pair {
+    /// Pairs as an object; of two with one name the later counts.
+    pub(super) fn object(pairs: &[Self]) -> Value {
+        let members = pairs
+            .iter()
+            .map(|pair| (pair.name.clone(), pair.value.clone()));
+        Value::Object(members.collect())
+    }
 }
 
 impl FromStr for Pair {
@@ -96,6 +108,12 @@ impl FromStr for Pair {
 }
 
 impl Create {
+    /// Whose it is, for people.
+    pub(super) fn title(&self) -> &str {
+        let name = self.name.as_deref().or(self.tenant_id.as_deref());
+        name.unwrap_or("what the file says")
+    }
+
     /// The request.
     pub(super) fn body(&self) -> Result<Value, Failure> {
         let mut body = match &self.from {
@@ -107,8 +125,8 @@ impl Create {
                     .map_err(|cause| Failure::Usage(format!("{}: {cause}", file.display())))?
             }
         };
-        body.insert("tenant_name".into(), self.name.clone().into());
         let texts = [
+            ("tenant_name", &self.name),
             ("domain_name", &self.domain),
             ("resource_tier", &self.tier),
             ("license_tier", &self.license),
@@ -148,10 +166,7 @@ impl Create {
         ];
         for (name, pairs) in groups {
             if !pairs.is_empty() {
-                let members = pairs
-                    .iter()
-                    .map(|pair| (pair.name.clone(), pair.value.clone()));
-                body.insert(name.into(), Value::Object(members.collect()));
+                body.insert(name.into(), Pair::object(pairs));
             }
         }
         Ok(Value::Object(body))

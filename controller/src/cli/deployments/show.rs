@@ -26,8 +26,8 @@ const MEMBERS: [(&str, &str); 15] = [
 
 /// Writes a deployment as a page or as JSON.
 pub(crate) fn print(context: &Context, deployment: &Value) -> Result<(), Failure> {
-    if context.output.is_json() {
-        return context.output.json(deployment);
+    if context.output.is_data() {
+        return context.output.data(deployment);
     }
     context
         .output

@@ -1,11 +1,15 @@
-//! Waits until a deployment is what was asked for, and shows what it waits for meanwhile.
+//! Waits until a deployment is what was asked for, and shows what it waits for meanwhile. It looks when the controllers
+//! tell of an event, else now and then; a controller that goes away is not noticed.
 
-use std::time::Duration;
+mod wake;
+
+use std::{collections::BTreeSet, time::Duration};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 use tokio::time::Instant;
 
+use self::wake::Wakes;
 use super::fetch;
 use crate::cli::{
     client::{Client, elapsed_ms},
@@ -15,14 +19,17 @@ use crate::cli::{
     view,
 };
 
-/// Milliseconds between two looks.
-const LOOK_MS: u64 = 100;
-
 /// What to wait for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Goal {
-    /// It runs and is healthy.
+    /// It runs as it was ordered last, with all copies.
     Active,
+    /// Like that, and none of these processes is left.
+    Replaced(BTreeSet<u64>),
+    /// It is stopped.
+    Suspended,
+    /// It is what it was before its deletion.
+    Kept,
     /// It is gone.
     Destroyed,
 }
@@ -43,65 +50,97 @@ pub(crate) async fn wait_for(
     context: &Context,
     client: &Client,
     id: &str,
-    goal: Goal,
+    goal: &Goal,
     seconds: u64,
 ) -> Result<Value, Failure> {
     let started = Instant::now();
-    let bar = bar(context);
-    let mut told = String::new();
+    let limit_ms = seconds.saturating_mul(1_000);
+    let mut told = Told::new(context, started);
+    let mut wakes = Wakes::new(client, id);
     loop {
         let deployment = match fetch(client, id).await {
             // What is forgotten was destroyed long ago.
-            Err(Failure::NotFound(_)) if goal == Goal::Destroyed => {
-                return Ok(serde_json::json!({
-                    "id": id, "status": "destroyed",
-                }));
+            Err(Failure::NotFound(_)) if *goal == Goal::Destroyed => {
+                return Ok(serde_json::json!({"id": id, "status": "destroyed"}));
             }
             other => other?,
         };
         let line = progress(&deployment, context.clock.now().0);
         match standing(&deployment, goal) {
             Standing::Reached => {
-                bar.finish_and_clear();
-                context.output.note(&format!(
-                    "{id} is {} after {}",
-                    goal.word(),
-                    duration(elapsed_ms(started))
-                ));
+                let status = view::text(&deployment, "status");
+                let took = duration(elapsed_ms(started));
+                told.end(&format!("{id} is {status} after {took}"));
                 return Ok(deployment);
             }
             Standing::Failed => {
-                bar.finish_and_clear();
+                told.bar.finish_and_clear();
                 return Err(Failure::Failed(format!("{id}: {line}")));
             }
             Standing::OnTheWay => {}
         }
-        if elapsed_ms(started) >= seconds.saturating_mul(1_000) {
-            bar.finish_and_clear();
+        let left_ms = limit_ms.saturating_sub(elapsed_ms(started));
+        if left_ms == 0 {
+            told.bar.finish_and_clear();
+            let word = goal.word();
             return Err(Failure::TimedOut(format!(
-                "{id} is not {} after {seconds} s: {line}",
-                goal.word()
+                "{id} is not {word} after {seconds} s: {line}\n  next: dotmac deployments show {id}"
             )));
         }
-        let head =
-            view::text(&deployment, "status") + &view::text(&deployment["waiting"], "reason");
-        bar.set_message(line.clone());
-        if bar.is_hidden() && head != told {
-            context
-                .output
-                .note(&format!("{:>8}  {line}", duration(elapsed_ms(started))));
-            told = head;
-        }
-        tokio::time::sleep(Duration::from_millis(LOOK_MS)).await;
+        told.tell(&deployment, &line);
+        wakes.next(left_ms).await;
     }
 }
 
 impl Goal {
-    fn word(self) -> &'static str {
+    fn word(&self) -> &'static str {
         match self {
-            Self::Active => "active",
+            Self::Active => "active with all copies",
+            Self::Replaced(_) => "restarted",
+            Self::Suspended => "stopped",
+            Self::Kept => "back",
             Self::Destroyed => "destroyed",
         }
+    }
+}
+
+/// Tells the way: a line that is written over where somebody looks, one line for each new reason elsewhere.
+struct Told<'a> {
+    context: &'a Context,
+    started: Instant,
+    bar: ProgressBar,
+    /// Status, reason and missing copies that were told last.
+    head: (String, String, Option<String>),
+}
+
+impl<'a> Told<'a> {
+    fn new(context: &'a Context, started: Instant) -> Self {
+        Self {
+            context,
+            started,
+            bar: bar(context),
+            head: Default::default(),
+        }
+    }
+
+    fn tell(&mut self, deployment: &Value, line: &str) {
+        self.bar.set_message(line.to_owned());
+        let reason = view::text(&deployment["waiting"], "reason");
+        let head = (
+            view::text(deployment, "status"),
+            reason,
+            unready(deployment),
+        );
+        if self.bar.is_hidden() && head != self.head {
+            let at = duration(elapsed_ms(self.started));
+            self.context.output.note(&format!("{at:>8}  {line}"));
+            self.head = head;
+        }
+    }
+
+    fn end(&self, line: &str) {
+        self.bar.finish_and_clear();
+        self.context.output.note(line);
     }
 }
 
@@ -111,7 +150,10 @@ pub(crate) fn progress(deployment: &Value, now_ms: u64) -> String {
     let waiting = &deployment["waiting"];
     let reason = view::text(waiting, "reason");
     if reason.is_empty() {
-        return status;
+        return match unready(deployment) {
+            Some(missing) => format!("{status}: {missing}"),
+            None => status,
+        };
     }
     let since = view::age(waiting, "since", now_ms);
     match view::text(waiting, "who") {
@@ -120,12 +162,54 @@ pub(crate) fn progress(deployment: &Value, now_ms: u64) -> String {
     }
 }
 
-fn standing(deployment: &Value, goal: Goal) -> Standing {
-    match (goal, view::text(deployment, "status").as_str()) {
-        (Goal::Active, "active") | (Goal::Destroyed, "destroyed") => Standing::Reached,
-        (Goal::Active, "destroyed" | "failed" | "destroying" | "suspended") => Standing::Failed,
-        (Goal::Active | Goal::Destroyed, _) => Standing::OnTheWay,
+/// The processes of all its components, as its agent told them last.
+pub(crate) fn processes(deployment: &Value) -> BTreeSet<u64> {
+    let components = view::items(deployment, "components").iter();
+    components
+        .flat_map(|component| view::items(component, "pids"))
+        .filter_map(Value::as_u64)
+        .collect()
+}
+
+fn standing(deployment: &Value, goal: &Goal) -> Standing {
+    let status = view::text(deployment, "status");
+    let is_settled = deployment["waiting"].is_null();
+    match (goal, status.as_str()) {
+        (Goal::Active, "active") if is_settled && unready(deployment).is_none() => {
+            Standing::Reached
+        }
+        (Goal::Replaced(old), "active") if is_settled && unready(deployment).is_none() => {
+            match processes(deployment).is_disjoint(old) {
+                true => Standing::Reached,
+                false => Standing::OnTheWay,
+            }
+        }
+        (Goal::Suspended, "suspended") if is_settled => Standing::Reached,
+        (Goal::Destroyed, "destroyed") => Standing::Reached,
+        (Goal::Kept, "destroying") => Standing::OnTheWay,
+        (Goal::Kept, "destroyed") => Standing::Failed,
+        (Goal::Kept, _) => Standing::Reached,
+        (Goal::Active | Goal::Replaced(_), "destroyed" | "failed" | "destroying" | "suspended")
+        | (Goal::Suspended, "destroyed" | "destroying") => Standing::Failed,
+        (Goal::Active | Goal::Replaced(_) | Goal::Suspended | Goal::Destroyed, _) => {
+            Standing::OnTheWay
+        }
     }
+}
+
+/// What is missing although it is active: copies that were asked for, or processes that are not ready.
+fn unready(deployment: &Value) -> Option<String> {
+    let components = view::items(deployment, "components");
+    let copies = components.iter().filter_map(|one| one["desired"].as_u64());
+    if let (Some(wanted), Some(copies)) = (deployment["replicas"].as_u64(), copies.max())
+        && copies != wanted
+        && deployment["status"] == "active"
+    {
+        return Some(format!("{copies} of {wanted} copies are there"));
+    }
+    let (ready, desired) = (&deployment["ready_pods"], &deployment["pod_count"]);
+    let (ready, desired) = (ready.as_u64()?, desired.as_u64()?);
+    (ready < desired).then(|| format!("{ready} of {desired} processes are ready"))
 }
 
 /// A line that is written over, where somebody looks at it.
@@ -143,7 +227,9 @@ fn bar(context: &Context) -> ProgressBar {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use std::collections::BTreeSet;
+
+    use serde_json::{Value, json};
 
     use super::{Goal, Standing, progress, standing};
 
@@ -163,11 +249,45 @@ mod tests {
 
     #[test]
     fn a_failed_deployment_is_not_waited_for() {
-        let is = |status: &str, goal| standing(&json!({ "status": status }), goal);
+        let is = |status: &str, goal| standing(&json!({ "status": status }), &goal);
         assert_eq!(is("active", Goal::Active), Standing::Reached);
         assert_eq!(is("degraded", Goal::Active), Standing::OnTheWay);
         assert_eq!(is("failed", Goal::Active), Standing::Failed);
         assert_eq!(is("failed", Goal::Destroyed), Standing::OnTheWay);
         assert_eq!(is("destroyed", Goal::Destroyed), Standing::Reached);
+        assert_eq!(is("active", Goal::Suspended), Standing::OnTheWay);
+        assert_eq!(is("suspended", Goal::Kept), Standing::Reached);
+    }
+
+    fn running(pids: &[u64], replicas: u64, ready: u64) -> Value {
+        let count = pids.len();
+        json!({"status": "active", "waiting": null, "replicas": replicas, "pod_count": count,
+            "ready_pods": ready, "components": [{"desired": count, "pids": pids}]})
+    }
+
+    #[test]
+    fn an_active_deployment_is_not_done_before_all_its_copies_are_ready() {
+        assert_eq!(
+            standing(&running(&[1, 2], 2, 2), &Goal::Active),
+            Standing::Reached
+        );
+        assert_eq!(
+            standing(&running(&[1, 2], 2, 1), &Goal::Active),
+            Standing::OnTheWay
+        );
+        assert_eq!(
+            standing(&running(&[1], 2, 1), &Goal::Active),
+            Standing::OnTheWay
+        );
+        let mut ordered = running(&[1], 1, 1);
+        ordered["waiting"] = json!({"reason": "wave 3 is on its way"});
+        assert_eq!(standing(&ordered, &Goal::Active), Standing::OnTheWay);
+    }
+
+    #[test]
+    fn a_restart_is_done_when_no_old_process_is_left() {
+        let goal = Goal::Replaced(BTreeSet::from([1, 2]));
+        assert_eq!(standing(&running(&[3, 2], 2, 2), &goal), Standing::OnTheWay);
+        assert_eq!(standing(&running(&[3, 4], 2, 2), &goal), Standing::Reached);
     }
 }

@@ -275,6 +275,7 @@ fn envelope(number: u64, actor: Actor, command: Command) -> Envelope {
         request,
         actor,
         evidence: Evidence::None,
+            expected: None,
         hops: Vec::new(),
         command,
     }
@@ -355,6 +356,7 @@ fn genesis(trust: &TrustRoot, signing: &[SigningKey], members: &[Member]) -> Gen
             name: "admin".into(),
             role: AccessRole::PlatformAdmin,
             tenant: None,
+            expires_at: None,
         },
         regions: vec!["here".parse().unwrap()],
         default_region: "here".parse().unwrap(),

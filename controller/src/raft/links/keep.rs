@@ -2,11 +2,12 @@
 //! long before the transport notices.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use dotmac_protocol::ids::IncarnationId;
+use dotmac_protocol::ids::{IncarnationId, NodeId};
 use dotmac_runtime::{causes, quic, supervise};
 use quinn::{ClientConfig, Connection, Endpoint};
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
@@ -28,40 +29,42 @@ enum State {
     Down(String),
 }
 
+/// Whom a link leads to.
+#[derive(Debug)]
+pub(super) struct Target {
+    pub(super) endpoint: Endpoint,
+    pub(super) config: ClientConfig,
+    pub(super) node: u64,
+    pub(super) address: String,
+    /// The incarnation that its certificate must name.
+    pub(super) expected: Option<IncarnationId>,
+}
+
 /// A kept connection; dropping it ends it.
 #[derive(Debug)]
 pub(super) struct Link {
+    node: NodeId,
     address: String,
     state: watch::Receiver<State>,
+    connected: Arc<watch::Sender<BTreeSet<NodeId>>>,
     task: JoinHandle<()>,
     /// When a question was sent, and how many datagrams had come until then.
     probe: Mutex<Option<(Instant, u64)>>,
 }
 
 impl Link {
-    pub(super) fn start(
-        endpoint: Endpoint,
-        config: ClientConfig,
-        node: u64,
-        address: &str,
-        expected: Option<IncarnationId>,
-    ) -> Self {
+    pub(super) fn start(target: Target, connected: Arc<watch::Sender<BTreeSet<NodeId>>>) -> Self {
         let (sender, state) = watch::channel(State::Connecting);
-        let target = address.to_owned();
+        let (node, address) = (NodeId(target.node), target.address.clone());
+        let noted = Arc::clone(&connected);
         let task = supervise::spawn("peer link", async move {
-            keep(
-                &endpoint,
-                &config,
-                node,
-                &target,
-                expected.as_ref(),
-                &sender,
-            )
-            .await;
+            keep(&target, &sender, &noted).await;
         });
         Self {
-            address: address.to_owned(),
+            node,
+            address,
             state,
+            connected,
             task,
             probe: Mutex::default(),
         }
@@ -115,6 +118,8 @@ impl Link {
 impl Drop for Link {
     fn drop(&mut self) {
         self.task.abort();
+        let node = self.node;
+        self.connected.send_if_modified(|nodes| nodes.remove(&node));
         if let State::Up(connection) = &*self.state.borrow() {
             connection.close(0_u32.into(), b"closed");
         }
@@ -122,21 +127,21 @@ impl Drop for Link {
 }
 
 async fn keep(
-    endpoint: &Endpoint,
-    config: &ClientConfig,
-    node: u64,
-    address: &str,
-    expected: Option<&IncarnationId>,
+    target: &Target,
     state: &watch::Sender<State>,
+    connected: &watch::Sender<BTreeSet<NodeId>>,
 ) {
+    let (node, address) = (target.node, target.address.as_str());
     let mut pause = PAUSE_FIRST;
     loop {
-        match connect(endpoint, config, node, address, expected).await {
+        match target.connect().await {
             Ok(connection) => {
                 tracing::info!(node, address, "connected to controller");
                 pause = PAUSE_FIRST;
                 state.send_replace(State::Up(connection.clone()));
+                connected.send_if_modified(|nodes| nodes.insert(NodeId(node)));
                 let reason = connection.closed().await;
+                connected.send_if_modified(|nodes| nodes.remove(&NodeId(node)));
                 tracing::info!(node, %reason, "connection to controller ended");
                 state.send_replace(State::Connecting);
             }
@@ -150,25 +155,22 @@ async fn keep(
     }
 }
 
-async fn connect(
-    endpoint: &Endpoint,
-    config: &ClientConfig,
-    node: u64,
-    address: &str,
-    expected: Option<&IncarnationId>,
-) -> Result<Connection, String> {
-    let connection = quic::connect(endpoint, config, address, CONNECT_PATIENCE)
-        .await
-        .map_err(|error| causes::in_full(&error))?;
-    let refuse = |detail: String| {
-        connection.close(1_u32.into(), detail.as_bytes());
-        detail
-    };
-    let found =
-        who(&connection, |_| expected.cloned()).map_err(|error| refuse(error.to_string()))?;
-    if found != node {
-        return Err(refuse(format!("controller {found} answers at {address}")));
+impl Target {
+    async fn connect(&self) -> Result<Connection, String> {
+        let address = &self.address;
+        let connection = quic::connect(&self.endpoint, &self.config, address, CONNECT_PATIENCE)
+            .await
+            .map_err(|error| causes::in_full(&error))?;
+        let refuse = |detail: String| {
+            connection.close(1_u32.into(), detail.as_bytes());
+            detail
+        };
+        let found = who(&connection, |_| self.expected.clone())
+            .map_err(|error| refuse(error.to_string()))?;
+        if found != self.node {
+            return Err(refuse(format!("controller {found} answers at {address}")));
+        }
+        quic::widen(&connection);
+        Ok(connection)
     }
-    quic::widen(&connection);
-    Ok(connection)
 }

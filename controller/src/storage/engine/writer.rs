@@ -21,11 +21,15 @@ use crate::storage::directory::Directory;
 
 /// Bytes of the batches that share a commit; a single larger batch goes alone.
 const GROUP_BYTES_MAX: usize = 1024 * 1024;
+/// Batches that nobody waits for, before they are made durable without one that somebody waits for.
+const UNHURRIED_MAX: usize = 64;
 
 /// A batch in the queue.
 pub(super) struct Waiting {
     pub(super) batch: Batch,
     pub(super) done: Done,
+    /// Whether somebody waits for it.
+    pub(super) is_urgent: bool,
 }
 
 /// What the thread owns.
@@ -41,36 +45,56 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Serves the queue until it is closed, or until something failed.
+    /// Serves the queue until it is closed, or until something failed. What nobody waits for is kept for the next
+    /// commit that somebody waits for, so that it costs no sync of its own.
     pub(super) fn run(mut self, mut queue: mpsc::Receiver<Waiting>) {
         let mut held = None;
+        let mut group = Vec::new();
         while let Some(first) = held.take().or_else(|| queue.blocking_recv()) {
-            let mut bytes = first.batch.bytes();
-            let mut group = vec![first];
+            group.push(first);
+            let bytes =
+                |group: &[Waiting]| group.iter().map(|one| one.batch.bytes()).sum::<usize>();
             while let Ok(next) = queue.try_recv() {
-                bytes += next.batch.bytes();
-                if bytes > GROUP_BYTES_MAX {
+                if bytes(&group) + next.batch.bytes() > GROUP_BYTES_MAX {
                     held = Some(next);
                     break;
                 }
                 group.push(next);
             }
-            let batches: Vec<&Batch> = group.iter().map(|waiting| &waiting.batch).collect();
-            let result = catch_unwind(AssertUnwindSafe(|| self.commit(&batches)))
-                .unwrap_or(Err(FatalError::Panicked));
-            if let Err(error) = result {
-                (self.on_fatal)(&error);
+            let is_full = held.is_some() || group.len() >= UNHURRIED_MAX;
+            if !is_full && !group.iter().any(|waiting| waiting.is_urgent) {
+                continue;
+            }
+            if !self.commit_group(&mut group) {
                 queue.close();
                 let left = std::iter::from_fn(|| queue.try_recv().ok());
-                for waiting in group.into_iter().chain(held).chain(left) {
+                for waiting in held.into_iter().chain(left) {
                     (waiting.done)(Err(WriteError::Stopped));
                 }
                 return;
             }
-            for waiting in group {
-                (waiting.done)(Ok(()));
-            }
         }
+        if !group.is_empty() {
+            self.commit_group(&mut group);
+        }
+    }
+
+    /// Makes the batches durable together and tells everybody; `false` when nothing may be written any more.
+    fn commit_group(&mut self, group: &mut Vec<Waiting>) -> bool {
+        let batches: Vec<&Batch> = group.iter().map(|waiting| &waiting.batch).collect();
+        let result = catch_unwind(AssertUnwindSafe(|| self.commit(&batches)))
+            .unwrap_or(Err(FatalError::Panicked));
+        if let Err(error) = &result {
+            (self.on_fatal)(error);
+        }
+        for waiting in group.drain(..) {
+            let told = result
+                .as_ref()
+                .map(|()| ())
+                .map_err(|_| WriteError::Stopped);
+            (waiting.done)(told);
+        }
+        result.is_ok()
     }
 
     /// Makes the batches durable together.

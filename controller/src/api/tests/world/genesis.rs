@@ -60,6 +60,7 @@ pub(super) fn genesis(key: &SigningKey) -> Genesis {
             name: "admin".into(),
             role: AccessRole::PlatformAdmin,
             tenant: None,
+            expires_at: None,
         },
         regions: vec![REGION.parse().unwrap(), EMPTY_REGION.parse().unwrap()],
         default_region: REGION.parse().unwrap(),

@@ -1,7 +1,7 @@
 //! A log of one controller in memory: it applies to a real State, and keeps what was proposed, as bytes.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -15,7 +15,7 @@ use futures::future::BoxFuture;
 use tokio::sync::watch;
 
 use crate::{
-    log::{Leadership, Log, LogError},
+    log::{Changes, Leadership, Log, LogError},
     peers::{PeerAnswer, PeerCall},
 };
 
@@ -26,7 +26,10 @@ pub(in crate::api::tests) struct MemoryLog {
     pub(in crate::api::tests) entries: Mutex<Vec<Vec<u8>>>,
     pub(in crate::api::tests) failure: Mutex<Option<LogError>>,
     pub(in crate::api::tests) leadership: watch::Sender<Leadership>,
+    /// The peers that it has a connection to.
+    pub(in crate::api::tests) connected: watch::Sender<BTreeSet<NodeId>>,
     applied: watch::Sender<u64>,
+    changes: Changes,
 }
 
 impl MemoryLog {
@@ -41,8 +44,16 @@ impl MemoryLog {
             entries: Mutex::default(),
             failure: Mutex::default(),
             leadership: watch::Sender::new(leadership),
+            connected: watch::Sender::new(BTreeSet::new()),
             applied: watch::Sender::new(0),
+            changes: Changes::new(0, Arc::default()),
         }
+    }
+
+    /// A State from a snapshot takes the place of the one there is; here the same one.
+    pub(in crate::api::tests) fn replace(&self) {
+        let index = *self.applied.borrow();
+        self.changes.replace(index, Log::state(self));
     }
 
     fn failing(&self) -> Result<(), LogError> {
@@ -65,6 +76,9 @@ impl MemoryLog {
                 .push(fact);
         }
         self.applied.send_modify(|index| *index += 1);
+        let index = *self.applied.borrow();
+        self.changes
+            .note(index, Arc::clone(&state), applied.changed);
         applied.reply
     }
 }
@@ -76,6 +90,14 @@ impl Log for MemoryLog {
 
     fn applied(&self) -> watch::Receiver<u64> {
         self.applied.subscribe()
+    }
+
+    fn changes(&self) -> Changes {
+        self.changes.clone()
+    }
+
+    fn connected(&self) -> watch::Receiver<BTreeSet<NodeId>> {
+        self.connected.subscribe()
     }
 
     fn leadership(&self) -> watch::Receiver<Leadership> {
@@ -105,6 +127,10 @@ impl Log for MemoryLog {
                 reason: "it is away".into(),
             })
         })
+    }
+
+    fn storage(&self) -> Result<(), String> {
+        self.failing().map_err(|error| error.to_string())
     }
 
     fn facts(&self, stream: &Stream, after: u64, limit: usize) -> Result<Vec<Fact>, LogError> {

@@ -18,10 +18,16 @@ const SCHEMA: &str = include_str!("../../../../config/release.schema.json");
 /// Wrong places named in one answer at most.
 const ERRORS_MAX: usize = 20;
 
+static VALUE: LazyLock<Value> =
+    LazyLock::new(|| serde_json::from_str(SCHEMA).expect("the shipped schema is JSON"));
 static VALIDATOR: LazyLock<Validator> = LazyLock::new(|| {
-    let schema = serde_json::from_str(SCHEMA).expect("the shipped schema is JSON");
-    jsonschema::draft202012::new(&schema).expect("the shipped schema is one of draft 2020-12")
+    jsonschema::draft202012::new(&VALUE).expect("the shipped schema is one of draft 2020-12")
 });
+
+/// The schema as a value.
+pub(super) fn value() -> &'static Value {
+    &VALUE
+}
 
 /// The schema, for editors and people. It needs no token: it is part of the documentation.
 pub(super) async fn show() -> Response {

@@ -1,0 +1,138 @@
+//! What answers about the controllers look like.
+
+use serde_json::{Value, json};
+
+use crate::api::schema;
+
+/// All of them.
+pub(in crate::api) fn schemas() -> Vec<(&'static str, Value)> {
+    vec![("ClusterStatus", status()), ("ClusterHealth", health())]
+}
+
+fn status() -> Value {
+    let node = schema::object(
+        &[
+            ("id", schema::count()),
+            ("address", schema::any_text()),
+            ("link_address", schema::any_text()),
+            (
+                "state",
+                schema::one_of(&["leader", "follower", "unreachable"]),
+            ),
+            ("pid", schema::count_or_null()),
+            ("applied", schema::count_or_null()),
+            ("agents", schema::count_or_null()),
+            ("signing", schema::flag()),
+            ("refusals", schema::list(json!({}))),
+        ],
+        &[],
+    );
+    schema::object(
+        &[
+            ("leader", schema::count_or_null()),
+            ("term", schema::count_or_null()),
+            ("nodes", schema::list(node)),
+            ("answered_by", schema::count()),
+            ("epoch", schema::count_or_null()),
+            ("trust_version", schema::count_or_null()),
+        ],
+        &[],
+    )
+}
+
+fn health() -> Value {
+    let text = schema::any_text;
+    let reason = schema::object(
+        &[
+            ("severity", schema::one_of(&["degraded", "unhealthy"])),
+            ("about", text()),
+            ("reason", text()),
+            ("since", schema::time()),
+            ("who", text()),
+        ],
+        &[],
+    );
+    let controller = schema::object(
+        &[
+            ("id", schema::count()),
+            ("reachable", schema::flag()),
+            ("signing", schema::flag()),
+            ("takes_writes", schema::flag()),
+            ("clock_skew_ms", json!({"type": ["integer", "null"]})),
+        ],
+        &[],
+    );
+    let quorum = schema::object(
+        &[
+            ("controllers", schema::count()),
+            ("reachable", schema::count()),
+            ("needed", schema::count()),
+        ],
+        &[],
+    );
+    let waiting = schema::object(
+        &[
+            ("deployment", schema::deployment_id()),
+            ("reason", text()),
+            ("since", schema::time()),
+            ("who", text()),
+        ],
+        &[],
+    );
+    schema::object(
+        &[
+            (
+                "status",
+                schema::one_of(&["healthy", "degraded", "unhealthy"]),
+            ),
+            ("reasons", schema::list(reason)),
+            ("answered_by", schema::count()),
+            ("checked_at", schema::time()),
+            ("leader", schema::count_or_null()),
+            ("term", schema::count_or_null()),
+            ("quorum", quorum),
+            (
+                "signing",
+                schema::object(
+                    &[("able", schema::count()), ("needed", schema::count())],
+                    &[],
+                ),
+            ),
+            ("controllers", schema::list(controller)),
+            ("agents", agents()),
+            ("deployments", deployments()),
+            ("oldest_waiting", schema::or_null(waiting)),
+        ],
+        &[],
+    )
+}
+
+fn agents() -> Value {
+    let region = schema::object(
+        &[
+            ("region", schema::region_id()),
+            ("connected", schema::count()),
+            ("total", schema::count()),
+        ],
+        &[],
+    );
+    let (connected, total) = (schema::count(), schema::count());
+    schema::object(
+        &[
+            ("connected", connected),
+            ("total", total),
+            ("regions", schema::list(region)),
+        ],
+        &[],
+    )
+}
+
+fn deployments() -> Value {
+    schema::object(
+        &[
+            ("total", schema::count()),
+            ("by_status", schema::map_of(schema::count())),
+        ],
+        &[],
+    )
+}

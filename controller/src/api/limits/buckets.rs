@@ -1,0 +1,142 @@
+//! Token buckets, one a key: each fills at a steady rate up to a burst. Time is an argument, and so many keys are
+//! remembered at most; the one that asked least recently is forgotten first.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    hash::Hash,
+    num::NonZeroU32,
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+/// Parts of one unit: with microseconds no rate is rounded.
+const PARTS: u64 = 1_000_000;
+
+/// All buckets of one sort.
+#[derive(Debug)]
+pub(super) struct Buckets<K> {
+    per_second: u64,
+    burst_parts: u64,
+    keys_max: usize,
+    buckets: HashMap<K, Bucket>,
+    by_use: BTreeMap<u64, K>,
+    uses: u64,
+}
+
+#[derive(Debug)]
+struct Bucket {
+    parts: u64,
+    at: Instant,
+    used: u64,
+}
+
+impl<K: Clone + Eq + Hash> Buckets<K> {
+    /// Full buckets that fill with so many units a second up to `burst`.
+    pub(super) fn new(per_second: NonZeroU32, burst: NonZeroU32, keys_max: usize) -> Self {
+        Self {
+            per_second: per_second.get().into(),
+            burst_parts: u64::from(burst.get()) * PARTS,
+            keys_max,
+            buckets: HashMap::new(),
+            by_use: BTreeMap::new(),
+            uses: 0,
+        }
+    }
+
+    /// Takes so many units, the whole burst at most.
+    ///
+    /// # Errors
+    /// How long it takes until they are there. Nothing was taken then.
+    pub(super) fn take(&mut self, key: &K, units: u32, now: Instant) -> Result<(), Duration> {
+        self.uses += 1;
+        let full = Bucket {
+            parts: self.burst_parts,
+            at: now,
+            used: self.uses,
+        };
+        let bucket = self.buckets.entry(key.clone()).or_insert(full);
+        self.by_use.remove(&bucket.used);
+        self.by_use.insert(self.uses, key.clone());
+        bucket.used = self.uses;
+        let elapsed = now.saturating_duration_since(bucket.at).as_micros();
+        let filled = u64::try_from(elapsed)
+            .unwrap_or(u64::MAX)
+            .saturating_mul(self.per_second);
+        bucket.parts = bucket.parts.saturating_add(filled).min(self.burst_parts);
+        bucket.at = bucket.at.max(now);
+        let wanted = (u64::from(units) * PARTS).min(self.burst_parts);
+        let taken = match wanted.checked_sub(bucket.parts) {
+            None | Some(0) => {
+                bucket.parts -= wanted;
+                Ok(())
+            }
+            Some(missing) => Err(Duration::from_micros(missing.div_ceil(self.per_second))),
+        };
+        self.forget_oldest();
+        taken
+    }
+
+    fn forget_oldest(&mut self) {
+        while self.buckets.len() > self.keys_max {
+            let Some((_, key)) = self.by_use.pop_first() else {
+                return;
+            };
+            self.buckets.remove(&key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{num::NonZeroU32, time::Duration};
+
+    use tokio::time::Instant;
+
+    use super::Buckets;
+
+    fn buckets(per_second: u32, burst: u32, keys_max: usize) -> Buckets<u32> {
+        let number = |number| NonZeroU32::new(number).unwrap();
+        Buckets::new(number(per_second), number(burst), keys_max)
+    }
+
+    #[test]
+    fn a_bucket_gives_its_burst_and_then_its_rate() {
+        let mut buckets = buckets(2, 5, 10);
+        let start = Instant::now();
+        for _ in 0..5 {
+            assert_eq!(buckets.take(&1, 1, start), Ok(()));
+        }
+        assert_eq!(buckets.take(&1, 1, start), Err(Duration::from_millis(500)));
+        assert_eq!(buckets.take(&1, 4, start), Err(Duration::from_secs(2)));
+        let later = start + Duration::from_millis(499);
+        assert_eq!(buckets.take(&1, 1, later), Err(Duration::from_millis(1)));
+        assert_eq!(
+            buckets.take(&1, 1, start + Duration::from_millis(500)),
+            Ok(())
+        );
+        let much_later = start + Duration::from_secs(3600);
+        assert_eq!(buckets.take(&1, 5, much_later), Ok(()));
+        assert!(buckets.take(&1, 1, much_later).is_err());
+    }
+
+    #[test]
+    fn what_costs_more_than_the_burst_takes_the_whole_burst() {
+        let mut buckets = buckets(1, 5, 10);
+        let start = Instant::now();
+        assert_eq!(buckets.take(&1, 100, start), Ok(()));
+        assert_eq!(buckets.take(&1, 100, start), Err(Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn the_memory_is_bounded_and_whoever_keeps_asking_is_remembered() {
+        let mut buckets = buckets(1, 3, 100);
+        let start = Instant::now();
+        buckets.take(&0, 3, start).unwrap();
+        for key in 1..10_000 {
+            buckets.take(&key, 1, start).unwrap();
+            assert!(buckets.take(&0, 1, start).is_err(), "{key}");
+        }
+        assert_eq!((buckets.buckets.len(), buckets.by_use.len()), (100, 100));
+    }
+}

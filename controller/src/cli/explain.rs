@@ -1,0 +1,229 @@
+//! `dotmac explain`: what something is, what it waits for and what to do next, in sentences. Codes of errors are
+//! explained without a network; everything else is looked up by its id, whatever kind of thing it is.
+
+mod history;
+mod page;
+mod sentences;
+
+use clap::Args;
+use futures::future::join_all;
+use serde_json::{Value, json};
+
+use super::{
+    client::{Client, encode},
+    deployments,
+    failure::{Failure, Problem},
+    find::Context,
+    output::clean,
+    releases, suggest,
+};
+use crate::error_pages;
+use sentences::Sentences;
+
+/// Where the other things live in the API.
+const TENANTS: &str = "/api/v1/tenants";
+const REGIONS: &str = "/api/v1/regions";
+const TOKENS: &str = "/api/v1/tokens";
+const AGENTS: &str = "/api/v1/agents";
+
+#[derive(Args)]
+pub(crate) struct Explain {
+    /// The code of an error, or the id of a deployment, tenant, agent, region, token or request, or NAME:VERSION of a release
+    thing: String,
+}
+
+/// A kind of thing: how it is looked up, and how it is explained.
+struct Kind {
+    name: &'static str,
+    path: fn(&str) -> Option<String>,
+    explain: fn(&Value, u64) -> Sentences,
+}
+
+/// In the order in which an id is tried.
+const KINDS: [Kind; 6] = [
+    Kind {
+        name: "deployment",
+        path: |id| Some(deployments::path_of(id)),
+        explain: sentences::deployment,
+    },
+    Kind {
+        name: "tenant",
+        path: |id| Some(format!("{TENANTS}/{}", encode(id))),
+        explain: sentences::tenant,
+    },
+    Kind {
+        name: "agent",
+        path: |id| Some(format!("{AGENTS}/{}", encode(id))),
+        explain: sentences::agent,
+    },
+    Kind {
+        name: "region",
+        path: |id| Some(format!("{REGIONS}/{}", encode(id))),
+        explain: sentences::region,
+    },
+    Kind {
+        name: "token",
+        path: |id| Some(format!("{TOKENS}/{}", encode(id))),
+        explain: sentences::token,
+    },
+    Kind {
+        name: "release",
+        path: |id| {
+            let (name, version) = id.split_once([':', '/', '@'])?;
+            Some(format!(
+                "{}/{}/{}",
+                releases::PATH,
+                encode(name),
+                encode(version)
+            ))
+        },
+        explain: sentences::release,
+    },
+];
+
+impl Explain {
+    pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
+        let thing = self.thing.trim();
+        if let Some(page) = error_pages::page(thing.trim_start_matches("/docs/errors/")) {
+            if context.output.is_data() {
+                return context
+                    .output
+                    .data(&json!({"kind": "error", "id": thing, "page": page}));
+            }
+            return context.output.line(&page::plain(page));
+        }
+        let client = match context.client() {
+            // Who misspelt a code needs no cluster to learn that.
+            Err(failure) => return Err(self.unknown_code().unwrap_or(failure)),
+            Ok(client) => client,
+        };
+        if let Some((kind, value)) = look_up(&client, thing).await? {
+            let now = context.clock.now().0;
+            let mut told = (kind.explain)(&value, now);
+            told.events = history::of(&client, kind.name, &value).await;
+            return tell(context, kind.name, thing, &told);
+        }
+        let events = history::of_request(&client, thing).await?;
+        if !events.is_empty() {
+            return tell(
+                context,
+                "request",
+                thing,
+                &sentences::request(thing, events),
+            );
+        }
+        Err(unknown(&client, thing).await)
+    }
+
+    /// A failure if this is close to a code and nothing else can be found out.
+    fn unknown_code(&self) -> Option<Failure> {
+        let meant = suggest::closest(&self.thing, error_pages::codes());
+        (!meant.is_empty()).then(|| nothing(&self.thing, meant))
+    }
+}
+
+/// Asks for a thing of every kind at the same time; the first kind that knows it counts. A kind that this token may
+/// not see is as good as none.
+async fn look_up(client: &Client, thing: &str) -> Result<Option<(&'static Kind, Value)>, Failure> {
+    let kinds = KINDS
+        .iter()
+        .filter_map(|kind| Some((kind, (kind.path)(thing)?)));
+    let asked = kinds.map(|(kind, path)| async move { (kind, client.get::<Value>(&path).await) });
+    for (kind, answer) in join_all(asked).await {
+        match answer {
+            Ok(value) if value.is_object() => return Ok(Some((kind, value))),
+            Ok(_) | Err(Failure::NotFound(_) | Failure::Refused(_)) => {}
+            Err(other) => return Err(other),
+        }
+    }
+    Ok(None)
+}
+
+fn tell(context: &Context, kind: &str, id: &str, told: &Sentences) -> Result<(), Failure> {
+    let output = context.output;
+    if output.is_data() {
+        return output.data(&json!({
+            "kind": kind, "id": id, "says": told.says, "next": told.next, "events": told.events,
+        }));
+    }
+    for sentence in &told.says {
+        output.line(&clean(sentence))?;
+    }
+    if !told.events.is_empty() {
+        output.line("\nwhat happened last:")?;
+        let header = ["at", "action", "actor", "detail"];
+        output.table(&header, told.events.iter().map(history::row).collect(), "")?;
+    }
+    for next in &told.next {
+        output.line(&format!("\nnext: {}", clean(next)))?;
+    }
+    Ok(())
+}
+
+/// Nothing has this id; what may have been meant is looked for everywhere.
+async fn unknown(client: &Client, thing: &str) -> Failure {
+    let lists = [
+        deployments::PATH,
+        TENANTS,
+        AGENTS,
+        REGIONS,
+        TOKENS,
+        releases::PATH,
+    ];
+    let found = lists.map(|list| suggest::similar(client, list, thing));
+    let mut meant = suggest::closest(thing, error_pages::codes());
+    meant.extend(join_all(found).await.into_iter().flatten());
+    meant.dedup();
+    meant.truncate(5);
+    nothing(thing, meant)
+}
+
+fn nothing(thing: &str, meant: Vec<String>) -> Failure {
+    let thing: String = thing.chars().take(80).collect();
+    Failure::NotFound(Box::new(Problem {
+        status: 404,
+        code: "not-found".into(),
+        detail: format!(
+            "{thing} is neither the code of an error nor the id of anything that you may see"
+        ),
+        meant,
+        ..Problem::default()
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Explain, KINDS};
+
+    #[test]
+    fn a_misspelt_code_gets_a_suggestion_without_a_cluster() {
+        let explain = |thing: &str| {
+            Explain {
+                thing: thing.into(),
+            }
+            .unknown_code()
+        };
+        let failure = explain("domain-inuse").unwrap();
+        assert_eq!(failure.code(), 3);
+        assert!(
+            failure.to_string().contains("did you mean domain-in-use?"),
+            "{failure}"
+        );
+        assert!(explain("something-else-entirely").is_none());
+    }
+
+    #[test]
+    fn an_id_cannot_leave_its_place_in_an_address() {
+        let paths: Vec<String> = KINDS
+            .iter()
+            .filter_map(|kind| (kind.path)("a/../x?y@1"))
+            .collect();
+        assert_eq!(paths.len(), KINDS.len());
+        assert!(
+            paths
+                .iter()
+                .all(|path| !path.contains("/../") && !path.contains('?')),
+            "{paths:?}"
+        );
+    }
+}

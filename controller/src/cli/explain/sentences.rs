@@ -1,0 +1,268 @@
+//! What there is to say about a thing, from what the API shows of it. Whatever is missing is left out.
+
+use serde_json::Value;
+
+use crate::cli::{
+    output::duration,
+    view::{age, items, millis, text, time},
+};
+
+/// A thing in sentences.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Sentences {
+    /// What it is, how it is and what it waits for.
+    pub(super) says: Vec<String>,
+    /// What to do about it: commands.
+    pub(super) next: Vec<String>,
+    /// What happened to it last.
+    pub(super) events: Vec<Value>,
+}
+
+impl Sentences {
+    fn say(&mut self, sentence: String) {
+        self.says.push(sentence);
+    }
+
+    /// A sentence that has a place for this text, if there is some.
+    fn say_if(&mut self, text: &str, sentence: impl FnOnce(&str) -> String) {
+        if !text.is_empty() {
+            self.say(sentence(text));
+        }
+    }
+}
+
+/// A deployment.
+pub(super) fn deployment(one: &Value, now_ms: u64) -> Sentences {
+    let mut told = Sentences::default();
+    let (id, status) = (text(one, "id"), text(one, "status"));
+    let release = &one["release"];
+    told.say(format!(
+        "{id} is the {} deployment of the tenant {} in {}: release {} {}, tier {}.",
+        text(one, "environment"),
+        text(one, "tenant_id"),
+        text(one, "region"),
+        text(release, "name"),
+        text(release, "version"),
+        text(one, "resource_tier"),
+    ));
+    told.say_if(&text(one, "agent"), |agent| {
+        format!("The agent {agent} runs it.")
+    });
+    let health = match (text(one, "health_status"), text(one, "health_reason")) {
+        (health, _) if health.is_empty() => String::new(),
+        (health, reason) if reason.is_empty() => format!(", and its health is {health}"),
+        (health, reason) => format!(", and its health is {health}: {reason}"),
+    };
+    told.say(format!(
+        "It is {status}{health}; {} of {} copies are ready.",
+        text(one, "ready_pods"),
+        text(one, "pod_count")
+    ));
+    let waiting = &one["waiting"];
+    told.say_if(&text(waiting, "reason"), |reason| {
+        let who = match text(waiting, "who") {
+            who if who.is_empty() => String::new(),
+            who => format!("; who can change that: {who}"),
+        };
+        format!(
+            "It waits for {} now, because {reason}{who}.",
+            age(waiting, "since", now_ms)
+        )
+    });
+    told.say_if(&text(one, "suspended_reason"), |why| {
+        format!("It was suspended: {why}.")
+    });
+    if let Some(due) = millis(&one["delete_after"]) {
+        let left = duration(due.saturating_sub(now_ms));
+        told.say(format!(
+            "It will be removed with its data in {left}, unless it is undeleted."
+        ));
+    }
+    told.next.push(match status.as_str() {
+        "destroying" => format!("dotmac deployments undelete {id}"),
+        "suspended" => format!("dotmac deployments resume {id}"),
+        "failed" | "degraded" => format!("dotmac logs {id}"),
+        "active" | "destroyed" => format!("dotmac deployments show {id}"),
+        _ => format!("dotmac deployments watch {id}"),
+    });
+    told
+}
+
+/// A tenant.
+pub(super) fn tenant(one: &Value, now_ms: u64) -> Sentences {
+    let mut told = Sentences::default();
+    let id = text(one, "id");
+    let deployments = items(one, "deployments");
+    let name = text(one, "tenant_name");
+    told.say(format!(
+        "{id} is the tenant {name}; it is {}.",
+        text(one, "status")
+    ));
+    told.say_if(&text(one, "reseller_id"), |reseller| {
+        format!("It belongs to the reseller {reseller}.")
+    });
+    told.say_if(&age(one, "created_at", now_ms), |age| {
+        format!("It was made {age} ago.")
+    });
+    let names: Vec<String> = deployments
+        .iter()
+        .filter_map(Value::as_str)
+        .map(str::to_owned)
+        .collect();
+    match names.as_slice() {
+        [] => {
+            told.say("It has no deployment.".into());
+            told.next.push(format!("dotmac audit --tenant {id}"));
+        }
+        names => {
+            told.say(format!("Its deployments: {}.", names.join(", ")));
+            told.next.push(format!("dotmac explain {}", names[0]));
+        }
+    }
+    told
+}
+
+/// An agent.
+pub(super) fn agent(one: &Value, now_ms: u64) -> Sentences {
+    let mut told = Sentences::default();
+    let (id, status) = (text(one, "id"), text(one, "status"));
+    told.say(format!(
+        "{id} is an agent in {} with {} deployments; its software is {}.",
+        text(one, "region"),
+        text(one, "units"),
+        text(one, "software"),
+    ));
+    let since = age(one, "since", now_ms);
+    match (status.as_str(), text(one, "node")) {
+        ("connected", node) if !node.is_empty() => {
+            told.say(format!(
+                "It is connected to controller {node}, for {since} now."
+            ));
+        }
+        _ => told.say(format!("It is {status}, for {since} now.")),
+    }
+    if status == "disconnected" {
+        told.say("Its instances run on; it takes no new orders until it is connected again. Who can change that: whoever \
+            operates its machine and the network between it and the controllers.".into());
+    }
+    told.say_if(&time(one, "certificate_not_after"), |time| {
+        format!("Its certificate counts until {time}; the agent renews it by itself.")
+    });
+    told.next.push(if status == "connected" {
+        format!(
+            "dotmac deployments list  # those in {}",
+            text(one, "region")
+        )
+    } else {
+        "dotmac cluster status".to_owned()
+    });
+    told
+}
+
+/// A region.
+pub(super) fn region(one: &Value, _now_ms: u64) -> Sentences {
+    let mut told = Sentences::default();
+    let id = text(one, "id");
+    let agents = &one["agents"];
+    let default = if one["default"] == true {
+        ", the one of requests that name none"
+    } else {
+        ""
+    };
+    told.say(format!("{id} is a region{default}."));
+    told.say_if(&text(one, "description"), |text| {
+        format!("It is described as: {text}")
+    });
+    told.say(format!(
+        "{} of its {} agents are connected, and it has {} deployments.",
+        text(agents, "connected"),
+        text(agents, "total"),
+        text(one, "deployments")
+    ));
+    if one["accepts_deployments"] == false {
+        told.say("It takes no new deployments.".into());
+    }
+    match (agents["connected"].as_u64(), agents["total"].as_u64()) {
+        (_, Some(0)) => {
+            told.say("Nothing can run there until an agent is started.".into());
+            told.next.push(format!("dotmac agents token --region {id}"));
+        }
+        _ => told.next.push("dotmac agents list".into()),
+    }
+    told
+}
+
+/// An access token.
+pub(super) fn token(one: &Value, now_ms: u64) -> Sentences {
+    let mut told = Sentences::default();
+    let tenant = match text(one, "tenant_id") {
+        none if none.is_empty() => String::new(),
+        tenant => format!(" of the tenant {tenant}"),
+    };
+    let (id, name, role) = (text(one, "id"), text(one, "name"), text(one, "role"));
+    told.say(format!("{id} is the access token {name}: {role}{tenant}."));
+    let is_over = millis(&one["expires_at"]).is_some_and(|end| end <= now_ms);
+    match (time(one, "revoked_at"), time(one, "expires_at")) {
+        (revoked, _) if !revoked.is_empty() => {
+            told.say(format!(
+                "It was revoked at {revoked}; what it had ordered before stays ordered."
+            ));
+        }
+        (_, end) if is_over => told.say(format!("It expired at {end}.")),
+        (_, end) if end.is_empty() => told.say("It counts and does not expire.".into()),
+        (_, end) => told.say(format!("It counts until {end}.")),
+    }
+    match age(one, "last_used_at", now_ms) {
+        never if never.is_empty() => told.say("Nobody has used it yet.".into()),
+        age => told.say(format!("It was used last about {age} ago.")),
+    }
+    told.next.push("dotmac tokens list".into());
+    told
+}
+
+/// A release.
+pub(super) fn release(one: &Value, _now_ms: u64) -> Sentences {
+    let mut told = Sentences::default();
+    let (name, version) = (text(one, "name"), text(one, "version"));
+    told.say(format!(
+        "{name} {version} is a release in the channel {}.",
+        text(one, "channel")
+    ));
+    told.say_if(&text(one, "description"), |text| {
+        format!("It says of itself: {text}")
+    });
+    told.say_if(&text(one, "digest"), |digest| {
+        format!("It never changes; its digest is {digest}.")
+    });
+    match (one["retired"] == true, one["default"] == true) {
+        (true, _) => {
+            told.say("It is retired: no new deployment gets it, those that have it keep it.".into())
+        }
+        (false, true) => told.say("A deployment that names no release gets it.".into()),
+        (false, false) => told.say("Deployments that name it get it.".into()),
+    }
+    told.next
+        .push(format!("dotmac releases show {name} {version}"));
+    told
+}
+
+/// A request.
+pub(super) fn request(id: &str, events: Vec<Value>) -> Sentences {
+    let mut told = Sentences::default();
+    let first = events.first().cloned().unwrap_or_default();
+    told.say(format!(
+        "{id} is a request of {}, made {}; the audit has {} records of it.",
+        text(&first, "actor"),
+        time(&first, "at"),
+        events.len()
+    ));
+    told.next.push(match text(&first, "tenant") {
+        none if none.is_empty() => "dotmac audit".into(),
+        tenant => format!("dotmac audit --tenant {tenant}"),
+    });
+    told.events = events;
+    told
+}
+
+#[cfg(test)]
+mod tests;

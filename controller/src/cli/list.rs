@@ -1,0 +1,143 @@
+//! Lists as every noun shows them: page after page until the bound, which is said when it cuts something off.
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::{
+    client::{Client, encode},
+    failure::Failure,
+    find::Context,
+};
+
+/// Items shown when nobody says how many.
+const ITEMS_DEFAULT: usize = 10_000;
+/// Items shown at most with `--all`.
+const ITEMS_MAX: usize = 1_000_000;
+/// Items asked for at a time.
+const PAGE_ITEMS: usize = 500;
+
+/// Parameters of a list; those without a value are left out.
+type Filters<'a> = &'a [(&'a str, Option<&'a str>)];
+/// Makes an item a row of a table.
+type Row<'a> = &'a dyn Fn(&Value) -> Vec<String>;
+
+/// How much of a list is shown.
+#[derive(Args, Debug, Clone, Copy, Default)]
+pub(crate) struct Paging {
+    /// Items shown at most [default: 10000]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    limit: Option<u32>,
+    /// Everything, however much it is
+    #[arg(long, conflicts_with = "limit")]
+    all: bool,
+}
+
+/// A list as it was read.
+pub(crate) struct Listed {
+    /// Its items.
+    pub(crate) items: Vec<Value>,
+    /// Where it goes on.
+    pub(crate) next: Option<String>,
+}
+
+impl Paging {
+    fn bound(self) -> usize {
+        let limit = self.limit.and_then(|limit| usize::try_from(limit).ok());
+        match limit {
+            Some(limit) => limit,
+            None if self.all => ITEMS_MAX,
+            None => ITEMS_DEFAULT,
+        }
+    }
+
+    /// Reads a list with these parameters, page by page.
+    pub(crate) async fn read(
+        self,
+        client: &Client,
+        path: &str,
+        filters: &[(&str, Option<&str>)],
+    ) -> Result<Listed, Failure> {
+        let bound = self.bound();
+        let mut items: Vec<Value> = Vec::new();
+        let mut cursor: Option<String> = None;
+        loop {
+            let wanted = (bound - items.len()).min(PAGE_ITEMS);
+            let page: Value = client
+                .get(&address(path, filters, wanted, cursor.as_deref()))
+                .await?;
+            let before = items.len();
+            let found = page["items"].as_array();
+            items.extend(found.into_iter().flatten().take(wanted).cloned());
+            let next = page["next_cursor"].as_str().map(str::to_owned);
+            let is_done = next.is_none() || next == cursor || items.len() == before;
+            if is_done || items.len() >= bound {
+                let next = next.filter(|_| items.len() > before);
+                return Ok(Listed { items, next });
+            }
+            cursor = next;
+        }
+    }
+
+    /// Reads a list and shows it: whole for programs, as a table of `header` and `row` for people.
+    pub(crate) async fn show(
+        self,
+        context: &Context,
+        client: &Client,
+        (path, filters): (&str, Filters<'_>),
+        (header, row): (&[&str], Row<'_>),
+        empty: &str,
+    ) -> Result<(), Failure> {
+        let listed = self.read(client, path, filters).await?;
+        let output = context.output;
+        if output.is_data() {
+            let body = json!({"items": listed.items, "next_cursor": listed.next});
+            return output.data(&body);
+        }
+        output.table(header, listed.items.iter().map(row).collect(), empty)?;
+        if listed.next.is_some() {
+            let shown = listed.items.len();
+            output.note(&format!("the first {shown}; --all shows the rest"));
+        }
+        Ok(())
+    }
+}
+
+fn address(
+    path: &str,
+    filters: &[(&str, Option<&str>)],
+    limit: usize,
+    cursor: Option<&str>,
+) -> String {
+    let mut address = format!("{path}?limit={limit}");
+    for (name, value) in filters.iter().chain(&[("cursor", cursor)]) {
+        if let Some(value) = value {
+            address.push_str(&format!("&{name}={}", encode(value)));
+        }
+    }
+    address
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ITEMS_DEFAULT, Paging, address};
+
+    #[test]
+    fn filters_and_cursors_become_parameters_that_cannot_break_out() {
+        let filters = [("status_filter", Some("a&b")), ("tenant_id", None)];
+        assert_eq!(
+            address("/things", &filters, 5, Some("x/y")),
+            "/things?limit=5&status_filter=a%26b&cursor=x%2Fy"
+        );
+    }
+
+    #[test]
+    fn a_list_is_bounded_even_when_nobody_says_how() {
+        let limit = |limit| Paging { limit, all: false }.bound();
+        assert_eq!((limit(Some(3)), limit(None)), (3, ITEMS_DEFAULT));
+        let all = Paging {
+            limit: None,
+            all: true,
+        };
+        assert!(all.bound() > ITEMS_DEFAULT);
+    }
+}
