@@ -7,10 +7,13 @@ CARGO ?= cargo
 TARGET = $${CARGO_TARGET_DIR:-target}/debug
 PROGRAMS = dotmac dotmac-controller dotmac-agent demo-isp
 DOTMAC = "$$DOTMAC_HOME/bin/dotmac" --home "$$DOTMAC_HOME"
+# Programs and benchmarks of the release profile; ARGS are passed on (ARGS=--help).
+BENCH = $(CARGO) build --release --locked $(PROGRAMS:%=--bin %) --bin dotmac-benches && \
+  "$${CARGO_TARGET_DIR:-target}/release/dotmac-benches"
 on = $(filter-out 0 no false,$(1))
 
 .DEFAULT_GOAL := help
-.PHONY: help up status down build install preflight check test mutants clean
+.PHONY: help up status down build install preflight check test peers bench-api load mutants fuzz-api clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -44,16 +47,31 @@ install: build
 	    || { rm -f "$$to.new"; echo "$$to cannot be written: is the disk full?"; exit 1; }; \
 	done
 
-check: ## Format, lints, docs and every test
+check: ## Format, lints, docs, every test and a short fuzz of the API
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
 	$(CARGO) build --workspace --bins --locked
 	$(CARGO) test --workspace --locked
+	@sh tests/peers/fuzz-api.sh 5
 
 test: ## Every test, without lints and docs
 	$(CARGO) build --workspace --bins --locked
 	$(CARGO) test --workspace --locked
+
+peers: ## Build the pinned peers of tests and benchmarks, once (PEERS="etcd": only these)
+	@sh tests/peers/build.sh $(PEERS)
+
+bench-api: ## Measure the API against a bare axum handler, and watch fan-out against etcd -> target/bench/api.json
+	@sh tests/peers/build.sh etcd etcd-watch
+	@$(BENCH) api $(ARGS)
+
+load: ## 2,000 tenants, 200 watchers, 100 clients, and one caller who floods -> target/bench/load.json
+	@$(BENCH) load $(ARGS)
+
+fuzz-api: ## Ask a fleet of its own all that the OpenAPI document allows and forbids (EXAMPLES=200 an operation)
+	@$(CARGO) build --locked $(PROGRAMS:%=--bin %)
+	@sh tests/peers/fuzz-api.sh $(or $(EXAMPLES),200)
 
 mutants: ## Switch off one guard at a time and show that its law's test then fails
 	$(CARGO) run --quiet --locked -p dotmac-tests --bin mutants

@@ -8,6 +8,8 @@ use serde_json::Value;
 
 /// How long one controller may take for an answer.
 const PATIENCE: Duration = Duration::from_secs(6);
+/// How long a stream is read at most.
+const STREAM_PATIENCE: Duration = Duration::from_secs(180);
 /// Where deployments live.
 pub const DEPLOYMENTS: &str = "/api/v1/tenant-orchestration/deployments";
 
@@ -100,6 +102,22 @@ impl Api {
             }
         }
         Err(last)
+    }
+
+    /// Opens a stream of the first controller, which goes on for as long as it is read.
+    ///
+    /// # Errors
+    /// When it cannot be reached.
+    pub async fn open(&self, path: &str) -> Result<reqwest::Response> {
+        let server = self.servers.first().context("there is no controller")?;
+        let mut request = self
+            .http
+            .get(format!("{server}{path}"))
+            .timeout(STREAM_PATIENCE);
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        Ok(request.send().await?)
     }
 
     async fn ask_one(

@@ -1,8 +1,15 @@
 //! Runs the operator's command line, as a person would.
 
-use std::{path::Path, process::Stdio, time::Duration};
+use std::{
+    fs::File,
+    io::{Read as _, Write as _},
+    path::Path,
+    process::{ExitStatus, Output, Stdio},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, bail};
+use rustix::pty::{self, OpenptFlags};
 use serde_json::Value;
 use tokio::process::Command;
 
@@ -23,6 +30,16 @@ pub struct Ran {
 }
 
 impl Ran {
+    fn of(command: String, status: ExitStatus, out: &[u8], err: &[u8]) -> Self {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Self {
+            command,
+            code: status.code().unwrap_or(-1),
+            out: text(out),
+            err: text(err),
+        }
+    }
+
     /// The run itself, if it ended with 0.
     ///
     /// # Errors
@@ -63,12 +80,81 @@ impl Ran {
 /// # Errors
 /// When it cannot be started or does not end.
 pub async fn run(program: &Path, arguments: &[&str], variables: &[(&str, String)]) -> Result<Ran> {
+    let (command, mut prepared) = prepare(program, arguments, variables);
+    prepared.stdin(Stdio::null());
+    let output = ended(&command, prepared.output()).await?;
+    Ok(Ran::of(
+        command,
+        output.status,
+        &output.stdout,
+        &output.stderr,
+    ))
+}
+
+/// Like [`run`], with somebody at a terminal who types this; what the terminal shows is what it gives as standard error.
+///
+/// # Errors
+/// When there is no terminal, or it cannot be started or does not end.
+pub async fn run_at_terminal(
+    program: &Path,
+    arguments: &[&str],
+    variables: &[(&str, String)],
+    typed: &str,
+) -> Result<Ran> {
+    let (command, mut prepared) = prepare(program, arguments, variables);
+    let (mut screen, terminal) = terminal()?;
+    screen.write_all(typed.as_bytes())?;
+    prepared
+        .env("TERM", "xterm")
+        .env_remove("NO_COLOR")
+        .stdin(terminal.try_clone()?)
+        .stderr(terminal)
+        .stdout(Stdio::piped());
+    let child = prepared.spawn();
+    // The terminal ends with its last holder: here it is closed, so that only the program holds it.
+    drop(prepared);
+    let child = child.with_context(|| format!("`{command}` cannot be started"))?;
+    let shown = tokio::task::spawn_blocking(move || {
+        let mut shown = Vec::new();
+        let mut part = [0; 4096];
+        // A terminal that nobody holds any more ends with an error.
+        while let Ok(count @ 1..) = screen.read(&mut part) {
+            shown.extend_from_slice(&part[..count]);
+        }
+        shown
+    });
+    let output = ended(&command, child.wait_with_output()).await?;
+    let shown = shown.await?;
+    Ok(Ran::of(command, output.status, &output.stdout, &shown))
+}
+
+/// A terminal: the side of the person and the side of the program.
+fn terminal() -> Result<(File, File)> {
+    let screen = pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY)?;
+    pty::grantpt(&screen)?;
+    pty::unlockpt(&screen)?;
+    let name = pty::ptsname(&screen, Vec::new())?;
+    let terminal = File::options()
+        .read(true)
+        .write(true)
+        .open(name.to_str()?)?;
+    Ok((File::from(screen), terminal))
+}
+
+async fn ended(
+    command: &str,
+    run: impl Future<Output = std::io::Result<Output>>,
+) -> Result<Output> {
+    tokio::time::timeout(PATIENCE, run)
+        .await
+        .with_context(|| format!("`{command}` did not end within {PATIENCE:?}"))?
+        .with_context(|| format!("`{command}` cannot be started"))
+}
+
+fn prepare(program: &Path, arguments: &[&str], variables: &[(&str, String)]) -> (String, Command) {
     let command = format!("{} {}", program.display(), arguments.join(" "));
     let mut prepared = Command::new(program);
-    prepared
-        .args(arguments)
-        .stdin(Stdio::null())
-        .kill_on_drop(true);
+    prepared.args(arguments).kill_on_drop(true);
     for name in [
         "DOTMAC_HOME",
         "DOTMAC_SERVER",
@@ -79,15 +165,5 @@ pub async fn run(program: &Path, arguments: &[&str], variables: &[(&str, String)
         prepared.env_remove(name);
     }
     prepared.envs(variables.iter().map(|(name, value)| (name, value)));
-    let output = tokio::time::timeout(PATIENCE, prepared.output())
-        .await
-        .with_context(|| format!("`{command}` did not end within {PATIENCE:?}"))?
-        .with_context(|| format!("`{command}` cannot be started"))?;
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    Ok(Ran {
-        command,
-        code: output.status.code().unwrap_or(-1),
-        out: text(&output.stdout),
-        err: text(&output.stderr),
-    })
+    (command, prepared)
 }

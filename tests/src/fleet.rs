@@ -150,6 +150,16 @@ impl Fleet {
         cli::run(&self.home.join("bin/dotmac"), &all, &variables).await
     }
 
+    /// Runs the installed `dotmac` on this fleet with somebody at its terminal who types this.
+    ///
+    /// # Errors
+    /// When it cannot be started or does not end; what it says is the caller's to judge.
+    pub async fn dotmac_at_terminal(&self, arguments: &[&str], typed: &str) -> Result<Ran> {
+        let home = self.home.display().to_string();
+        let all = [&["--home", home.as_str()][..], arguments].concat();
+        cli::run_at_terminal(&self.home.join("bin/dotmac"), &all, &[], typed).await
+    }
+
     /// Runs `dotmac … -o json` and reads what it wrote.
     ///
     /// # Errors

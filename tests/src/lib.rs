@@ -6,7 +6,7 @@
 //!     |
 //!   fleet      a home, its ports, up and down, its processes by name, holds, tails of logs
 //!     |
-//!   api  cli   how people reach it                processes  search    what is really there
+//!   api  cli  watch   how people reach it             processes  search    what is really there
 //!   wait       conditions with deadlines          deployment           answers, read
 //! ```
 //! It refuses to reach into a fleet: what it knows comes from the API, the CLI, the files and `/proc`.
@@ -21,3 +21,4 @@ pub mod programs;
 pub mod runner;
 pub mod search;
 pub mod wait;
+pub mod watch;

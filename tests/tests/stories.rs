@@ -3,24 +3,40 @@
 
 #[path = "stories/agents.rs"]
 mod agents;
+#[path = "stories/attacks.rs"]
+mod attacks;
+#[path = "stories/apply.rs"]
+mod apply;
 #[path = "stories/borders.rs"]
 mod borders;
+#[path = "stories/cli.rs"]
+mod cli;
+#[path = "stories/contexts.rs"]
+mod contexts;
 #[path = "stories/controllers.rs"]
 mod controllers;
 #[path = "stories/demo.rs"]
 mod demo;
+#[path = "stories/events.rs"]
+mod events;
 #[path = "stories/facts.rs"]
 mod facts;
 #[path = "stories/forgery.rs"]
 mod forgery;
 #[path = "stories/lifetime.rs"]
 mod lifetime;
+#[path = "stories/operations.rs"]
+mod operations;
 #[path = "stories/operator.rs"]
 mod operator;
 #[path = "stories/refusals.rs"]
 mod refusals;
 #[path = "stories/removal.rs"]
 mod removal;
+#[path = "stories/tls.rs"]
+mod tls;
+#[path = "stories/tokens.rs"]
+mod tokens;
 #[path = "stories/trail.rs"]
 mod trail;
 
@@ -35,6 +51,28 @@ fn main() -> ExitCode {
             calm show_tells_the_way_of_the_order_hop_by_hop,
             calm a_program_that_knows_nothing_of_the_platform_is_released_and_deployed,
         ),
+        group!(operations:
+            calm an_upgrade_and_a_restart_replace_copy_by_copy_while_somebody_always_answers,
+            calm an_upgrade_that_fails_stops_at_the_first_copy_and_a_rollback_touches_only_that_one,
+            calm scaling_touches_only_the_copies_that_come_or_go,
+            calm a_suspended_instance_stays_down_through_the_death_of_its_agent_and_comes_back_with_its_data,
+            calm law_9_an_instances_environment_is_told_to_the_permitted_and_written_down_nowhere,
+        ),
+        group!(cli:
+            calm a_deployment_lives_its_whole_life_by_the_command_line,
+            calm a_dry_run_shows_the_plan_and_changes_nothing,
+            calm a_person_at_a_terminal_is_asked_and_a_no_changes_nothing,
+            calm every_exit_code_means_what_help_says,
+            calm a_token_is_made_here_shown_once_and_worth_nothing_once_revoked,
+            calm tenants_and_regions_have_their_verbs,
+            calm agents_have_their_verbs,
+            calm no_command_notices_that_controllers_are_restarted_one_by_one,
+        ),
+        group!(apply:
+            calm a_file_is_applied_once_and_then_there_is_nothing_to_do,
+            calm a_file_with_anything_wrong_in_it_changes_nothing,
+            calm an_apply_that_was_killed_is_run_again_and_doubles_nothing,
+        ),
         group!(removal:
             calm law_2_only_a_tombstone_after_its_grace_time_removes_an_instance,
             calm undelete_within_the_grace_time_restarts_nothing,
@@ -43,6 +81,16 @@ fn main() -> ExitCode {
             calm law_7_a_foreign_deployment_and_a_missing_one_give_the_same_404,
             calm law_4_a_join_token_admits_one_agent_of_one_region_once,
             calm law_11_what_is_too_much_is_refused_or_cut_and_nothing_else_suffers,
+        ),
+        group!(attacks:
+            calm slow_and_silent_connections_hold_up_nobody,
+            calm of_two_creates_with_one_domain_exactly_one_wins,
+            calm a_foreign_idempotency_key_tells_nothing_and_means_one_request_for_ever,
+            calm a_flood_of_one_caller_leaves_everybody_elses_requests_correct,
+            calm nothing_that_callers_write_gets_into_a_log_as_it_is,
+        ),
+        group!(tls:
+            alone a_controller_off_the_loopback_speaks_tls_or_does_not_start,
         ),
         group!(controllers:
             timed law_1_nothing_acknowledged_is_lost_when_the_leading_controller_is_killed,
@@ -54,6 +102,20 @@ fn main() -> ExitCode {
             calm a_killed_instance_is_restarted_and_shown_as_degraded,
             calm a_hang_is_found_by_the_probe,
             calm an_instance_that_keeps_crashing_fails_with_the_reason_and_its_last_lines,
+        ),
+        group!(events:
+            calm whoever_watches_a_follower_sees_all_and_outlives_his_controller,
+            calm law_7_a_tenants_watcher_sees_nothing_of_another_tenant,
+            calm two_hundred_watchers_end_with_the_same_last_state,
+        ),
+        group!(contexts:
+            calm a_login_at_a_terminal_shows_no_token_and_learns_every_controller,
+            calm the_doctor_finds_a_fleet_well_and_packs_no_secret,
+        ),
+        group!(tokens:
+            timed a_revoked_token_counts_nowhere_within_a_second,
+            calm a_token_expires_by_itself_on_every_controller,
+            calm a_revoked_agent_is_cut_off_and_never_comes_back,
         ),
         group!(facts:
             calm law_8_a_report_counts_once_when_the_agent_dies_before_its_acknowledgement,

@@ -39,7 +39,7 @@ const PROTOCOL: &[&str] = &["-p", "dotmac-protocol", "--test", "protocol"];
 const CONTROLLER: &[&str] = &["-p", "dotmac-controller", "--lib"];
 
 /// All of them, by law.
-const MUTANTS: [Mutant; 11] = [
+const MUTANTS: [Mutant; 16] = [
     Mutant {
         name: "law 1: the database file is synced before a write is acknowledged",
         edits: &[Edit {
@@ -84,11 +84,31 @@ const MUTANTS: [Mutant; 11] = [
         name: "law 3: a signer checks that somebody asked",
         edits: &[Edit {
             folder: "controller/domain/src",
-            guard: "check_evidence(trust, warrant).and_then(|()| check_token(state, trust, &warrant.actor, action))",
-            instead: "check_token(state, trust, &warrant.actor, action)",
+            guard: "check_evidence(trust, warrant).and_then(|()| check_token(state, trust, warrant, Some(action)))",
+            instead: "check_token(state, trust, warrant, Some(action))",
         }],
         target: DOMAIN,
         test: "law_3_one_controller_cannot_command_the_fleet_with_a_request_nobody_made",
+    },
+    Mutant {
+        name: "law 3: a token that has ended asks for nothing more",
+        edits: &[Edit {
+            folder: "controller/domain/src",
+            guard: "self.require_live(&envelope.actor)?;",
+            instead: "",
+        }],
+        target: DOMAIN,
+        test: "law_3_an_ended_token_asks_for_nothing_more_and_says_so",
+    },
+    Mutant {
+        name: "law 3: a signer follows no warrant of a token that had ended",
+        edits: &[Edit {
+            folder: "controller/domain/src",
+            guard: "if !token.counted_at(warrant.at) {",
+            instead: "if false {",
+        }],
+        target: DOMAIN,
+        test: "law_3_a_signer_does_not_believe_a_warrant_of_an_ended_token",
     },
     Mutant {
         name: "law 3: an agent takes no older sequence",
@@ -111,6 +131,26 @@ const MUTANTS: [Mutant; 11] = [
         test: "only_what_is_newer_is_taken",
     },
     Mutant {
+        name: "law 3: a change of what a deployment is counts only when it is proven",
+        edits: &[Edit {
+            folder: "controller/domain/src",
+            guard: ".and_then(|()| self.require_proof(envelope, now))",
+            instead: "",
+        }],
+        target: DOMAIN,
+        test: "law_3_a_forged_change_is_refused_and_carried_along_by_none",
+    },
+    Mutant {
+        name: "If-Match: a change of another revision than the asker saw is refused",
+        edits: &[Edit {
+            folder: "controller/domain/src",
+            guard: "Some(expected) if expected != revision => {",
+            instead: "Some(expected) if expected > revision + 1_000 => {",
+        }],
+        target: DOMAIN,
+        test: "a_change_of_another_revision_than_the_asker_saw_is_refused",
+    },
+    Mutant {
         name: "law 6: the State's clock never goes back",
         edits: &[Edit {
             folder: "controller/domain/src",
@@ -129,6 +169,16 @@ const MUTANTS: [Mutant; 11] = [
         }],
         target: DOMAIN,
         test: "law_7_foreign_equals_unknown",
+    },
+    Mutant {
+        name: "law 7: a stranger's tenant is as one that does not exist",
+        edits: &[Edit {
+            folder: "controller/domain/src",
+            guard: ".filter(|_| self.may(actor, Permission::TenantRead, Some(id)))",
+            instead: ".filter(|_| self.rules > 0 || actor == &Actor::Founder)",
+        }],
+        target: DOMAIN,
+        test: "law_7_a_foreign_tenant_equals_an_unknown_one_whatever_is_asked_of_it",
     },
     Mutant {
         name: "law 8: a record that is known already is skipped, and one out of its place refused",

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::checkout;
 
 /// Every member of the workspace and the members it may depend on, for tests as well.
-const ARROWS: [(&str, &[&str]); 7] = [
+const ARROWS: [(&str, &[&str]); 8] = [
     ("dotmac-protocol", &[]),
     ("dotmac-runtime", &["dotmac-protocol"]),
     ("dotmac-domain", &["dotmac-protocol"]),
@@ -30,6 +30,10 @@ const ARROWS: [(&str, &[&str]); 7] = [
             "dotmac-protocol",
             "dotmac-runtime",
         ],
+    ),
+    (
+        "dotmac-benches",
+        &["dotmac-controller", "dotmac-runtime", "dotmac-tests"],
     ),
 ];
 

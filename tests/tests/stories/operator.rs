@@ -187,7 +187,7 @@ pub(crate) async fn a_program_that_knows_nothing_of_the_platform_is_released_and
         .ok()?;
     let refused = fleet.api()?.post(DEPLOYMENTS, &body).await?;
     ensure!(
-        refused.status == 422,
+        refused.status == 409,
         "a retired release was deployed: {refused:?}"
     );
     let still = fleet.deployment(&id).await?;

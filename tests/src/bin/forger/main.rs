@@ -156,6 +156,7 @@ impl Forger {
             name: "forged".into(),
             role: Role::PlatformAdmin,
             tenant: None,
+            expires_at: None,
         });
         tried.push(
             self.propose("an admin's token without evidence", token, Proof::OwnOnly)
@@ -217,6 +218,7 @@ impl Forger {
             evidence,
             hops: Vec::new(),
             command,
+            expected: None,
         };
         let reply: Reply = self.node.log.propose(envelope, DEADLINE).await?;
         Ok(

@@ -1,0 +1,68 @@
+#!/bin/sh
+# Builds the pinned peers that tests and benchmarks are measured against: one folder here per peer, each a Go program
+# with its go.mod and go.sum. usage: build.sh [PEER...]; without arguments all of them.
+#
+# A peer is built once into $DOTMAC_PEERS (target/peers) and found at $DOTMAC_PEERS/bin/PEER. Instead of building,
+# the program that DOTMAC_PEER names is taken (DOTMAC_ETCD=/usr/bin/etcd), or the one on PATH when the folder has a file
+# `version` and `PEER --version` names it.
+set -eu
+
+here=$(cd "$(dirname "$0")" && pwd)
+peers=${DOTMAC_PEERS:-$here/../../target/peers}
+mkdir -p "$peers/bin"
+peers=$(cd "$peers" && pwd)
+
+fail() {
+    echo "peers: $*" >&2
+    exit 1
+}
+
+# Uses the program $2 as the peer $1.
+use() {
+    [ -x "$2" ] || fail "$2 is no program"
+    ln -sfn "$2" "$peers/bin/$1"
+    echo "peers: $1: $3"
+}
+
+# What the peer $1 is built from, as one digest.
+digest() {
+    (cd "$here/$1" && cat ./*.go go.mod go.sum && go env GOVERSION GOOS GOARCH CGO_ENABLED) | cksum | tr ' ' '-'
+}
+
+build() {
+    peer=$1
+    [ -f "$here/$peer/go.mod" ] || fail "there is no peer $peer here: $(cd "$here" && ls -d -- */ | tr -d '/' | tr '\n' ' ')"
+    variable=DOTMAC_$(echo "$peer" | tr 'a-z-' 'A-Z_')
+    eval "named=\${$variable:-}"
+    if [ -n "$named" ]; then
+        use "$peer" "$named" "$named, named by $variable"
+        return
+    fi
+    if [ -f "$here/$peer/version" ]; then
+        version=$(cat "$here/$peer/version")
+        found=$(command -v "$peer" || true)
+        if [ -n "$found" ] && "$found" --version 2>/dev/null | grep -qwF "$version"; then
+            use "$peer" "$found" "$found on PATH is version $version"
+            return
+        fi
+    fi
+    command -v go >/dev/null || fail "Go 1.26 or newer is needed to build $peer, or name the program with $variable"
+    stamp=$(digest "$peer")
+    built=$peers/built/$peer-$stamp
+    if [ ! -x "$built" ]; then
+        echo "peers: $peer: building it once into $peers, a minute or two (its modules come from $(go env GOPROXY))"
+        started=$(date +%s)
+        mkdir -p "$peers/built"
+        (cd "$here/$peer" && CGO_ENABLED=0 GOFLAGS="-mod=readonly -trimpath -buildvcs=false" go build -o "$built.new" .)
+        mv -f "$built.new" "$built"
+        echo "peers: $peer: built in $(($(date +%s) - started)) s"
+    fi
+    use "$peer" "$built" "$built"
+}
+
+if [ $# -eq 0 ]; then
+    cd "$here"
+    for folder in */go.mod; do build "${folder%/go.mod}"; done
+else
+    for peer in "$@"; do build "$peer"; done
+fi
