@@ -55,7 +55,9 @@ impl AccessToken {
     #[must_use]
     pub fn generate(entropy: &Entropy) -> Self {
         let id = entropy.hex(ID_LENGTH / 2);
-        let secret: String = (0..SECRET_LENGTH).map(|_| digit(entropy.below(62))).collect();
+        let secret: String = (0..SECRET_LENGTH)
+            .map(|_| digit(entropy.below(62)))
+            .collect();
         let body = format!("{ACCESS_TOKEN_PREFIX}{id}_{secret}");
         let text = format!("{body}{}", checksum(&body));
         let id = id.parse().expect("16 hexadecimal digits are a token id");
@@ -164,7 +166,11 @@ mod tests {
         let text = token.reveal();
         let form = |text: &str| AccessToken::parse(text).unwrap_err();
         for place in ACCESS_TOKEN_PREFIX.len()..text.len() {
-            let other = if &text[place..=place] == "a" { "b" } else { "a" };
+            let other = if &text[place..=place] == "a" {
+                "b"
+            } else {
+                "a"
+            };
             let changed = format!("{}{other}{}", &text[..place], &text[place + 1..]);
             assert!(AccessToken::parse(&changed).is_err(), "{place}");
             let cut = format!("{}{}", &text[..place], &text[place + 1..]);
@@ -178,7 +184,14 @@ mod tests {
             }
         }
         assert_eq!(form(&text[..text.len() - 1]), AccessTokenError::Checksum);
-        for wrong in ["", "x", "dotmac_pat_", "dotmac-join-1.abc", &text[1..], &text.replace('_', "-")] {
+        for wrong in [
+            "",
+            "x",
+            "dotmac_pat_",
+            "dotmac-join-1.abc",
+            &text[1..],
+            &text.replace('_', "-"),
+        ] {
             assert_eq!(form(wrong), AccessTokenError::Form, "{wrong}");
         }
     }

@@ -101,9 +101,26 @@ pub async fn run_at_terminal(
     variables: &[(&str, String)],
     typed: &str,
 ) -> Result<Ran> {
+    run_when_asked(program, arguments, variables, ("", typed)).await
+}
+
+/// Like [`run_at_terminal`], with somebody who types only when the terminal shows a question.
+///
+/// # Errors
+/// When there is no terminal, or it cannot be started or does not end.
+pub async fn run_when_asked(
+    program: &Path,
+    arguments: &[&str],
+    variables: &[(&str, String)],
+    (question, typed): (&str, &str),
+) -> Result<Ran> {
     let (command, mut prepared) = prepare(program, arguments, variables);
     let (mut screen, terminal) = terminal()?;
-    screen.write_all(typed.as_bytes())?;
+    let (question, typed) = (question.as_bytes().to_owned(), typed.as_bytes().to_owned());
+    let mut is_typed = question.is_empty();
+    if is_typed {
+        screen.write_all(&typed)?;
+    }
     prepared
         .env("TERM", "xterm")
         .env_remove("NO_COLOR")
@@ -120,6 +137,10 @@ pub async fn run_at_terminal(
         // A terminal that nobody holds any more ends with an error.
         while let Ok(count @ 1..) = screen.read(&mut part) {
             shown.extend_from_slice(&part[..count]);
+            let is_asked = || shown.windows(question.len()).any(|part| part == question);
+            if !is_typed && is_asked() {
+                is_typed = screen.write_all(&typed).is_ok();
+            }
         }
         shown
     });

@@ -292,14 +292,10 @@ impl State {
                 "the cluster is not founded yet",
             ));
         };
-        let window = Window {
-            not_before: now,
-            not_after: now.plus_millis(genesis.window_ms),
-        };
         // The window opens early enough for an agent whose clock is behind; see the signers' and agents' checks.
         let window = Window {
             not_before: Timestamp(now.0.saturating_sub(30_000)),
-            ..window
+            not_after: now.plus_millis(genesis.window_ms),
         };
         let (epoch, trust_version) = (trust.epoch, trust.version);
         let mut sealed = BTreeMap::new();

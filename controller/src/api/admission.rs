@@ -16,6 +16,8 @@ use tokio::{
     time::{Instant, timeout},
 };
 
+use dotmac_protocol::ids::TokenId;
+
 use super::{
     address,
     limits::{Account, Refused, cost, is_long},
@@ -42,6 +44,8 @@ const UNCOUNTED: &str = "/health/";
 
 /// What an admitted request holds until its answer begins.
 struct Admitted {
+    /// Who asks, and what was taken of his rate for it.
+    taken: Option<(TokenId, u32)>,
     account: Option<Arc<Account>>,
     _turn: Option<OwnedSemaphorePermit>,
     _long: Option<OwnedSemaphorePermit>,
@@ -94,7 +98,13 @@ async fn answer(
         return methods(response);
     }
     match response.body().size_hint().exact() {
-        Some(_) => response,
+        Some(bytes) => {
+            if let Some((token, cost)) = &admitted.taken {
+                let now = Instant::now();
+                connection.gate.charge_answer(token, bytes, *cost, now);
+            }
+            response
+        }
         None => stream(node, connection, admitted.account, busy, response),
     }
 }
@@ -111,6 +121,7 @@ fn refused(refusal: Refusal) -> Problem {
 async fn enter(node: &Node, connection: &Connection, request: &Parts) -> Result<Admitted, Refused> {
     let now = Instant::now();
     let guest = Admitted {
+        taken: None,
         account: None,
         _turn: None,
         _long: None,
@@ -146,6 +157,7 @@ async fn enter(node: &Node, connection: &Connection, request: &Parts) -> Result<
         Refused::new("requests of one token at a time", most, PLACE_WAIT)
     })?;
     Ok(Admitted {
+        taken: Some((caller.token, cost)),
         account: Some(account),
         _turn: turn,
         _long: long,

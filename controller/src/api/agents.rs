@@ -49,17 +49,33 @@ pub(super) fn operations() -> Vec<Operation> {
             .says("List agents", "By id; revoked ones only when asked for.")
             .needs(&[Permission::AgentRead], Scope::Platform)
             .query("region", schema::region_id(), "only those of this region")
-            .query("status", schema::one_of(&STATUSES), "only those that are so")
+            .query(
+                "status",
+                schema::one_of(&STATUSES),
+                "only those that are so",
+            )
             .paged(schema::agent_id())
-            .answers(StatusCode::OK, "One page", schema::page_of(schema::of("Agent"))),
+            .answers(
+                StatusCode::OK,
+                "One page",
+                schema::page_of(schema::of("Agent")),
+            ),
         one(Operation::read("agents.show", path.clone(), show))
-            .says("Show an agent", "Where it works, and whether it is connected.")
+            .says(
+                "Show an agent",
+                "Where it works, and whether it is connected.",
+            )
             .needs(&[Permission::AgentRead], Scope::Platform),
-        one(Operation::change(Method::DELETE, "agents.revoke", path, revoke))
-            .says("Shut an agent out", revoked)
-            .needs(&[Permission::AgentDelete], Scope::Platform)
-            .versioned()
-            .problems(&[&WRONG_STATE]),
+        one(Operation::change(
+            Method::DELETE,
+            "agents.revoke",
+            path,
+            revoke,
+        ))
+        .says("Shut an agent out", revoked)
+        .needs(&[Permission::AgentDelete], Scope::Platform)
+        .versioned()
+        .problems(&[&WRONG_STATE]),
     ];
     operations.extend(join_tokens::operations());
     operations
@@ -78,7 +94,10 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
             ("incarnation", schema::text_or_null()),
             (
                 "units",
-                schema::about("What it keeps true, or has not removed yet", schema::count()),
+                schema::about(
+                    "What it keeps true, or has not removed yet",
+                    schema::count(),
+                ),
             ),
             ("certificate_not_after", schema::or_null(schema::time())),
             ("enrolled_at", schema::time()),
@@ -102,7 +121,12 @@ async fn list(mut reading: Reading) -> Result<Response, Problem> {
     let wanted = query.choice("status", &STATUSES);
     let region = query.parsed::<RegionId>("region", "the name of a region");
     query.finish()?;
-    let from = || (after.as_ref().map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+    let from = || {
+        (
+            after.as_ref().map_or(Bound::Unbounded, Bound::Excluded),
+            Bound::Unbounded,
+        )
+    };
     let is_there = |one: &RegionId| region.as_ref().is_none_or(|region| region == one);
     if wanted == Some(REVOKED) {
         let revoked = state.revoked_agents.range::<AgentId, _>(from());

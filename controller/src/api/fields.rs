@@ -99,13 +99,21 @@ impl Fields {
         self.members.get(name).is_some_and(|value| !value.is_null())
     }
 
+    /// Notes that a member is missing that must be there.
+    fn demand(&mut self, name: &'static str, allowed: &str) -> Option<()> {
+        if self.has(name) {
+            return Some(());
+        }
+        self.known.push(name);
+        self.members.remove(name);
+        self.refuse(name, "", format!("required: {allowed}"));
+        None
+    }
+
     /// Notes a wrong value.
     pub(super) fn refuse(&mut self, name: &str, value: &str, allowed: impl Into<String>) {
-        let field = format!(
-            "{}{}",
-            self.prefix,
-            name.chars().take(100).collect::<String>()
-        );
+        let name: String = name.chars().take(100).collect();
+        let field = format!("{}{name}", self.prefix);
         let value = value.chars().take(VALUE_MAX).collect();
         self.errors.push(FieldError {
             field,
@@ -137,12 +145,7 @@ impl Fields {
 
     /// A text of a kind that must be there.
     pub(super) fn required<T: FromStr>(&mut self, name: &'static str, allowed: &str) -> Option<T> {
-        if !self.has(name) {
-            self.known.push(name);
-            self.members.remove(name);
-            self.refuse(name, "", format!("required: {allowed}"));
-            return None;
-        }
+        self.demand(name, allowed)?;
         self.parsed(name, allowed)
     }
 
@@ -225,13 +228,7 @@ impl Fields {
         name: &'static str,
         range: RangeInclusive<u64>,
     ) -> Option<N> {
-        if !self.has(name) {
-            self.known.push(name);
-            self.members.remove(name);
-            let allowed = format!("required: {} to {}", range.start(), range.end());
-            self.refuse(name, "", allowed);
-            return None;
-        }
+        self.demand(name, &format!("{} to {}", range.start(), range.end()))?;
         self.number(name, range)
     }
 

@@ -32,6 +32,8 @@ const REMEMBERED: usize = 16_384;
 const CHANGE_COST: u32 = 2;
 /// Items of a list that cost as much as one read.
 const ITEMS_PER_COST: u32 = 100;
+/// Bytes of an answer that cost as much as one read: a list of 100 deployments comes to about six.
+const ANSWER_BYTES_PER_COST: u64 = 32 * 1024;
 /// Items of a list at most; more are refused where the parameter is read.
 const ITEMS_MAX: u32 = 1000;
 
@@ -111,6 +113,15 @@ impl Gate {
         let limit = self.limits.requests_per_second.get();
         let taken = self.taken(|taken| taken.callers.take(token, cost, now));
         taken.map_err(|wait| Refused::new("requests a second", limit, wait))
+    }
+
+    /// What an answer of so many bytes cost, beyond what was taken when its request was admitted.
+    pub(super) fn charge_answer(&self, token: &TokenId, bytes: u64, admitted: u32, now: Instant) {
+        let cost = u32::try_from(bytes / ANSWER_BYTES_PER_COST).unwrap_or(u32::MAX);
+        let owed = cost.saturating_sub(admitted);
+        if owed > 0 {
+            self.taken(|taken| taken.callers.charge(token, owed, now));
+        }
     }
 
     /// A request without a token.

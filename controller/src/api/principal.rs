@@ -86,7 +86,10 @@ impl Principal {
     pub(super) fn still_valid(&self, state: &State, now: Timestamp) -> Result<(), Problem> {
         match state.tokens.get(&self.caller.token) {
             Some(token) => token.ended(now).map_or(Ok(()), |end| Err(ended(end))),
-            None => Err(Problem::new(&UNAUTHENTICATED, "the bearer token is unknown")),
+            None => Err(Problem::new(
+                &UNAUTHENTICATED,
+                "the bearer token is unknown",
+            )),
         }
     }
 

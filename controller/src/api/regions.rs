@@ -100,11 +100,17 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
             ("accepts_deployments", schema::flag()),
             (
                 "agents",
-                schema::about("Null for a token that is bound to a tenant", schema::or_null(agents)),
+                schema::about(
+                    "Null for a token that is bound to a tenant",
+                    schema::or_null(agents),
+                ),
             ),
             (
                 "deployments",
-                schema::about("Those that the caller may see, without destroyed ones", schema::count()),
+                schema::about(
+                    "Those that the caller may see, without destroyed ones",
+                    schema::count(),
+                ),
             ),
             ("created_at", schema::time()),
             ("last_updated", schema::time()),
@@ -181,11 +187,9 @@ async fn update(Named(id): Named<String>, change: Change) -> Result<Response, Pr
     };
     fields.finish()?;
     change
-        .carry_out(
-            Command::UpdateRegion(update),
-            StatusCode::OK,
-            |state, _| entity(state, &id, &Counts::of(state, &change.who)),
-        )
+        .carry_out(Command::UpdateRegion(update), StatusCode::OK, |state, _| {
+            entity(state, &id, &Counts::of(state, &change.who))
+        })
         .await
 }
 
@@ -268,9 +272,8 @@ impl Counts {
 fn deployments(state: &State, actor: Option<&Actor>) -> BTreeMap<RegionId, u64> {
     let mut counts = BTreeMap::new();
     for one in state.deployments.values() {
-        let may_see = actor.is_none_or(|actor| {
-            state.may(actor, Permission::DeploymentRead, Some(&one.tenant))
-        });
+        let may_see = actor
+            .is_none_or(|actor| state.may(actor, Permission::DeploymentRead, Some(&one.tenant)));
         if may_see && one.status != Status::Destroyed {
             *counts.entry(one.region.clone()).or_default() += 1;
         }

@@ -50,14 +50,24 @@ pub(super) fn operations() -> Vec<Operation> {
     let of_reseller = "only those that this partner brought";
     vec![
         Operation::read("tenants.list", TENANTS, list)
-            .says("List tenants", "Those the caller may see, by id; cancelled ones only when asked for.")
+            .says(
+                "List tenants",
+                "Those the caller may see, by id; cancelled ones only when asked for.",
+            )
             .needs(&[Permission::TenantRead], Scope::Filtered)
             .query("status_filter", statuses, "only those in this state")
             .query("reseller_id", schema::line(RESELLER_MAX), of_reseller)
             .paged(schema::tenant_id())
-            .answers(StatusCode::OK, "One page", schema::page_of(schema::of("Tenant"))),
+            .answers(
+                StatusCode::OK,
+                "One page",
+                schema::page_of(schema::of("Tenant")),
+            ),
         Operation::change(Method::POST, "tenants.create", TENANTS, create)
-            .says("Make a tenant", "Without a deployment; a deployment that names it adds one.")
+            .says(
+                "Make a tenant",
+                "Without a deployment; a deployment that names it adds one.",
+            )
             .needs(&[Permission::TenantCreate], Scope::Platform)
             .body(schema::of("TenantCreate"))
             .problems(&[&super::problem::ALREADY_EXISTS, &LIMIT_REACHED])
@@ -70,17 +80,27 @@ pub(super) fn operations() -> Vec<Operation> {
         one(Operation::read("tenants.show", path.clone(), show))
             .says("Show a tenant", "With its deployments.")
             .needs(&[Permission::TenantRead], Scope::Tenant),
-        one(Operation::change(Method::PATCH, "tenants.update", path.clone(), update))
-            .says("Change a tenant", updated)
-            .needs(&[Permission::TenantUpdate], Scope::Tenant)
-            .versioned()
-            .body(schema::of("TenantUpdate"))
-            .problems(&[&WRONG_STATE]),
-        one(Operation::change(Method::DELETE, "tenants.delete", path.clone(), delete))
-            .says("Delete a tenant", deleted)
-            .needs(&[Permission::TenantDelete], Scope::Tenant)
-            .versioned()
-            .problems(&[&WRONG_STATE]),
+        one(Operation::change(
+            Method::PATCH,
+            "tenants.update",
+            path.clone(),
+            update,
+        ))
+        .says("Change a tenant", updated)
+        .needs(&[Permission::TenantUpdate], Scope::Tenant)
+        .versioned()
+        .body(schema::of("TenantUpdate"))
+        .problems(&[&WRONG_STATE]),
+        one(Operation::change(
+            Method::DELETE,
+            "tenants.delete",
+            path.clone(),
+            delete,
+        ))
+        .says("Delete a tenant", deleted)
+        .needs(&[Permission::TenantDelete], Scope::Tenant)
+        .versioned()
+        .problems(&[&WRONG_STATE]),
         instance_env::operation(format!("{path}/instance-env")),
     ]
 }

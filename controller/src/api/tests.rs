@@ -10,5 +10,6 @@ mod instance_env;
 mod platform;
 mod reads;
 mod rights;
+mod tokens;
 mod updates;
 mod world;

@@ -4,13 +4,7 @@ use axum::{http::StatusCode, response::Response};
 use dotmac_domain::tier::{LICENSE_LIST, LicenseTier, PRICE_LIST, ResourceTier, ServiceLevel};
 use serde_json::{Value, json};
 
-use super::{
-    answer::answer,
-    operation::Operation,
-    problem::Problem,
-    reading::Reading,
-    schema,
-};
+use super::{answer::answer, operation::Operation, problem::Problem, reading::Reading, schema};
 
 /// One mebibyte in bytes.
 const MIB: u64 = 1024 * 1024;

@@ -54,12 +54,27 @@ pub(super) fn operations() -> Vec<Operation> {
     };
     vec![
         Operation::read("tokens.list", TOKENS, list)
-            .says("List access tokens", "By id, ended ones too; without their secrets, which nobody here has.")
+            .says(
+                "List access tokens",
+                "By id, ended ones too; without their secrets, which nobody here has.",
+            )
             .needs(&[Permission::TokenRead], Scope::Platform)
-            .query("tenant_id", schema::tenant_id(), "only those bound to this tenant")
-            .query("status", schema::one_of(&STATUSES), "only those that are so")
+            .query(
+                "tenant_id",
+                schema::tenant_id(),
+                "only those bound to this tenant",
+            )
+            .query(
+                "status",
+                schema::one_of(&STATUSES),
+                "only those that are so",
+            )
             .paged(schema::token_id())
-            .answers(StatusCode::OK, "One page", schema::page_of(schema::of("Token"))),
+            .answers(
+                StatusCode::OK,
+                "One page",
+                schema::page_of(schema::of("Token")),
+            ),
         Operation::change(Method::POST, "tokens.create", TOKENS, create)
             .says("Admit an access token", made)
             .needs(&[Permission::TokenWrite], Scope::Platform)
@@ -71,15 +86,26 @@ pub(super) fn operations() -> Vec<Operation> {
             .link("tokens.show", &[("id", "$response.body#/id")])
             .link("tokens.revoke", &[("id", "$response.body#/id")]),
         one(Operation::read("tokens.show", path.clone(), show))
-            .says("Show an access token", "Who it is for, what it may do, when it was used last.")
+            .says(
+                "Show an access token",
+                "Who it is for, what it may do, when it was used last.",
+            )
             .needs(&[Permission::TokenRead], Scope::Platform),
-        one(Operation::change(Method::DELETE, "tokens.revoke", path, revoke))
-            .says("Revoke an access token", revoked)
-            .needs(&[Permission::TokenWrite], Scope::Platform)
-            .versioned()
-            .problems(&[&WRONG_STATE]),
+        one(Operation::change(
+            Method::DELETE,
+            "tokens.revoke",
+            path,
+            revoke,
+        ))
+        .says("Revoke an access token", revoked)
+        .needs(&[Permission::TokenWrite], Scope::Platform)
+        .versioned()
+        .problems(&[&WRONG_STATE]),
         Operation::read("whoami.show", "/api/v1/whoami", whoami)
-            .says("Show whose token is used", "What it may do, and until when.")
+            .says(
+                "Show whose token is used",
+                "What it may do, and until when.",
+            )
             .answers(StatusCode::OK, "The caller", schema::of("WhoAmI")),
     ]
 }
@@ -99,14 +125,18 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
         ],
         &[
             ("tenant_id", schema::tenant_id()),
-            ("ttl_ms", schema::about(ttl, schema::whole(TTL_MIN_MS, TOKEN_LIFETIME_MAX_MS))),
+            (
+                "ttl_ms",
+                schema::about(ttl, schema::whole(TTL_MIN_MS, TOKEN_LIFETIME_MAX_MS)),
+            ),
         ],
     );
     // A tenant comes with the roles that are bound to one, and with no other.
     let bound = Role::ALL.into_iter().filter(|role| role.is_tenant_bound());
     let bound: Vec<&str> = bound.map(Role::as_str).collect();
     create["if"] = json!({"properties": {"role": {"enum": bound}}});
-    create["then"] = json!({"properties": {"tenant_id": {"type": "string"}}, "required": ["tenant_id"]});
+    create["then"] =
+        json!({"properties": {"tenant_id": {"type": "string"}}, "required": ["tenant_id"]});
     create["else"] = json!({"properties": {"tenant_id": {"type": "null"}}});
     let or_never = || schema::or_null(schema::time());
     let token = schema::object(
@@ -117,10 +147,19 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
             ("tenant_id", schema::or_null(schema::tenant_id())),
             ("status", schema::one_of(&STATUSES)),
             ("created_at", schema::time()),
-            ("created_by", schema::about("The token that made it; null: it came with the cluster", schema::or_null(schema::token_id()))),
+            (
+                "created_by",
+                schema::about(
+                    "The token that made it; null: it came with the cluster",
+                    schema::or_null(schema::token_id()),
+                ),
+            ),
             ("expires_at", or_never()),
             ("revoked_at", or_never()),
-            ("last_used_at", schema::about("To the minute, and up to a minute late", or_never())),
+            (
+                "last_used_at",
+                schema::about("To the minute, and up to a minute late", or_never()),
+            ),
         ],
         &[],
     );
@@ -288,10 +327,13 @@ fn status(token: &Token, now: Timestamp) -> &'static str {
 
 /// A token as GET shows it at a time.
 pub(super) fn item(id: &TokenId, token: &Token, now: Timestamp) -> Value {
-    let maker = token.warrant.as_ref().and_then(|warrant| match &warrant.actor {
-        Actor::Person(maker) => Some(maker),
-        Actor::Agent(_) | Actor::Planner | Actor::Founder => None,
-    });
+    let maker = token
+        .warrant
+        .as_ref()
+        .and_then(|warrant| match &warrant.actor {
+            Actor::Person(maker) => Some(maker),
+            Actor::Agent(_) | Actor::Planner | Actor::Founder => None,
+        });
     json!({
         "id": id, "name": token.name, "role": token.role.as_str(), "tenant_id": token.tenant,
         "status": status(token, now), "created_at": time(token.created_at), "created_by": maker,

@@ -7,9 +7,7 @@ use dotmac_domain::{
     access::Role,
     command::{CreateToken, Genesis, NodeCard},
 };
-use dotmac_protocol::{
-    ids::{ClusterId, RegionId},
-};
+use dotmac_protocol::ids::{ClusterId, RegionId};
 use dotmac_runtime::{causes, clock::Clock, disk, entropy::Entropy};
 use serde_json::Value;
 

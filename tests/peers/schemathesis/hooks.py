@@ -35,7 +35,13 @@ dropped = collections.Counter()
 
 @schemathesis.hook
 def before_call(context, case, kwargs) -> None:
-    """Gives each request a key of its own: one key for two requests is an error of the caller."""
+    """Gives each request a key of its own, and lets none of them last for ever.
+
+    One key for two requests is an error of the caller. Output that is followed has no end, and here answers are read whole.
+    """
+    query = case.query or {}
+    if str(query.get("follow")).lower() == "true":
+        query["follow"] = "false"
     key = (case.headers or {}).get("Idempotency-Key")
     is_sound = key and 0 < len(key) <= KEY_MAX and key.isascii() and key.isprintable() and key == key.strip()
     if is_sound:

@@ -32,7 +32,7 @@ impl<'a> Stranger<'a> {
 
     async fn types(&self, arguments: &[&str], typed: &str) -> Result<Ran> {
         let program = self.fleet.home().join("bin/dotmac");
-        cli::run_at_terminal(&program, arguments, &self.variables, typed).await
+        cli::run_when_asked(&program, arguments, &self.variables, ("not shown", typed)).await
     }
 }
 

@@ -430,35 +430,7 @@ pub(crate) async fn law_9_an_instances_environment_is_told_to_the_permitted_and_
         "{names}"
     );
 
-    // Foreign equals unknown, and a role that may not is told which permission it lacks.
-    let missing = format!("private-isp-{}", "0".repeat(8));
-    let mut answers = Vec::new();
-    for tenant in [&id, &missing] {
-        let path = format!(
-            "/api/v1/tenants/{tenant}/instance-env?seal_to={}",
-            "ab".repeat(32)
-        );
-        let api = fleet.api()?.with_token(Some(stranger.reveal().to_owned()));
-        let answer = api.ask(Method::GET, &path, None, None).await?;
-        ensure!(answer.status == 404, "a stranger's question: {answer:?}");
-        answers.push(
-            answer.body["detail"]
-                .to_string()
-                .replace(tenant.as_str(), "TENANT"),
-        );
-    }
-    ensure!(answers[0] == answers[1], "{answers:?}");
-    dotmac_as(&fleet, &stranger, &arguments)
-        .await?
-        .with_code(3)?;
-    let refused = dotmac_as(&fleet, &support, &arguments)
-        .await?
-        .with_code(4)?;
-    ensure!(
-        refused.err.contains("tenant:instance-env"),
-        "{}",
-        refused.err
-    );
+    foreign_equals_unknown(&fleet, &id, &stranger, &support).await?;
 
     // Who asked is known, from both sides; what he was told is not.
     let asked = fleet
@@ -480,6 +452,42 @@ pub(crate) async fn law_9_an_instances_environment_is_told_to_the_permitted_and_
         .filter(|one| one["action"] == "tenant.instance-env-read")
         .count();
     ensure!(count == 2, "the refused are no readers: {count}");
+    nothing_holds(&fleet, canary)
+}
+
+/// Foreign equals unknown, and a role that may not is told which permission it lacks.
+async fn foreign_equals_unknown(
+    fleet: &Fleet,
+    id: &str,
+    stranger: &AccessToken,
+    support: &AccessToken,
+) -> Result<()> {
+    let arguments = ["tenants", "instance-env", id];
+    let missing = format!("private-isp-{}", "0".repeat(8));
+    let mut answers = Vec::new();
+    for tenant in [id, &missing] {
+        let path = format!(
+            "/api/v1/tenants/{tenant}/instance-env?seal_to={}",
+            "ab".repeat(32)
+        );
+        let api = fleet.api()?.with_token(Some(stranger.reveal().to_owned()));
+        let answer = api.ask(Method::GET, &path, None, None).await?;
+        ensure!(answer.status == 404, "a stranger's question: {answer:?}");
+        answers.push(answer.body["detail"].to_string().replace(tenant, "TENANT"));
+    }
+    ensure!(answers[0] == answers[1], "{answers:?}");
+    dotmac_as(fleet, stranger, &arguments).await?.with_code(3)?;
+    let refused = dotmac_as(fleet, support, &arguments).await?.with_code(4)?;
+    ensure!(
+        refused.err.contains("tenant:instance-env"),
+        "{}",
+        refused.err
+    );
+    Ok(())
+}
+
+/// No file of the fleet but the instance's own holds the secret.
+fn nothing_holds(fleet: &Fleet, canary: &str) -> Result<()> {
     let (found, read) = search::files_with(fleet.home(), canary.as_bytes())?;
     ensure!(read > 100, "only {read} files were searched");
     for needle in [canary.to_owned(), hex::encode(canary)] {

@@ -1,9 +1,6 @@
 //! What ends access: a revoked token on every controller and in every open stream, a revoked agent for good.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use dotmac_controller::access_token::AccessToken;
@@ -17,6 +14,7 @@ use dotmac_tests::{
 };
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 /// How long a revoked token may still count somewhere.
 const REVOKED_WITHIN: Duration = Duration::from_secs(1);

@@ -305,8 +305,9 @@ fn check_tenant_name(name: &str) -> Result<(), Rejection> {
 }
 
 fn check_reseller(reseller: Option<&str>) -> Result<(), Rejection> {
-    let is_sound =
-        |text: &str| (1..=100).contains(&text.chars().count()) && !text.chars().any(char::is_control);
+    let is_sound = |text: &str| {
+        (1..=100).contains(&text.chars().count()) && !text.chars().any(char::is_control)
+    };
     match reseller.filter(|text| !is_sound(text)) {
         Some(text) => {
             let allowed = "1 to 100 characters, no control characters";

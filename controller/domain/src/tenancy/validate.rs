@@ -233,9 +233,7 @@ fn check_fields(create: &CreateDeployment) -> Result<(), Rejection> {
         ("reseller_id", &create.reseller),
     ] {
         if let Some(text) = text
-            && (text.is_empty()
-                || text.chars().count() > 100
-                || text.chars().any(char::is_control))
+            && (text.is_empty() || text.chars().count() > 100 || text.chars().any(char::is_control))
         {
             return Err(Rejection::field(
                 field,

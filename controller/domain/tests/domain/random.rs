@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use crate::fixture::{GRACE_MS, HOUR_MS, WINDOW_MS};
 
+mod change;
 mod history;
 mod platform;
 

@@ -50,29 +50,48 @@ pub(super) fn operations() -> Vec<Operation> {
     };
     vec![
         Operation::read("join_tokens.list", list_path.clone(), list)
-            .says("List join tokens", "By id, used, revoked and expired ones too until they are forgotten.")
+            .says(
+                "List join tokens",
+                "By id, used, revoked and expired ones too until they are forgotten.",
+            )
             .needs(&[Permission::AgentRead], Scope::Platform)
             .query("status", statuses, "only those that are so")
             .paged(schema::token_id())
-            .answers(StatusCode::OK, "One page", schema::page_of(schema::of("JoinToken"))),
+            .answers(
+                StatusCode::OK,
+                "One page",
+                schema::page_of(schema::of("JoinToken")),
+            ),
         Operation::change(Method::POST, "join_tokens.create", list_path, create)
             .says("Admit a join token", made)
             .needs(&[Permission::AgentWrite], Scope::Platform)
             .body(schema::of("JoinTokenCreate"))
             .problems(&[&ALREADY_EXISTS])
-            .answers(StatusCode::CREATED, "The join token counts", schema::of("JoinTokenMade"))
+            .answers(
+                StatusCode::CREATED,
+                "The join token counts",
+                schema::of("JoinTokenMade"),
+            )
             .with("ETag", "its version, for If-Match")
             .with("Location", "where it is")
             .link("join_tokens.show", &[("id", "$response.body#/id")])
             .link("join_tokens.revoke", &[("id", "$response.body#/id")]),
         one(Operation::read("join_tokens.show", path.clone(), show))
-            .says("Show a join token", "What it is good for, and which agent used it.")
+            .says(
+                "Show a join token",
+                "What it is good for, and which agent used it.",
+            )
             .needs(&[Permission::AgentRead], Scope::Platform),
-        one(Operation::change(Method::DELETE, "join_tokens.revoke", path, revoke))
-            .says("Take a join token back", "Only one that no agent has used.")
-            .needs(&[Permission::AgentWrite], Scope::Platform)
-            .versioned()
-            .problems(&[&WRONG_STATE]),
+        one(Operation::change(
+            Method::DELETE,
+            "join_tokens.revoke",
+            path,
+            revoke,
+        ))
+        .says("Take a join token back", "Only one that no agent has used.")
+        .needs(&[Permission::AgentWrite], Scope::Platform)
+        .versioned()
+        .problems(&[&WRONG_STATE]),
     ]
 }
 
@@ -84,7 +103,10 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
             ("secret_digest", schema::digest()),
             ("region", schema::of("RegionId")),
         ],
-        &[("ttl_ms", schema::whole(TTL_MIN_MS, JOIN_TOKEN_LIFETIME_MAX_MS))],
+        &[(
+            "ttl_ms",
+            schema::whole(TTL_MIN_MS, JOIN_TOKEN_LIFETIME_MAX_MS),
+        )],
     );
     let statuses = JoinTokenStatus::ALL.map(JoinTokenStatus::as_str);
     let shown = || {

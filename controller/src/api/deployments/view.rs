@@ -183,7 +183,9 @@ struct ShownHop<'a> {
 fn resources(numbers: &Resources) -> ShownResources {
     let bytes = |bytes: u64| {
         let whole = [(1 << 30, "Gi"), (1 << 20, "Mi"), (1 << 10, "Ki")];
-        let unit = whole.into_iter().find(|(size, _)| bytes.is_multiple_of(*size));
+        let unit = whole
+            .into_iter()
+            .find(|(size, _)| bytes.is_multiple_of(*size));
         unit.map_or_else(
             || bytes.to_string(),
             |(size, name)| format!("{}{name}", bytes / size),

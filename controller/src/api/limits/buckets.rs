@@ -1,5 +1,6 @@
-//! Token buckets, one a key: each fills at a steady rate up to a burst. Time is an argument, and so many keys are
-//! remembered at most; the one that asked least recently is forgotten first.
+//! Token buckets, one a key: each fills at a steady rate up to a burst, and may owe as much as a burst for what turned
+//! out to be dear. Time is an argument, and so many keys are remembered at most; the one that asked least recently is
+//! forgotten first.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -11,13 +12,13 @@ use std::{
 use tokio::time::Instant;
 
 /// Parts of one unit: with microseconds no rate is rounded.
-const PARTS: u64 = 1_000_000;
+const PARTS: i64 = 1_000_000;
 
 /// All buckets of one sort.
 #[derive(Debug)]
 pub(super) struct Buckets<K> {
     per_second: u64,
-    burst_parts: u64,
+    burst_parts: i64,
     keys_max: usize,
     buckets: HashMap<K, Bucket>,
     by_use: BTreeMap<u64, K>,
@@ -26,7 +27,7 @@ pub(super) struct Buckets<K> {
 
 #[derive(Debug)]
 struct Bucket {
-    parts: u64,
+    parts: i64,
     at: Instant,
     used: u64,
 }
@@ -36,7 +37,7 @@ impl<K: Clone + Eq + Hash> Buckets<K> {
     pub(super) fn new(per_second: NonZeroU32, burst: NonZeroU32, keys_max: usize) -> Self {
         Self {
             per_second: per_second.get().into(),
-            burst_parts: u64::from(burst.get()) * PARTS,
+            burst_parts: i64::from(burst.get()) * PARTS,
             keys_max,
             buckets: HashMap::new(),
             by_use: BTreeMap::new(),
@@ -49,6 +50,32 @@ impl<K: Clone + Eq + Hash> Buckets<K> {
     /// # Errors
     /// How long it takes until they are there. Nothing was taken then.
     pub(super) fn take(&mut self, key: &K, units: u32, now: Instant) -> Result<(), Duration> {
+        let wanted = (i64::from(units) * PARTS).min(self.burst_parts);
+        let per_second = self.per_second;
+        let bucket = self.fill(key, now);
+        let missing = wanted.saturating_sub(bucket.parts);
+        let taken = match u64::try_from(missing) {
+            Ok(missing) if missing > 0 => Err(Duration::from_micros(missing.div_ceil(per_second))),
+            _ => {
+                bucket.parts -= wanted;
+                Ok(())
+            }
+        };
+        self.forget_oldest();
+        taken
+    }
+
+    /// Takes units for what was done already, even if they are not there: then the next ones come later.
+    pub(super) fn charge(&mut self, key: &K, units: u32, now: Instant) {
+        let least = -self.burst_parts;
+        let bucket = self.fill(key, now);
+        let owed = i64::from(units) * PARTS;
+        bucket.parts = bucket.parts.saturating_sub(owed).max(least);
+        self.forget_oldest();
+    }
+
+    /// The bucket of a key with what came since it was used last.
+    fn fill(&mut self, key: &K, now: Instant) -> &mut Bucket {
         self.uses += 1;
         let full = Bucket {
             parts: self.burst_parts,
@@ -63,18 +90,10 @@ impl<K: Clone + Eq + Hash> Buckets<K> {
         let filled = u64::try_from(elapsed)
             .unwrap_or(u64::MAX)
             .saturating_mul(self.per_second);
+        let filled = i64::try_from(filled).unwrap_or(i64::MAX);
         bucket.parts = bucket.parts.saturating_add(filled).min(self.burst_parts);
         bucket.at = bucket.at.max(now);
-        let wanted = (u64::from(units) * PARTS).min(self.burst_parts);
-        let taken = match wanted.checked_sub(bucket.parts) {
-            None | Some(0) => {
-                bucket.parts -= wanted;
-                Ok(())
-            }
-            Some(missing) => Err(Duration::from_micros(missing.div_ceil(self.per_second))),
-        };
-        self.forget_oldest();
-        taken
+        bucket
     }
 
     fn forget_oldest(&mut self) {
@@ -98,6 +117,21 @@ mod tests {
     fn buckets(per_second: u32, burst: u32, keys_max: usize) -> Buckets<u32> {
         let number = |number| NonZeroU32::new(number).unwrap();
         Buckets::new(number(per_second), number(burst), keys_max)
+    }
+
+    #[test]
+    fn what_turned_out_to_be_dear_is_owed_up_to_a_burst() {
+        let mut buckets = buckets(2, 5, 10);
+        let start = Instant::now();
+        assert_eq!(buckets.take(&1, 1, start), Ok(()));
+        buckets.charge(&1, 8, start);
+        assert_eq!(
+            buckets.take(&1, 1, start),
+            Err(Duration::from_millis(2_500))
+        );
+        buckets.charge(&1, 1_000, start);
+        assert_eq!(buckets.take(&1, 1, start), Err(Duration::from_secs(3)));
+        assert_eq!(buckets.take(&2, 5, start), Ok(()), "others owe nothing");
     }
 
     #[test]

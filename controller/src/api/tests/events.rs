@@ -1,4 +1,5 @@
 //! The stream of events: everything as it is, then changes, for those only who may see them.
+//! Longer than 400 lines: the claims about one stream, which all need the same listener.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,4 +1,4 @@
-//! Tokens, tenants, regions, agents and tiers over HTTP: made, seen, changed by whoever saw them as they are, ended.
+//! Tenants, regions, agents and tiers over HTTP: made, seen, changed by whoever saw them as they are, ended.
 
 use dotmac_domain::access::Role;
 use serde_json::{Value, json};
@@ -7,15 +7,20 @@ use super::{
     changes::named,
     world::{ADMIN, Answer, EMPTY_REGION, REGION, World},
 };
-use crate::{access_token::AccessToken, api::DEPLOYMENTS, node};
+use crate::api::DEPLOYMENTS;
 
-const TOKENS: &str = "/api/v1/tokens";
 const TENANTS: &str = "/api/v1/tenants";
 const REGIONS: &str = "/api/v1/regions";
 const AGENTS: &str = "/api/v1/agents";
 
 /// Asks as the administrator, who saw this version.
-async fn ask_seen(world: &World, method: &str, path: &str, seen: &str, body: Option<&Value>) -> Answer {
+pub(super) async fn ask_seen(
+    world: &World,
+    method: &str,
+    path: &str,
+    seen: &str,
+    body: Option<&Value>,
+) -> Answer {
     let mut request = world
         .request(method, path)
         .bearer_auth(ADMIN)
@@ -26,157 +31,7 @@ async fn ask_seen(world: &World, method: &str, path: &str, seen: &str, body: Opt
     World::send(request).await
 }
 
-/// A token that the API has admitted, and how it is shown.
-async fn admit(world: &World, more: Value) -> (AccessToken, Value) {
-    let token = AccessToken::generate(&world.node.entropy);
-    let mut body = json!({"id": token.id(), "secret_digest": token.digest().to_string(), "name": "ci",
-        "role": "platform_admin"});
-    for (name, value) in more.as_object().unwrap() {
-        body[name] = value.clone();
-    }
-    let made = world.post(TOKENS, &body).await;
-    assert_eq!(made.status, 201, "{}", made.text);
-    (token, made.json())
-}
-
-#[tokio::test]
-async fn a_token_counts_until_it_ends_and_only_its_holder_is_told_why() {
-    let world = World::new().await;
-    let hour = json!({"ttl_ms": 3_600_000});
-    let (passing, shown) = admit(&world, hour).await;
-    let expected = json!({"id": passing.id(), "name": "ci", "role": "platform_admin", "tenant_id": null,
-        "status": "active", "created_at": "2023-11-14T22:13:20.000Z", "created_by": "00000000000000ad",
-        "expires_at": "2023-11-14T23:13:20.000Z", "revoked_at": null, "last_used_at": null});
-    assert_eq!(shown, expected);
-    let (revoked, _) = admit(&world, json!({})).await;
-    for token in [&passing, &revoked] {
-        let seen = world.ask(token.reveal(), "GET", "/api/v1/whoami", None).await;
-        assert_eq!((seen.status, &seen.json()["token"]), (200, &json!(token.id())));
-    }
-    let path = format!("{TOKENS}/{}", revoked.id());
-    let shown = world.get(&path).await;
-    assert_eq!(shown.header("etag"), "\"r1\"");
-    let late = ask_seen(&world, "DELETE", &path, "\"r7\"", None).await;
-    assert_eq!(late.problem().1, "precondition-failed");
-    let gone = ask_seen(&world, "DELETE", &path, "\"r1\"", None).await;
-    assert_eq!((gone.status, &gone.json()["status"]), (200, &json!("revoked")));
-    assert_eq!(gone.header("etag"), "\"r2\"");
-    world.clock.advance_millis(3_600_000);
-    for (token, reason) in [
-        (&passing, "the token expired at 2023-11-14T23:13:20.000Z"),
-        (&revoked, "the token was revoked at 2023-11-14T22:13:20.000Z"),
-    ] {
-        for method in ["GET", "POST"] {
-            let refused = world.ask(token.reveal(), method, TOKENS, None).await;
-            assert_eq!(refused.problem().1, "token-ended");
-            assert_eq!(refused.status, 401);
-            assert_eq!(refused.json()["detail"], reason);
-        }
-        // A guess that is nearly right is told nothing.
-        let text = token.reveal();
-        let guess = format!("{}!", &text[..text.len() - 1]);
-        let refused = world.ask(&guess, "GET", TOKENS, None).await;
-        assert_eq!(refused.problem().1, "unauthenticated");
-    }
-    // What everybody who may see tokens sees of them, and what nobody does.
-    let listed = world.get(TOKENS).await;
-    let active = items(&listed).filter(|one| one["status"] == "active");
-    assert_eq!(active.count(), 1);
-    let expired = world.get(&format!("{TOKENS}?status=expired")).await;
-    let ids: Vec<Value> = items(&expired).map(|one| one["id"].clone()).collect();
-    assert_eq!(ids, [json!(passing.id())]);
-    assert!(!world.remembers(&passing.reveal()[28..]), "the secret is kept somewhere");
-    assert!(!listed.text.contains("sha256:"), "{}", listed.text);
-    world.stop().await;
-}
-
-#[tokio::test]
-async fn a_token_makes_no_other_than_its_own_rights_allow() {
-    let world = World::new().await;
-    let (passing, _) = admit(&world, json!({"ttl_ms": 60_000})).await;
-    let child = AccessToken::generate(&world.node.entropy);
-    let body = |ttl_ms: Option<u64>| {
-        json!({"id": child.id(), "secret_digest": child.digest().to_string(), "name": "child",
-            "role": "support", "ttl_ms": ttl_ms})
-    };
-    for wrong in [None, Some(60_001)] {
-        let refused = world.ask(passing.reveal(), "POST", TOKENS, Some(&body(wrong))).await;
-        assert_eq!(refused.problem(), (422, "invalid".into(), vec!["ttl_ms".into()]));
-    }
-    let made = world.ask(passing.reveal(), "POST", TOKENS, Some(&body(Some(60_000)))).await;
-    assert_eq!((made.status, &made.json()["created_by"]), (201, &json!(passing.id())));
-    // What is not to be said is refused by name: nobody makes himself a founder, or his token used or older.
-    for (name, value) in [
-        ("revoked_at", json!(null)), ("last_used_at", json!("2023-11-14T23:13:20.000Z")), ("status", json!("active")),
-        ("created_by", json!("00000000000000ad")), ("expires_at", json!("2099-01-01T00:00:00Z")),
-        ("permissions", json!(["token:write"])), ("revision", json!(9)), ("warrant", json!({})),
-    ] {
-        let mut more = body(Some(60_000));
-        more[name] = value;
-        let refused = world.post(TOKENS, &more).await;
-        assert_eq!(refused.status, 422, "{name} {}", refused.text);
-    }
-    // Whoever holds a token may end it, whatever its role, and ends no other with it.
-    let path = format!("{TOKENS}/{}", child.id());
-    let other = format!("{TOKENS}/{}", passing.id());
-    let secret = child.reveal();
-    assert_eq!(world.ask(secret, "DELETE", &other, None).await.problem().1, "forbidden");
-    assert_eq!(world.ask(secret, "DELETE", &path, None).await.status, 200);
-    assert_eq!(world.ask(secret, "GET", "/api/v1/whoami", None).await.status, 401);
-    let last = format!("{TOKENS}/00000000000000ad");
-    let refused = world.ask(ADMIN, "DELETE", &last, None).await;
-    assert_eq!(refused.problem().1, "wrong-state");
-    assert!(refused.text.contains("last platform_admin token"), "{}", refused.text);
-    world.stop().await;
-}
-
-#[tokio::test]
-async fn an_open_stream_ends_with_the_token_that_opened_it() {
-    let world = World::new().await;
-    let (token, _) = admit(&world, json!({})).await;
-    let (caller, _) = world.node.authenticate(token.reveal()).unwrap();
-    let path = format!("/api/v1/events?types=region");
-    let mut stream = world
-        .request("GET", &path)
-        .bearer_auth(token.reveal())
-        .send()
-        .await
-        .unwrap();
-    assert!(stream.chunk().await.unwrap().is_some());
-    let started = tokio::time::Instant::now();
-    let path = format!("{TOKENS}/{}", caller.token);
-    assert_eq!(world.ask(ADMIN, "DELETE", &path, None).await.status, 200);
-    let mut rest = String::new();
-    while let Some(piece) = stream.chunk().await.unwrap() {
-        rest.push_str(std::str::from_utf8(&piece).unwrap());
-    }
-    assert!(rest.contains("the token was revoked"), "{rest}");
-    assert!(started.elapsed() < std::time::Duration::from_secs(1), "{:?}", started.elapsed());
-    world.stop().await;
-}
-
-#[tokio::test]
-async fn the_use_of_a_token_is_shown_to_the_minute() {
-    let world = World::new().await;
-    let (token, _) = admit(&world, json!({})).await;
-    let path = format!("{TOKENS}/{}", token.id());
-    world.clock.advance_millis(65_000);
-    assert_eq!(world.ask(token.reveal(), "GET", "/api/v1/whoami", None).await.status, 200);
-    assert_eq!(world.get(&path).await.json()["last_used_at"], Value::Null);
-    let mut applied = crate::log::Log::applied(&*world.log);
-    applied.mark_unchanged();
-    let noting = node::run_token_uses(std::sync::Arc::clone(&world.node));
-    let noting = dotmac_runtime::supervise::spawn("token uses", noting);
-    applied.changed().await.unwrap();
-    let shown = world.get(&path).await;
-    assert_eq!(shown.json()["last_used_at"], "2023-11-14T22:14:00.000Z");
-    // It is no change of the token.
-    assert_eq!(shown.header("etag"), "\"r1\"");
-    noting.abort();
-    world.stop().await;
-}
-
-fn items(answer: &Answer) -> impl Iterator<Item = Value> {
+pub(super) fn items(answer: &Answer) -> impl Iterator<Item = Value> {
     let body = answer.json();
     body["items"].as_array().unwrap().clone().into_iter()
 }
@@ -186,12 +41,20 @@ async fn a_tenant_is_made_seen_changed_and_deleted() {
     let world = World::new().await;
     let body = json!({"tenant_name": "Alone ISP", "reseller_id": "partner-1"});
     let plan = world.post(&format!("{TENANTS}?dry_run=true"), &body).await;
-    assert_eq!((plan.status, &plan.json()["dry_run"]), (200, &json!(true)), "{}", plan.text);
+    assert_eq!(
+        (plan.status, &plan.json()["dry_run"]),
+        (200, &json!(true)),
+        "{}",
+        plan.text
+    );
     let made = world.post(TENANTS, &body).await;
     assert_eq!(made.status, 201, "{}", made.text);
     let id = made.json()["id"].as_str().unwrap().to_owned();
     let path = format!("{TENANTS}/{id}");
-    assert_eq!((made.header("location"), made.header("etag")), (&*path, "\"r1\""));
+    assert_eq!(
+        (made.header("location"), made.header("etag")),
+        (&*path, "\"r1\"")
+    );
     let expected = json!({"id": id, "tenant_name": "Alone ISP", "status": "pending", "reseller_id": "partner-1",
         "deployments": [], "created_at": "2023-11-14T22:13:20.000Z", "last_updated": "2023-11-14T22:13:20.000Z"});
     assert_eq!(made.json(), expected);
@@ -199,12 +62,30 @@ async fn a_tenant_is_made_seen_changed_and_deleted() {
     let rename = json!({"tenant_name": "Renamed ISP", "reseller_id": ""});
     let seen = "\"r1\"";
     let renamed = ask_seen(&world, "PATCH", &path, seen, Some(&rename)).await;
-    assert_eq!((renamed.status, renamed.header("etag")), (200, "\"r2\""), "{}", renamed.text);
-    assert_eq!((&renamed.json()["tenant_name"], &renamed.json()["reseller_id"]), (&json!("Renamed ISP"), &Value::Null));
-    assert_eq!(ask_seen(&world, "PATCH", &path, seen, Some(&rename)).await.status, 412);
+    assert_eq!(
+        (renamed.status, renamed.header("etag")),
+        (200, "\"r2\""),
+        "{}",
+        renamed.text
+    );
+    assert_eq!(
+        (
+            &renamed.json()["tenant_name"],
+            &renamed.json()["reseller_id"]
+        ),
+        (&json!("Renamed ISP"), &Value::Null)
+    );
+    assert_eq!(
+        ask_seen(&world, "PATCH", &path, seen, Some(&rename))
+            .await
+            .status,
+        412
+    );
     let wrong = json!({"tenant_name": " ", "reseller_id": "a\u{1b}", "status": "active"});
     let refused = world.ask(ADMIN, "PATCH", &path, Some(&wrong)).await;
-    let fields = ["tenant_name", "reseller_id", "status"].map(str::to_owned).to_vec();
+    let fields = ["tenant_name", "reseller_id", "status"]
+        .map(str::to_owned)
+        .to_vec();
     assert_eq!(refused.problem(), (422, "invalid".into(), fields));
     let first = json!({"tenant_id": id, "environment": "staging"});
     let deployment = world.post(DEPLOYMENTS, &first).await.json();
@@ -212,7 +93,9 @@ async fn a_tenant_is_made_seen_changed_and_deleted() {
     assert_eq!(world.get(&path).await.json()["deployments"], json!([id]));
     let kept = world.ask(ADMIN, "DELETE", &path, None).await;
     assert_eq!(kept.problem().1, "wrong-state");
-    world.ask(ADMIN, "DELETE", &format!("{DEPLOYMENTS}/{id}"), None).await;
+    world
+        .ask(ADMIN, "DELETE", &format!("{DEPLOYMENTS}/{id}"), None)
+        .await;
     world.clock.advance_millis(1_000);
     world.remove(&id).await;
     assert_eq!(world.get(&path).await.json()["status"], "deprovisioning");
@@ -223,12 +106,23 @@ async fn a_tenant_is_made_seen_changed_and_deleted() {
 async fn a_deleted_tenant_is_cancelled_and_listed_only_when_asked_for() {
     let world = World::new().await;
     let body = json!({"tenant_name": "Short ISP", "reseller_id": "partner-1"});
-    let id = world.post(TENANTS, &body).await.json()["id"].as_str().unwrap().to_owned();
+    let id = world.post(TENANTS, &body).await.json()["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     let token = world.token(Role::TenantAdmin, Some(&id)).await;
     assert_eq!(world.ask(&token, "GET", TENANTS, None).await.status, 200);
-    let deleted = world.ask(ADMIN, "DELETE", &format!("{TENANTS}/{id}"), None).await;
-    assert_eq!((deleted.status, &deleted.json()["status"]), (200, &json!("cancelled")));
-    assert_eq!(world.ask(&token, "GET", TENANTS, None).await.problem().1, "token-ended");
+    let deleted = world
+        .ask(ADMIN, "DELETE", &format!("{TENANTS}/{id}"), None)
+        .await;
+    assert_eq!(
+        (deleted.status, &deleted.json()["status"]),
+        (200, &json!("cancelled"))
+    );
+    assert_eq!(
+        world.ask(&token, "GET", TENANTS, None).await.problem().1,
+        "token-ended"
+    );
     let other = world.post(DEPLOYMENTS, &named("Other")).await.json()["id"].clone();
     for (query, expected) in [
         ("", vec![&other]),
@@ -246,7 +140,10 @@ async fn a_deleted_tenant_is_cancelled_and_listed_only_when_asked_for() {
     // Its story is still told.
     let story = world.get(&format!("/api/v1/audit?tenant={id}")).await;
     let actions: Vec<Value> = items(&story).map(|one| one["action"].clone()).collect();
-    assert_eq!(actions, ["tenant.created", "token.created", "tenant.deleted"]);
+    assert_eq!(
+        actions,
+        ["tenant.created", "token.created", "tenant.deleted"]
+    );
     world.stop().await;
 }
 
@@ -254,7 +151,9 @@ async fn a_deleted_tenant_is_cancelled_and_listed_only_when_asked_for() {
 async fn pages_hold_while_things_come_and_go() {
     let world = World::new().await;
     for name in ["b", "d", "f", "h"] {
-        let made = world.post(REGIONS, &json!({"id": format!("p-{name}")})).await;
+        let made = world
+            .post(REGIONS, &json!({"id": format!("p-{name}")}))
+            .await;
         assert_eq!(made.status, 201, "{}", made.text);
     }
     let page = world.get(&format!("{REGIONS}?limit=3")).await;
@@ -262,42 +161,74 @@ async fn pages_hold_while_things_come_and_go() {
     assert_eq!(seen, [EMPTY_REGION, REGION, "p-b"]);
     // One before the cursor, one behind it.
     for name in ["a", "c"] {
-        world.post(REGIONS, &json!({"id": format!("p-{name}")})).await;
+        world
+            .post(REGIONS, &json!({"id": format!("p-{name}")}))
+            .await;
     }
     let mut cursor = page.json()["next_cursor"].clone();
     while let Some(after) = cursor.as_str() {
-        let page = world.get(&format!("{REGIONS}?limit=2&cursor={after}")).await;
+        let page = world
+            .get(&format!("{REGIONS}?limit=2&cursor={after}"))
+            .await;
         seen.extend(items(&page).map(|one| one["id"].clone()));
         cursor = page.json()["next_cursor"].clone();
     }
-    assert_eq!(seen, [EMPTY_REGION, REGION, "p-b", "p-c", "p-d", "p-f", "p-h"]);
+    assert_eq!(
+        seen,
+        [EMPTY_REGION, REGION, "p-b", "p-c", "p-d", "p-f", "p-h"]
+    );
     world.stop().await;
 }
 
 #[tokio::test]
 async fn a_region_is_added_described_and_closed_and_shows_a_tenant_only_its_own() {
     let world = World::new().await;
-    let made = world.post(REGIONS, &json!({"id": "moon-1", "description": "far"})).await;
+    let made = world
+        .post(REGIONS, &json!({"id": "moon-1", "description": "far"}))
+        .await;
     let expected = json!({"id": "moon-1", "description": "far", "default": false, "accepts_deployments": true,
         "agents": {"connected": 0, "total": 0}, "deployments": 0, "created_at": "2023-11-14T22:13:20.000Z",
         "last_updated": "2023-11-14T22:13:20.000Z"});
     assert_eq!((made.status, made.json()), (201, expected), "{}", made.text);
     let again = world.post(REGIONS, &json!({"id": "moon-1"})).await;
     assert_eq!(again.problem().1, "already-exists");
-    let own = world.post(DEPLOYMENTS, &named("Own")).await.json()["id"].as_str().unwrap().to_owned();
+    let own = world.post(DEPLOYMENTS, &named("Own")).await.json()["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     world.post(DEPLOYMENTS, &named("Other")).await;
     let path = format!("{REGIONS}/{REGION}");
     let region = world.get(&path).await.json();
-    assert_eq!((&region["agents"], &region["deployments"]), (&json!({"connected": 0, "total": 1}), &json!(2)));
+    assert_eq!(
+        (&region["agents"], &region["deployments"]),
+        (&json!({"connected": 0, "total": 1}), &json!(2))
+    );
     assert_eq!(region["default"], true);
     let token = world.token(Role::TenantAdmin, Some(&own)).await;
     let narrow = world.ask(&token, "GET", &path, None).await.json();
-    assert_eq!((&narrow["agents"], &narrow["deployments"]), (&Value::Null, &json!(1)));
-    let closed = ask_seen(&world, "PATCH", &path, "\"r1\"", Some(&json!({"accepts_deployments": false}))).await;
-    assert_eq!((closed.status, &closed.json()["accepts_deployments"]), (200, &json!(false)));
+    assert_eq!(
+        (&narrow["agents"], &narrow["deployments"]),
+        (&Value::Null, &json!(1))
+    );
+    let closed = ask_seen(
+        &world,
+        "PATCH",
+        &path,
+        "\"r1\"",
+        Some(&json!({"accepts_deployments": false})),
+    )
+    .await;
+    assert_eq!(
+        (closed.status, &closed.json()["accepts_deployments"]),
+        (200, &json!(false))
+    );
     let refused = world.post(DEPLOYMENTS, &named("Late")).await;
     assert_eq!(refused.problem().2, ["region"]);
-    assert!(refused.text.contains(EMPTY_REGION) && refused.text.contains("moon-1"), "{}", refused.text);
+    assert!(
+        refused.text.contains(EMPTY_REGION) && refused.text.contains("moon-1"),
+        "{}",
+        refused.text
+    );
     let elsewhere = json!({"tenant_name": "Late", "region": "moon-1"});
     assert_eq!(world.post(DEPLOYMENTS, &elsewhere).await.status, 201);
     world.stop().await;
@@ -309,7 +240,10 @@ async fn an_agent_is_shown_and_shut_out() {
     let path = format!("{AGENTS}/{}", world.agent);
     let shown = world.get(&path).await;
     assert_eq!((shown.status, shown.header("etag")), (200, "\"r1\""));
-    assert_eq!((&shown.json()["status"], &shown.json()["units"]), (&json!("unknown"), &json!(0)));
+    assert_eq!(
+        (&shown.json()["status"], &shown.json()["units"]),
+        (&json!("unknown"), &json!(0))
+    );
     for (query, count) in [
         (String::new(), 1),
         (format!("?region={REGION}&status=unknown"), 1),
@@ -320,14 +254,22 @@ async fn an_agent_is_shown_and_shut_out() {
         let listed = world.get(&format!("{AGENTS}{query}")).await;
         assert_eq!(items(&listed).count(), count, "{query}");
     }
-    let plan = world.ask(ADMIN, "DELETE", &format!("{path}?dry_run=true"), None).await;
+    let plan = world
+        .ask(ADMIN, "DELETE", &format!("{path}?dry_run=true"), None)
+        .await;
     assert_eq!(plan.json()["result"]["status"], "revoked", "{}", plan.text);
     let gone = ask_seen(&world, "DELETE", &path, "\"r1\"", None).await;
-    assert_eq!((gone.status, &gone.json()["status"], gone.header("etag")), (200, &json!("revoked"), "\"r2\""));
+    assert_eq!(
+        (gone.status, &gone.json()["status"], gone.header("etag")),
+        (200, &json!("revoked"), "\"r2\"")
+    );
     let again = world.ask(ADMIN, "DELETE", &path, None).await;
     assert_eq!((again.status, again.json()), (200, gone.json()));
     assert_eq!(items(&world.get(AGENTS).await).count(), 0);
-    assert_eq!(items(&world.get(&format!("{AGENTS}?status=revoked")).await).count(), 1);
+    assert_eq!(
+        items(&world.get(&format!("{AGENTS}?status=revoked")).await).count(),
+        1
+    );
     world.stop().await;
 }
 
@@ -344,7 +286,10 @@ async fn a_join_token_is_listed_and_taken_back() {
     assert_eq!(status(&world.get(&path).await), "waiting");
     let used = format!("{tokens}/00000000000000aa");
     let shown = world.get(&used).await.json();
-    assert_eq!((&shown["status"], &shown["used_by"]), (&json!("used"), &json!(world.agent)));
+    assert_eq!(
+        (&shown["status"], &shown["used_by"]),
+        (&json!("used"), &json!(world.agent))
+    );
     let refused = world.ask(ADMIN, "DELETE", &used, None).await;
     assert_eq!(refused.problem().1, "wrong-state");
     let back = ask_seen(&world, "DELETE", &path, "\"r1\"", None).await;

@@ -284,10 +284,7 @@ fn objects(operation: &Operation) -> Vec<Object> {
 
 /// Whether it would change something.
 fn is_change(operation: &Operation) -> bool {
-    operation
-        .parameters
-        .iter()
-        .any(|one| one.name == "dry_run")
+    operation.parameters.iter().any(|one| one.name == "dry_run")
 }
 
 #[tokio::test]
@@ -303,7 +300,11 @@ async fn every_operation_answers_everybody_as_the_table_says() {
                 // Whoever is refused a plan is refused the change.
                 if is_change(&operation) && answer.status >= 400 {
                     let refused = stage.ask(&operation, object, caller, false).await;
-                    assert_eq!(refused.status, answer.status, "{} {}", operation.id, refused.text);
+                    assert_eq!(
+                        refused.status, answer.status,
+                        "{} {}",
+                        operation.id, refused.text
+                    );
                 }
             }
             found.push('\n');
@@ -342,8 +343,16 @@ async fn law_7_whatever_is_asked_a_foreign_thing_is_answered_like_none() {
                     (answer.status, names, length, answer.text.replace(id, "ID"))
                 };
                 let what = format!("{} as {}", operation.id, CALLERS[caller]);
-                assert_eq!(seen(&foreign, &stage.foreign), seen(&missing, &nobodys), "{what}");
-                assert!(matches!(foreign.status, 403 | 404), "{what} {}", foreign.status);
+                assert_eq!(
+                    seen(&foreign, &stage.foreign),
+                    seen(&missing, &nobodys),
+                    "{what}"
+                );
+                assert!(
+                    matches!(foreign.status, 403 | 404),
+                    "{what} {}",
+                    foreign.status
+                );
                 compared += 1;
             }
         }

@@ -193,7 +193,11 @@ impl World {
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let kind = headers.get("content-type");
         let is_stream = kind.is_some_and(|kind| kind == "text/event-stream");
-        let text = if is_stream { String::new() } else { response.text().await.unwrap() };
+        let text = if is_stream {
+            String::new()
+        } else {
+            response.text().await.unwrap()
+        };
         let answer = Answer {
             status,
             headers,

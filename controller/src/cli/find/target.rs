@@ -197,7 +197,9 @@ mod tests {
     use crate::cli::find::Flags;
 
     fn token() -> String {
-        AccessToken::generate(&Entropy::seeded(1)).reveal().to_owned()
+        AccessToken::generate(&Entropy::seeded(1))
+            .reveal()
+            .to_owned()
     }
 
     fn found() -> Target {
@@ -242,10 +244,20 @@ mod tests {
         let token = token();
         assert_eq!(checked(&format!("{token}\n"), "file").unwrap(), token);
         let cut = &token[..token.len() - 1];
-        for wrong in [cut, "", "\n", "secret", "a\r\nx-evil: 1", &format!("{token}\r\nx-evil: 1")] {
+        for wrong in [
+            cut,
+            "",
+            "\n",
+            "secret",
+            "a\r\nx-evil: 1",
+            &format!("{token}\r\nx-evil: 1"),
+        ] {
             let failure = format!("{:?}", checked(wrong, "the file").unwrap_err());
             assert!(failure.contains("the file"), "{failure}");
-            assert!(wrong.is_empty() || !failure.contains(wrong.trim()) || wrong.trim().is_empty(), "{failure}");
+            assert!(
+                wrong.is_empty() || !failure.contains(wrong.trim()) || wrong.trim().is_empty(),
+                "{failure}"
+            );
         }
     }
 }

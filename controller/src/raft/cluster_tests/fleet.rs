@@ -275,7 +275,7 @@ fn envelope(number: u64, actor: Actor, command: Command) -> Envelope {
         request,
         actor,
         evidence: Evidence::None,
-            expected: None,
+        expected: None,
         hops: Vec::new(),
         command,
     }

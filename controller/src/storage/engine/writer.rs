@@ -88,10 +88,11 @@ impl Writer {
             (self.on_fatal)(error);
         }
         for waiting in group.drain(..) {
-            let told = result
-                .as_ref()
-                .map(|()| ())
-                .map_err(|_| WriteError::Stopped);
+            let told = if result.is_ok() {
+                Ok(())
+            } else {
+                Err(WriteError::Stopped)
+            };
             (waiting.done)(told);
         }
         result.is_ok()

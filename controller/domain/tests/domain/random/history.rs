@@ -3,11 +3,11 @@
 use dotmac_domain::{
     Command,
     access::Role,
-    command::UpdateDeployment,
     envelope::{Actor, Envelope},
     fleet::Presence,
 };
 use dotmac_protocol::{
+    digest::Digest,
     ids::{DeploymentId, NodeId, TenantId},
     record::{Event, HealthStatus, Limits, Outcome, SignedRecord},
     time::Timestamp,
@@ -17,7 +17,7 @@ use crate::fixture::{
     HOUR_MS, MANIFEST, TestAgent, World, admin, attest, deployment, join_token, token, token_id,
 };
 
-use super::Step;
+use super::{Step, change::change};
 
 /// Roles that tokens get.
 const ROLES: [Role; 4] = [
@@ -26,36 +26,6 @@ const ROLES: [Role; 4] = [
     Role::TenantUser,
     Role::Support,
 ];
-
-/// One of the changes of a deployment's content.
-fn change(deployment: DeploymentId, kind: u8) -> Command {
-    let reason = String::new();
-    match kind % 8 {
-        0 | 1 => {
-            let tiers = ["micro", "medium", "small"];
-            Command::UpdateDeployment(Box::new(UpdateDeployment {
-                deployment,
-                resource_tier: (!kind.is_multiple_of(3)).then(|| tiers[usize::from(kind / 8 % 3)].into()),
-                resources: None,
-                license_tier: (kind.is_multiple_of(5)).then(|| "premium".into()),
-                image_tag: (kind.is_multiple_of(7)).then(|| "1.0.1".into()),
-                min_replicas: (kind.is_multiple_of(4)).then_some(1 + u16::from(kind / 64)),
-                max_replicas: None,
-                domain_name: (kind.is_multiple_of(6)).then(|| format!("d{}.example", kind % 5)),
-                features: None,
-            }))
-        }
-        2 | 3 => Command::ScaleDeployment {
-            deployment,
-            replicas: u16::from(kind / 8 % 5),
-            reason,
-        },
-        4 => Command::RestartDeployment { deployment },
-        5 => Command::SuspendDeployment { deployment, reason },
-        6 => Command::ResumeDeployment { deployment },
-        _ => Command::RollbackDeployment { deployment },
-    }
-}
 
 /// A world in which a history happens.
 #[derive(Debug, Clone)]
@@ -113,10 +83,8 @@ impl History {
             Step::Renew { agent, key } => {
                 let index = pick(agent, self.agents.len());
                 let actor = Actor::Agent(self.agents[index].0.id.clone());
-                let (key, not_after) = (
-                    dotmac_protocol::digest::Digest::of(&[key]),
-                    Timestamp(self.world.now),
-                );
+                let not_after = Timestamp(self.world.now);
+                let key = Digest::of(&[key]);
                 let command = Command::RenewCertificate { key, not_after };
                 let envelope = self.world.envelope(actor, command);
                 self.apply(&envelope);
@@ -124,7 +92,7 @@ impl History {
             Step::Again { which, changed } => {
                 let mut envelope = self.world.log[pick(which, self.world.log.len())].clone();
                 if changed {
-                    envelope.asked = dotmac_protocol::digest::Digest::of(b"changed");
+                    envelope.asked = Digest::of(b"changed");
                 }
                 envelope.at = Timestamp(self.world.now);
                 self.apply(&envelope);
@@ -198,14 +166,8 @@ impl History {
             }
             Step::Retire { version } => {
                 let version = format!("1.0.{}", version % 3).parse().unwrap();
-                (
-                    Command::RetireRelease {
-                        name: "demo-isp".parse().unwrap(),
-                        version,
-                    },
-                    0,
-                    1,
-                )
+                let name = "demo-isp".parse().unwrap();
+                (Command::RetireRelease { name, version }, 0, 1)
             }
             Step::Access { tenant, who } => {
                 let tenant = (tenant % 4 > 0).then(|| self.tenant(tenant));
@@ -227,7 +189,11 @@ impl History {
                 proof,
             } => {
                 let (state, now) = (&self.world.state, self.world.now);
-                (super::platform::command(state, kind, which, now), who, proof)
+                (
+                    super::platform::command(state, kind, which, now),
+                    who,
+                    proof,
+                )
             }
             other => panic!("no request of a person: {other:?}"),
         };

@@ -1,4 +1,4 @@
-//! The table itself.
+//! The table of rights: every operation, what it is asked of, and what everybody is answered.
 
 /// Operation, what it is asked of, and the answer to: a platform admin; a tenant's admin and user, asked of their own
 /// tenant's things and of another's; a reseller, support, an auditor; nobody; an expired and a revoked token. Plans are
