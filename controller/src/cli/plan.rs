@@ -7,7 +7,7 @@ mod difference;
 mod tests;
 
 pub(crate) use self::{
-    consent::Consent,
+    consent::{Consent, DECLINED},
     difference::{Difference, between},
 };
 

@@ -15,7 +15,7 @@ use super::{
     failure::Failure,
     find::Context,
     list::Paging,
-    plan::{Consent, Outcome, Plan, Seen},
+    plan::{Consent, DECLINED, Outcome, Plan, Seen},
     view,
 };
 use crate::access_token::AccessToken;
@@ -201,7 +201,11 @@ fn show_once(
 
 /// Whether it may have been done although it failed.
 fn is_unsure(failure: &Failure) -> bool {
-    matches!(failure, Failure::Unreachable { .. } | Failure::Failed(_))
+    match failure {
+        Failure::Unreachable { .. } => true,
+        Failure::Failed(why) => why != DECLINED,
+        _ => false,
+    }
 }
 
 impl List {

@@ -18,12 +18,13 @@ use crate::{
     tier,
 };
 
+mod bounds;
+
+pub use bounds::{REPLICAS_BOUND_MAX, REPLICAS_MAX};
+use bounds::{check_replicas, update_bounds};
+
 /// Characters of the reason of a change at most.
 pub const REASON_CHARS_MAX: usize = 500;
-/// Copies that may be asked for at once at most, whatever the tier.
-pub const REPLICAS_MAX: u16 = 20;
-/// Bounds of the copies at most, whatever the tier.
-pub const REPLICAS_BOUND_MAX: u16 = 50;
 
 impl Command {
     /// The deployment whose content this changes, and the permission that it takes.
@@ -83,13 +84,16 @@ impl State {
         require_status(id, &before, &[Status::Active, Status::Degraded], "updated")?;
         let mut after = before.clone();
         self.check_update(envelope, update, &mut after)?;
+        after.tenant_name = self.name_of_tenant(&before);
         if after == before {
             return Ok(Accepted::Deployment {
                 tenant: before.tenant,
                 deployment: id.clone(),
             });
         }
-        let is_new_version = after.release != before.release || after.resources != before.resources;
+        let is_new_version = after.release != before.release
+            || after.resources != before.resources
+            || after.tenant_name != before.tenant_name;
         if is_new_version {
             after.status = Status::Upgrading;
         }
@@ -137,6 +141,7 @@ impl State {
         require_status(id, deployment, &from, "restarted")?;
         let after = Deployment {
             restarts: deployment.restarts.saturating_add(1),
+            tenant_name: self.name_of_tenant(deployment),
             ..deployment.clone()
         };
         self.adopt(envelope, id, after, now)
@@ -291,6 +296,15 @@ impl State {
         update_bounds(update, after)
     }
 
+    /// The tenant's name as it is now. Copies are told another one when they are replaced anyway.
+    fn name_of_tenant(&self, deployment: &Deployment) -> String {
+        let tenant = self.tenants.get(&deployment.tenant);
+        tenant.map_or_else(
+            || deployment.tenant_name.clone(),
+            |tenant| tenant.name.clone(),
+        )
+    }
+
     /// A domain that was given up is free again, and a new one taken.
     fn move_domain(&mut self, id: &DeploymentId, before: &Deployment, after: &Deployment) {
         if before.domain_name == after.domain_name {
@@ -303,53 +317,6 @@ impl State {
             self.domains.insert_mut(domain.clone(), id.clone());
         }
     }
-}
-
-/// The bounds of the copies; how many there are follows them.
-fn update_bounds(update: &UpdateDeployment, after: &mut Deployment) -> Result<(), Rejection> {
-    if let Some(least) = update.min_replicas {
-        check_replicas("min_replicas", least, REPLICAS_MAX, after)?;
-        after.min_replicas = least;
-    }
-    if let Some(most) = update.max_replicas {
-        check_replicas("max_replicas", most, REPLICAS_BOUND_MAX, after)?;
-        after.max_replicas = most;
-    }
-    let (least, most) = (after.min_replicas, after.max_replicas);
-    if least > most {
-        let (field, value, allowed) = if update.min_replicas.is_some() {
-            let allowed = format!("1 to max_replicas, which is {most}");
-            ("min_replicas", least, allowed)
-        } else {
-            let allowed = format!(
-                "min_replicas, which is {least}, to {}",
-                after.tier_max_replicas
-            );
-            ("max_replicas", most, allowed)
-        };
-        return Err(Rejection::field(field, value, allowed));
-    }
-    after.replicas = after.replicas.clamp(least, most);
-    Ok(())
-}
-
-/// The tier's maximum bounds every number of copies.
-fn check_replicas(
-    field: &str,
-    value: u16,
-    most: u16,
-    deployment: &Deployment,
-) -> Result<(), Rejection> {
-    let tier_max = deployment.tier_max_replicas;
-    let allowed = if value == 0 || value > most {
-        format!("1 to {most}")
-    } else if value > tier_max {
-        let tier = &deployment.resource_tier;
-        format!("at most {tier_max}, the maximum of tier {tier}")
-    } else {
-        return Ok(());
-    };
-    Err(Rejection::field(field, value, allowed))
 }
 
 fn check_reason(reason: &str) -> Result<(), Rejection> {

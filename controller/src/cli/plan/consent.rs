@@ -6,6 +6,8 @@ use clap::Args;
 
 use crate::cli::failure::Failure;
 
+/// What somebody is told who said no.
+pub(crate) const DECLINED: &str = "nothing was changed";
 /// Bytes of an answer at most.
 const ANSWER_BYTES_MAX: u64 = 1024;
 
@@ -44,7 +46,7 @@ impl Consent {
         if is_yes(&answer, typed) {
             return Ok(());
         }
-        Err(Failure::Failed("nothing was changed".into()))
+        Err(Failure::Failed(DECLINED.into()))
     }
 }
 
