@@ -37,9 +37,9 @@ mod tokens;
 pub(crate) mod view;
 mod whoami;
 
-use std::process::ExitCode;
+use std::{ffi::OsString, process::ExitCode};
 
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, error};
 use dotmac_runtime::{clock::Clock, entropy::Entropy};
 
 use self::{
@@ -137,7 +137,7 @@ pub(crate) fn command() -> clap::Command {
 /// Parses the arguments of this process, does what they ask, and gives the exit code.
 #[must_use]
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
     let output = Output::of_process(arguments.output, arguments.no_color);
     let result = match arguments.command {
         // These two need no other thread, and the first becomes another program.
@@ -152,6 +152,32 @@ pub fn main() -> ExitCode {
             failure.exit()
         }
     }
+}
+
+/// Parses arguments and variables; what was misspelt is answered with the closest words first.
+fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Arguments, error::Error> {
+    let parsed = command().try_get_matches_from(arguments).and_then(|found| {
+        let mut arguments = Arguments::from_arg_matches(&found)?;
+        arguments.flags.settle(&found)?;
+        Ok(arguments)
+    });
+    parsed.map_err(|error| closest_first(error).format(&mut command()))
+}
+
+fn closest_first(mut error: error::Error) -> error::Error {
+    use error::{ContextKind, ContextValue};
+    if let (Some(ContextValue::String(word)), Some(ContextValue::Strings(names))) = (
+        error.get(ContextKind::InvalidSubcommand),
+        error.get(ContextKind::SuggestedSubcommand),
+    ) {
+        let mut names = names.clone();
+        names.sort_by_key(|name| strsim::damerau_levenshtein(word, name));
+        error.insert(
+            ContextKind::SuggestedSubcommand,
+            ContextValue::Strings(names),
+        );
+    }
+    error
 }
 
 fn run(command: Command, flags: Flags, output: Output) -> Result<(), Failure> {
@@ -189,9 +215,11 @@ fn run(command: Command, flags: Flags, output: Output) -> Result<(), Failure> {
                 Command::Man(man) => man.run(&context),
             };
             match (result, is_remote) {
-                (Err(failure @ Failure::NotFound(_)), true) => {
-                    Err(suggest::for_missing(&context.client()?, failure).await)
-                }
+                // Without a cluster the failure says all there is to say.
+                (Err(failure @ Failure::NotFound(_)), true) => Err(match context.client() {
+                    Ok(client) => suggest::for_missing(&client, failure).await,
+                    Err(_) => failure,
+                }),
                 (result, _) => result,
             }
         })
@@ -199,7 +227,18 @@ fn run(command: Command, flags: Flags, output: Output) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
-    use super::command;
+    use super::{command, parse};
+
+    #[test]
+    fn misspelt_nouns_are_answered_with_the_closest_first() {
+        for (word, meant) in [("deployment", "deployments"), ("tennants", "tenants")] {
+            let arguments = ["dotmac", word, "list"].map(Into::into).into_iter();
+            let said = parse(arguments).err().unwrap().to_string();
+            let place = said.find("exist").unwrap_or_default();
+            let first = said[place..].split('\'').nth(1);
+            assert_eq!(first, Some(meant), "{said}");
+        }
+    }
 
     #[test]
     fn the_command_line_is_sound_and_help_lists_the_exit_codes() {

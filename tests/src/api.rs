@@ -43,6 +43,7 @@ impl Api {
     pub fn new(port_base: u16, token: Option<String>) -> Result<Self> {
         let http = reqwest::Client::builder()
             .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
             .timeout(PATIENCE)
             .build()?;
         let servers = (0..3)
@@ -110,10 +111,19 @@ impl Api {
     /// When it cannot be reached.
     pub async fn open(&self, path: &str) -> Result<reqwest::Response> {
         let server = self.servers.first().context("there is no controller")?;
-        let mut request = self
-            .http
-            .get(format!("{server}{path}"))
-            .timeout(STREAM_PATIENCE);
+        let address = format!("{server}{path}");
+        let answer = self.open_at(&address).await?;
+        // Another controller has the agent: the token goes along, which no client does of its own accord.
+        match answer.headers().get(reqwest::header::LOCATION) {
+            Some(location) if answer.status().is_redirection() => {
+                self.open_at(location.to_str()?).await
+            }
+            _ => Ok(answer),
+        }
+    }
+
+    async fn open_at(&self, address: &str) -> Result<reqwest::Response> {
+        let mut request = self.http.get(address).timeout(STREAM_PATIENCE);
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
         }

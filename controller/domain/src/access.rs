@@ -87,11 +87,13 @@ pub enum Permission {
     TokenRead,
     /// Make and revoke access tokens.
     TokenWrite,
+    /// Choose what is paid for: resource tier, license tier, limits, reseller.
+    DeploymentPlan,
 }
 
 impl Permission {
     /// All of them.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::TenantCreate,
         Self::TenantRead,
         Self::TenantUpdate,
@@ -116,6 +118,7 @@ impl Permission {
         Self::EventRead,
         Self::TokenRead,
         Self::TokenWrite,
+        Self::DeploymentPlan,
     ];
 
     /// The permission as the contract writes it.
@@ -145,6 +148,7 @@ impl Permission {
             Self::AuditRead => "audit:read",
             Self::EventRead => "event:read",
             Self::TokenRead => "token:read",
+            Self::DeploymentPlan => "deployment:plan",
             Self::TokenWrite => "token:write",
         }
     }

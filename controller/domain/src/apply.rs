@@ -34,16 +34,7 @@ impl State {
         let now = self.now.max(envelope.at);
         self.now = now;
         let mut facts = Facts::default();
-        if let Some(answer) = self.answers.get(&envelope.request)
-            && is_retriable(envelope)
-        {
-            let is_same = answer.asked == envelope.asked && answer.actor == envelope.actor;
-            let reply = if is_same {
-                answer.reply.clone()
-            } else {
-                let detail = "the idempotency key was used for another request";
-                Err(Rejection::new(Code::IdempotencyKeyReused, detail))
-            };
+        if let Some(reply) = self.answered(envelope) {
             return Applied {
                 reply,
                 facts: facts.done(),
@@ -71,6 +62,23 @@ impl State {
             facts: facts.done(),
             changed: self.take_changed(mark),
         }
+    }
+
+    /// What a retry gets: the first answer, or a refusal if the request's name was used for something else.
+    fn answered(&self, envelope: &Envelope) -> Option<Reply> {
+        if let Some(answer) = self.answers.get(&envelope.request)
+            && is_retriable(envelope)
+        {
+            let is_same = answer.asked == envelope.asked && answer.actor == envelope.actor;
+            let detail = "the idempotency key was used for another request";
+            let mixed_up = || Err(Rejection::new(Code::IdempotencyKeyReused, detail));
+            return Some(if is_same {
+                answer.reply.clone()
+            } else {
+                mixed_up()
+            });
+        }
+        None
     }
 
     /// What a person's command would lead to now: the State as it would be, and the reply. Needs no proof, and leaves

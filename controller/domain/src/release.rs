@@ -13,6 +13,7 @@ use crate::{
     envelope::{Envelope, Warrant},
     reply::{Accepted, Code, Rejection, Reply},
     state::State,
+    tenancy::expect_revision,
 };
 
 /// Name and version of a release.
@@ -47,6 +48,14 @@ pub struct Release {
     pub added_at: Timestamp,
     /// Who vouches for it.
     pub warrant: Warrant,
+}
+
+impl Release {
+    /// Counts what persons decided about it: 1 as it was added, 2 once it is retired.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        1 + u64::from(self.retired)
+    }
 }
 
 impl State {
@@ -105,12 +114,33 @@ impl State {
         let Some(release) = self.releases.get(&key) else {
             return Err(Rejection::not_found("release", &key));
         };
+        expect_revision(envelope, "release", release.revision())?;
+        let channel = release.channel.clone();
         let retired = Release {
             retired: true,
             ..release.clone()
         };
-        self.releases.insert_mut(key, retired);
+        self.releases.insert_mut(key.clone(), retired);
+        if let Some(channel) = channel.filter(|channel| self.channels.get(channel) == Some(&key)) {
+            self.choose_default(&channel);
+        }
         Ok(Accepted::Done)
+    }
+
+    /// The default of a channel becomes the release that was added to it last and is not retired; none, if all are.
+    fn choose_default(&mut self, channel: &str) {
+        let mut candidates: Vec<(&ReleaseKey, &Release)> = self
+            .releases
+            .iter()
+            .filter(|(_, one)| one.channel.as_deref() == Some(channel) && !one.retired)
+            .collect();
+        candidates.sort_by_key(|(_, one)| one.added_at);
+        match candidates.last().map(|(key, _)| (*key).clone()) {
+            Some(key) => self.channels.insert_mut(channel.to_owned(), key),
+            None => {
+                self.channels.remove_mut(channel);
+            }
+        }
     }
 
     /// The release that an `image_tag` names (`VERSION` in any line, or `NAME:VERSION`), or the default channel's.
@@ -130,11 +160,14 @@ impl State {
                 .filter(|key| self.releases.get(key).is_some_and(|release| !release.retired))
                 .cloned()
                 .ok_or_else(|| {
-                    let allowed = format!(
-                        "channel {channel:?} has no release to default to: name one, or add one with \
-                         `dotmac releases add`"
+                    let detail = format!(
+                        "channel {channel:?} has no release to choose when none is named: name one as image_tag, \
+                         or add one with `dotmac releases add`"
                     );
-                    refuse("", allowed)
+                    Rejection {
+                        detail: detail.clone(),
+                        ..refuse("", detail)
+                    }
                 });
         };
         let (name, version) = match tag.split_once(':') {

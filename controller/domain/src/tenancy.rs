@@ -20,6 +20,7 @@ use crate::{
 };
 
 mod change;
+mod grant;
 mod removal;
 mod tenants;
 mod validate;
@@ -147,6 +148,8 @@ pub struct Deployment {
     pub previous: Option<Box<Version>>,
     /// Why it was suspended, while it is.
     pub suspended_reason: Option<String>,
+    /// Whether the operator suspended it: then only he resumes it.
+    pub suspended_by_operator: bool,
     /// What authorises its content.
     pub warrant: Warrant,
     /// The permission that the warrant's actor needed.
@@ -263,6 +266,7 @@ impl State {
             confirmed: None,
             previous: None,
             suspended_reason: None,
+            suspended_by_operator: false,
             warrant: Warrant::of(envelope, now),
             permission: Permission::DeploymentCreate,
             removal: None,
@@ -355,7 +359,12 @@ pub(crate) fn expect_revision(
 ) -> Result<(), Rejection> {
     match envelope.expected {
         Some(expected) if expected != revision => {
-            let detail = format!("the {kind} has revision {revision} by now, not {expected}");
+            let detail = match expected {
+                u64::MAX => format!(
+                    "the {kind} has revision {revision}, and never had the one that is named"
+                ),
+                _ => format!("the {kind} has revision {revision} by now, not {expected}"),
+            };
             Err(Rejection::new(Code::PreconditionFailed, detail))
         }
         _ => Ok(()),

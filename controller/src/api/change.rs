@@ -158,6 +158,8 @@ impl Change {
         let (state, accepted) = self.state.preview(&envelope)?;
         self.tag.leave(Trace::DryRun);
         let after = view(&state, Some(&accepted));
+        // What was done under this key already would not be done again.
+        let before = before.or_else(|| view(&self.state, Some(&accepted)));
         let body = |entity: &Option<Entity>| entity.as_ref().map(|entity| entity.body.clone());
         let (before_body, after_body) = (body(&before), body(&after));
         let changes = plan::differences(before_body.as_ref(), after_body.as_ref());

@@ -5,15 +5,17 @@ use std::sync::{Arc, LazyLock};
 
 use axum::{
     extract::State,
-    http::{HeaderName, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
+use dotmac_domain::access::Permission;
 use serde_json::Value;
 
 use super::{
     answer::answer,
     openapi,
     operation::Operation,
+    principal,
     problem::{Kind, NO_SUCH_PATH, Problem},
     reading::Named,
     schema,
@@ -74,13 +76,15 @@ pub(super) fn document(regions: &[String]) -> Value {
     openapi::document(&super::operations(), super::schemas(), regions)
 }
 
-async fn show_openapi(State(node): State<Arc<Node>>) -> Response {
-    let regions: Vec<String> = node
-        .state()
-        .regions
-        .keys()
-        .map(ToString::to_string)
-        .collect();
+/// The document; with the names of the regions for those only who may read them.
+async fn show_openapi(State(node): State<Arc<Node>>, headers: HeaderMap) -> Response {
+    let state = node.state();
+    let caller = principal::bearer(&headers).ok();
+    let caller = caller.and_then(|bearer| node.authenticate(bearer));
+    let may_read =
+        caller.is_some_and(|(caller, _)| state.may(&caller.actor(), Permission::RegionRead, None));
+    let regions = state.regions.keys().filter(|_| may_read);
+    let regions: Vec<String> = regions.map(ToString::to_string).collect();
     answer(StatusCode::OK, document(&regions))
 }
 

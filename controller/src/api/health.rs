@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use axum::{extract::State, http::StatusCode, response::Response};
+use axum::{
+    extract::State,
+    http::{HeaderValue, StatusCode, header},
+    response::Response,
+};
 use serde_json::{Value, json};
 
 use super::{answer::answer, operation::Operation, schema};
@@ -30,7 +34,8 @@ pub(super) fn operations() -> Vec<Operation> {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "It cannot serve yet",
                 readiness(),
-            ),
+            )
+            .with("Retry-After", "seconds until it is worth another look"),
     ]
 }
 
@@ -83,8 +88,11 @@ async fn ready(State(node): State<Arc<Node>>) -> Response {
     } else {
         "not ready"
     };
-    answer(
-        status,
-        json!({"status": word, "reason": reason, "node": node.card.node}),
-    )
+    let body = json!({"status": word, "reason": reason, "node": node.card.node});
+    let mut response = answer(status, body);
+    if reason.is_some() {
+        let soon = HeaderValue::from_static("1");
+        response.headers_mut().insert(header::RETRY_AFTER, soon);
+    }
+    response
 }

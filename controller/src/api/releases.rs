@@ -25,7 +25,7 @@ pub(super) use shapes::schemas;
 
 use super::{
     RELEASES,
-    answer::{answer, page_of, time},
+    answer::{page_of, time},
     change::{Change, Entity},
     operation::{Operation, Scope},
     problem::{ALREADY_EXISTS, Problem},
@@ -86,7 +86,8 @@ pub(super) fn operations() -> Vec<Operation> {
                 StatusCode::OK,
                 "The release",
                 schema::of("ReleaseWithManifest"),
-            ),
+            )
+            .with("ETag", "its version, for If-Match"),
         named(Operation::change(
             Method::POST,
             "releases.retire",
@@ -98,8 +99,10 @@ pub(super) fn operations() -> Vec<Operation> {
             "Nothing new is made of it; what runs stays.",
         )
         .needs(&[Permission::ReleaseWrite], Scope::Platform)
+        .versioned()
         .optional_body(schema::nothing())
-        .answers(StatusCode::OK, "It is retired", release()),
+        .answers(StatusCode::OK, "It is retired", release())
+        .with("ETag", "its version, for If-Match"),
     ]
 }
 
@@ -143,7 +146,12 @@ async fn show(
     let (key, release) = find(&state, &names)?;
     let mut body = item(&state, &key, release);
     body["manifest"] = serde_json::from_slice(&release.manifest).unwrap_or_default();
-    Ok(answer(StatusCode::OK, body))
+    let entity = Entity {
+        body,
+        revision: Some(release.revision()),
+        location: None,
+    };
+    Ok(entity.answer(StatusCode::OK))
 }
 
 async fn add(change: Change) -> Result<Response, Problem> {
@@ -212,7 +220,7 @@ fn shown(state: &State, key: &ReleaseKey) -> Option<Entity> {
     let release = state.releases.get(key)?;
     Some(Entity {
         body: item(state, key, release),
-        revision: None,
+        revision: Some(release.revision()),
         location: None,
     })
 }

@@ -64,7 +64,7 @@ impl Agents {
         match self {
             Self::List(list) => list.run(context, &client).await,
             Self::Show { id } => {
-                let agent: Value = client.get(&path_of(&id)).await?;
+                let agent = client.thing(&path_of(&id)).await?;
                 print(context, &agent)
             }
             Self::Delete { id, consent } => {

@@ -48,7 +48,7 @@ Nothing is changed while anything in the file is wrong. An item that fails does 
 The exit code is that of the worst item. Interrupted, it is simply run again: nothing is done twice.";
 
 const DIFF_HELP: &str = "\
-Exit codes: 0 nothing differs, 1 something differs, 2 it cannot be told (3, 4 and 5 as always).";
+Exit codes: 0 nothing differs, 1 something differs, 2 it cannot be told, whatever the reason: it is said.";
 
 /// Makes deployments what a file says.
 #[derive(Args)]
@@ -120,16 +120,15 @@ impl Apply {
 
 impl Diff {
     pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
-        // 1 says that something differs, so that a failure needs another code.
-        self.compare(context)
-            .await
-            .map_err(|failure| match failure {
-                Failure::Failed(text) => Failure::Usage(text),
-                other => other,
-            })
+        match self.compare(context).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Failure::Ended(1)),
+            Err(failure) => Err(untold(failure)),
+        }
     }
 
-    async fn compare(self, context: &Context) -> Result<(), Failure> {
+    /// Whether nothing differs.
+    async fn compare(self, context: &Context) -> Result<bool, Failure> {
         let items = read(&self.file)?;
         let client = context.client()?;
         let patience = Patience {
@@ -139,11 +138,15 @@ impl Diff {
         let mut work = prepare(context, &client, (&self.file, items), (patience, None)).await?;
         let is_same = work.foresee().await?;
         work.show_differences()?;
-        if is_same {
-            Ok(())
-        } else {
-            Err(Failure::Ended(1))
-        }
+        Ok(is_same)
+    }
+}
+
+/// Why a difference cannot be told, with the only exit code that says so: 1 would say that something differs.
+fn untold(failure: Failure) -> Failure {
+    match failure {
+        Failure::Ended(_) => Failure::Ended(2),
+        other => Failure::Usage(other.to_string()),
     }
 }
 
@@ -153,9 +156,22 @@ async fn prepare<'a>(
     (file, items): (&Path, Vec<Item>),
     how: (Patience, Option<String>),
 ) -> Result<Work<'a>, Failure> {
+    let name = name(file);
+    for remark in items.iter().flat_map(|item| &item.remarks) {
+        let (line, what) = (remark.line, &remark.what);
+        context.output.note(&format!("{name}:{line}: {what}"));
+    }
     let world = World::read(client).await?;
-    let work = Work::new(context, client, (world, items), how);
+    let work = Work::new(context, client, (name, world, items), how);
     work.map_err(|faults| told(file, &faults))
+}
+
+/// A file's name for people.
+fn name(file: &Path) -> String {
+    if file == Path::new("-") {
+        return "standard input".into();
+    }
+    file.display().to_string()
 }
 
 /// The deployments of a file.
@@ -189,11 +205,7 @@ fn read_text(file: &Path) -> Result<String, Failure> {
 
 /// What is wrong with a file, a line each.
 fn told(file: &Path, faults: &[Fault]) -> Failure {
-    let file = if file == Path::new("-") {
-        "standard input".into()
-    } else {
-        file.display().to_string()
-    };
+    let file = name(file);
     let lines: Vec<String> = faults
         .iter()
         .map(|fault| format!("  {file}:{}: {}", fault.line, fault.what))
@@ -206,7 +218,31 @@ fn told(file: &Path, faults: &[Fault]) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use super::{EXAMPLE, document, fields::FIELDS, item};
+    use super::{EXAMPLE, document, fields::FIELDS, item, untold};
+    use crate::cli::failure::{Failure, Problem};
+
+    #[test]
+    fn a_difference_that_cannot_be_told_always_has_the_same_exit_code_and_a_reason() {
+        let problem = |status| {
+            Failure::of(Problem {
+                status,
+                ..Problem::default()
+            })
+        };
+        let unreachable = Failure::Unreachable {
+            servers: "http://a".into(),
+            waited_ms: 1,
+            cause: "connection refused".into(),
+        };
+        for failure in [problem(401), problem(404), problem(500), unreachable] {
+            let said = failure.to_string();
+            let untold = untold(failure);
+            assert_eq!((untold.code(), untold.to_string()), (2, said));
+        }
+        for code in [1, 4, 7] {
+            assert_eq!(untold(Failure::Ended(code)).code(), 2);
+        }
+    }
 
     #[test]
     fn the_example_is_right_and_explains_every_field() {

@@ -43,6 +43,10 @@ impl Audit {
             None => {
                 let records = records(&context.client()?, self.tenant.as_deref()).await?;
                 let newest = &records[records.len().saturating_sub(self.limit)..];
+                if context.output.is_names() {
+                    let items: Vec<Value> = newest.iter().map(name).collect();
+                    return context.output.data(&json!({ "items": items }));
+                }
                 if context.output.is_data() {
                     return context.output.data(&json!({ "items": newest }));
                 }
@@ -69,6 +73,12 @@ pub(crate) async fn records(client: &Client, tenant: Option<&str>) -> Result<Vec
     let mut records = client.list_after(&path, "after", ITEMS_MAX).await?;
     records.sort_by_key(|record| view::millis(&record["at"]));
     Ok(records)
+}
+
+/// A record's name: which chain it is in, and its place there.
+fn name(record: &Value) -> Value {
+    let text = |name: &str| view::text(record, name);
+    format!("{}#{}", text("stream"), text("sequence")).into()
 }
 
 fn row(record: &Value) -> Vec<String> {

@@ -143,11 +143,24 @@ impl Client {
 
     /// Reads something.
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
-        serde_json::from_value(self.entity(path).await?.body).map_err(Failure::answer)
+        serde_json::from_value(self.read(path).await?.body).map_err(Failure::answer)
     }
 
-    /// Reads something with the version it has.
+    /// Reads something that has an id (or name and version), with the version it has.
     pub(crate) async fn entity(&self, path: &str) -> Result<Answer, Failure> {
+        let answer = self.read(path).await?;
+        match is_entity(&answer.body) {
+            true => Ok(answer),
+            false => Err(Failure::foreign(path, "it has no id")),
+        }
+    }
+
+    /// Like [`Client::entity`], without the version.
+    pub(crate) async fn thing(&self, path: &str) -> Result<Value, Failure> {
+        Ok(self.entity(path).await?.body)
+    }
+
+    async fn read(&self, path: &str) -> Result<Answer, Failure> {
         self.answer(&Change {
             method: Method::GET,
             path,
@@ -184,7 +197,7 @@ impl Client {
             };
             let found = page.get_mut("items").map(Value::take);
             let Some(Value::Array(found)) = found else {
-                return Err(Failure::answer("it is no list"));
+                return Err(Failure::foreign(path, "it is no list"));
             };
             empty_pages = if found.is_empty() { empty_pages + 1 } else { 0 };
             if empty_pages > EMPTY_PAGES_MAX {
@@ -242,6 +255,9 @@ impl Client {
                 }
                 self.tell(change.method != Method::GET, index);
                 match self.patiently(index, change).await {
+                    Attempt::Answered(answer) if !answer.body.is_object() => {
+                        return Err(Failure::foreign(change.path, "it is no JSON object"));
+                    }
                     Attempt::Answered(answer) => {
                         self.preferred.store(index, Ordering::Relaxed);
                         return Ok(answer);
@@ -334,6 +350,12 @@ impl Client {
             Err(cause) => Attempt::Again(Again::unanswered(innermost(&cause))),
         }
     }
+}
+
+/// Whether this is a thing of the API: it has an id, or a release's name and version.
+pub(crate) fn is_entity(body: &Value) -> bool {
+    let has = |name: &str| body[name].as_str().is_some_and(|text| !text.is_empty());
+    has("id") || body["id"].is_u64() || (has("name") && has("version"))
 }
 
 /// Milliseconds since then.

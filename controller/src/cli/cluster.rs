@@ -191,6 +191,9 @@ pub(crate) const PATH: &str = "/api/v1/cluster/status";
 
 async fn status(context: &Context) -> Result<(), Failure> {
     let status: Value = context.client()?.get(PATH).await?;
+    if !status["nodes"].is_array() {
+        return Err(Failure::foreign(PATH, "it names no controllers"));
+    }
     if context.output.is_data() {
         return context.output.data(&status);
     }

@@ -202,7 +202,7 @@ impl List {
             ("include", self.destroyed.then_some("destroyed")),
         ];
         let header = [
-            "id", "name", "region", "status", "health", "pods", "tier", "domain", "age",
+            "id", "status", "region", "tenant", "health", "pods", "tier", "domain", "age", "name",
         ];
         let empty = "no deployments: dotmac deployments create --name NAME --wait";
         self.paging
@@ -219,7 +219,7 @@ impl List {
 
 /// One deployment as the API shows it.
 pub(crate) async fn fetch(client: &Client, id: &str) -> Result<Value, Failure> {
-    client.get(&path_of(id)).await
+    client.thing(&path_of(id)).await
 }
 
 /// Deployments as the API shows them, without destroyed ones.
@@ -240,14 +240,15 @@ fn row(deployment: &Value, now_ms: u64) -> Vec<String> {
     let (status, health) = (text("status"), text("health_status"));
     vec![
         text("id"),
-        name,
-        text("region"),
         status,
+        text("region"),
+        text("tenant_id"),
         health,
         pods,
         text("resource_tier"),
         text("domain_name"),
         age,
+        name,
     ]
 }
 
@@ -261,11 +262,11 @@ mod tests {
     fn a_row_shows_state_health_and_pods() {
         let deployment = json!({"id": "demo-isp-0190a1b2", "deployment_name": "Demo ISP", "region": "do-fra1",
             "status": "active", "health_status": "healthy", "ready_pods": 1, "pod_count": 1,
-            "resource_tier": "small", "domain_name": null, "created_at": 1_000});
+            "resource_tier": "small", "domain_name": null, "created_at": 1_000, "tenant_id": "demo-0190a1b2"});
         let row = row(&deployment, 3_500).join("|");
         assert_eq!(
             row,
-            "demo-isp-0190a1b2|Demo ISP|do-fra1|active|healthy|1/1|small||2500 ms"
+            "demo-isp-0190a1b2|active|do-fra1|demo-0190a1b2|healthy|1/1|small||2500 ms|Demo ISP"
         );
     }
 

@@ -10,7 +10,7 @@ use futures::future::join_all;
 use serde_json::{Value, json};
 
 use super::{
-    client::{Client, encode},
+    client::{Client, encode, is_entity},
     deployments,
     failure::{Failure, Problem},
     find::Context,
@@ -25,6 +25,8 @@ const TENANTS: &str = "/api/v1/tenants";
 const REGIONS: &str = "/api/v1/regions";
 const TOKENS: &str = "/api/v1/tokens";
 const AGENTS: &str = "/api/v1/agents";
+/// Milliseconds to try in all and one controller, for a word that is close to the code of an error.
+const PATIENCE_MS: (u64, u64) = (1_500, 1_000);
 
 #[derive(Args)]
 pub(crate) struct Explain {
@@ -92,12 +94,23 @@ impl Explain {
             }
             return context.output.line(&page::plain(page));
         }
-        let client = match context.client() {
-            // Who misspelt a code needs no cluster to learn that.
-            Err(failure) => return Err(self.unknown_code().unwrap_or(failure)),
-            Ok(client) => client,
+        // Who misspelt a code needs no cluster to learn that, and does not wait long for one.
+        let misspelt = self.unknown_code();
+        let client = match &misspelt {
+            Some(_) => context.client_within(PATIENCE_MS.0, PATIENCE_MS.1),
+            None => context.client(),
         };
-        if let Some((kind, value)) = look_up(&client, thing).await? {
+        let found = match &client {
+            Ok(client) => look_up(client, thing).await,
+            Err(_) => Ok(None),
+        };
+        let (client, found) = match (client, found, misspelt) {
+            (Err(_), _, Some(failure)) | (_, Err(Failure::Unreachable { .. }), Some(failure)) => {
+                return Err(failure);
+            }
+            (client, found, _) => (client?, found?),
+        };
+        if let Some((kind, value)) = found {
             let now = context.clock.now().0;
             let mut told = (kind.explain)(&value, now);
             told.events = history::of(&client, kind.name, &value).await;
@@ -131,8 +144,11 @@ async fn look_up(client: &Client, thing: &str) -> Result<Option<(&'static Kind, 
     let asked = kinds.map(|(kind, path)| async move { (kind, client.get::<Value>(&path).await) });
     for (kind, answer) in join_all(asked).await {
         match answer {
-            Ok(value) if value.is_object() => return Ok(Some((kind, value))),
-            Ok(_) | Err(Failure::NotFound(_) | Failure::Refused(_)) => {}
+            Ok(value) if is_entity(&value) => return Ok(Some((kind, value))),
+            // Words such as `tokens` lead to a list, which is nothing to explain.
+            Ok(value) if value["items"].is_array() => {}
+            Ok(_) => return Err(Failure::foreign(thing, "it has no id")),
+            Err(Failure::NotFound(_) | Failure::Refused(_)) => {}
             Err(other) => return Err(other),
         }
     }

@@ -131,6 +131,15 @@ impl Failure {
         Self::Failed(format!("the controller's answer cannot be read: {cause}"))
     }
 
+    /// A success of something that is not the API: another service on its port, or a page of a proxy.
+    pub(crate) fn foreign(path: &str, what: &str) -> Self {
+        let path = path.split('?').next().unwrap_or_default();
+        Self::Failed(format!(
+            "{}: {what}: that is no answer of a DotMac API; is the address right?",
+            clean(path)
+        ))
+    }
+
     /// The exit code, as [`EXIT_CODES`] lists it.
     pub(crate) fn code(&self) -> u8 {
         match self {
@@ -194,9 +203,24 @@ impl fmt::Display for Problem {
             )?;
         }
         if let Some(next) = &self.next {
-            write!(formatter, "\n  next: {}", clean(next))?;
+            write!(formatter, "\n  next: {}", clean(self.next_here(next)))?;
         }
         Ok(())
+    }
+}
+
+impl Problem {
+    /// What to do next in words of this command line, which chooses keys and consistency itself.
+    fn next_here<'a>(&self, next: &'a str) -> &'a str {
+        match self.code.as_str() {
+            "unauthenticated" => "`dotmac login` saves a token, --token-file names the file of one",
+            "idempotency-key-reused" => "run it again: it then has a key of its own",
+            "rate-limited" | "overloaded" => "wait a little and run it again: that is safe",
+            _ if next.contains("Idempotency-Key") => {
+                "look how it is, and run it again; `dotmac doctor` shows who is away"
+            }
+            _ => next,
+        }
     }
 }
 
@@ -273,6 +297,33 @@ mod tests {
         .unwrap();
         let text = problem.to_string();
         assert!(text.contains("did you mean do-fra1?"), "{text}");
+    }
+
+    #[test]
+    fn what_to_do_next_is_said_in_words_of_the_command_line() {
+        let next = |code: &str, next: &str| {
+            let problem = Problem {
+                code: code.into(),
+                next: Some(next.into()),
+                ..Problem::default()
+            };
+            problem
+                .to_string()
+                .split_once("next: ")
+                .unwrap()
+                .1
+                .to_owned()
+        };
+        let key = "try again with the same Idempotency-Key; reads may be asked for with ?consistency=stale";
+        for code in ["unavailable", "overloaded", "attestations"] {
+            let said = next(code, key);
+            assert!(
+                said.contains("run it again") && !said.contains("Key"),
+                "{said}"
+            );
+            assert!(!said.contains('?'), "{said}");
+        }
+        assert_eq!(next("forbidden", "use another token"), "use another token");
     }
 
     #[test]

@@ -1,10 +1,19 @@
 //! Everything that a command needs, and which cluster it is about: flags first, then the environment, then the nearest
-//! `.dotmac` upwards, then the context that was saved as the current one.
+//! `.dotmac` upwards, then the context that was saved as the current one. An empty variable is none.
 
 mod target;
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Once,
+};
 
+use clap::{
+    ArgMatches,
+    builder::{OsStringValueParser, TypedValueParser as _},
+    error::{self, ErrorKind},
+    parser::ValueSource,
+};
 use dotmac_runtime::{clock::Clock, entropy::Entropy};
 
 use super::{
@@ -26,13 +35,13 @@ const ALONE_MS: u64 = 3_000;
 /// What the flags and the environment say.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct Flags {
-    /// A saved context (`dotmac context list`)
-    #[arg(long, global = true, value_name = "NAME", conflicts_with = "servers")]
+    /// A saved context (`dotmac context list`); with --server, its token and authorities for that server
+    #[arg(long, global = true, value_name = "NAME")]
     pub(crate) context: Option<String>,
-    /// Directory of a local fleet [default: the nearest .dotmac upwards]
-    #[arg(long, env = "DOTMAC_HOME", global = true, value_name = "DIR")]
+    /// Directory of a local fleet [default: the nearest .dotmac upwards]; with --server, its token for that server
+    #[arg(long, env = "DOTMAC_HOME", global = true, value_name = "DIR", value_parser = path())]
     pub(crate) home: Option<PathBuf>,
-    /// Controllers to ask, in order (repeat it, or separate them by commas)
+    /// Controllers to ask, in order (repeat it, or separate them by commas). Flags count before variables
     #[arg(
         id = "servers",
         long = "server",
@@ -42,11 +51,12 @@ pub(crate) struct Flags {
         value_delimiter = ','
     )]
     pub(crate) servers: Vec<String>,
-    /// File with the access token; the variable DOTMAC_TOKEN holds the token itself
-    #[arg(long, env = "DOTMAC_TOKEN_FILE", global = true, value_name = "FILE")]
+    /// File with the access token [default: that of --context or --home; then DOTMAC_TOKEN, the token itself; then that of
+    /// the cluster that was found]
+    #[arg(long, env = "DOTMAC_TOKEN_FILE", global = true, value_name = "FILE", value_parser = path())]
     pub(crate) token_file: Option<PathBuf>,
     /// File with the certificates of the authorities to trust [default: the system's]
-    #[arg(long, env = "DOTMAC_CA_FILE", global = true, value_name = "FILE")]
+    #[arg(long, env = "DOTMAC_CA_FILE", global = true, value_name = "FILE", value_parser = path())]
     pub(crate) ca_file: Option<PathBuf>,
     /// Seconds to go on trying while no controller can serve
     #[arg(long, default_value_t = 15, global = true, value_name = "SECONDS")]
@@ -54,6 +64,86 @@ pub(crate) struct Flags {
     /// Say which cluster is asked, for reads as well
     #[arg(short, long, global = true)]
     pub(crate) verbose: bool,
+    /// What of this nobody typed: it came from variables.
+    #[arg(skip)]
+    pub(crate) from_variables: FromVariables,
+    /// The variable DOTMAC_TOKEN.
+    #[arg(skip)]
+    pub(crate) token: Option<Secret>,
+}
+
+/// Which of the flags were not typed, but came from variables.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct FromVariables {
+    pub(crate) home: bool,
+    pub(crate) servers: bool,
+    pub(crate) token_file: bool,
+    pub(crate) ca_file: bool,
+}
+
+/// A token from a variable, which no message shows.
+#[derive(Clone)]
+pub(crate) struct Secret(pub(crate) String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("…")
+    }
+}
+
+impl Flags {
+    /// Notes what came from variables, takes empty ones for none, and lets what was typed count before them.
+    ///
+    /// # Errors
+    /// When a flag was typed without a value.
+    pub(crate) fn settle(&mut self, found: &ArgMatches) -> Result<(), error::Error> {
+        let is_variable = |id| found.value_source(id) == Some(ValueSource::EnvVariable);
+        self.from_variables = FromVariables {
+            home: is_variable("home"),
+            servers: is_variable("servers"),
+            token_file: is_variable("token_file"),
+            ca_file: is_variable("ca_file"),
+        };
+        let from = self.from_variables;
+        let token = std::env::var("DOTMAC_TOKEN").ok();
+        self.token = token.filter(|text| !text.trim().is_empty()).map(Secret);
+        let was_named = !self.servers.is_empty();
+        self.servers = trimmed(&self.servers);
+        let without = |name| {
+            let text = format!("--{name} was given without a value\n");
+            Err(error::Error::raw(ErrorKind::InvalidValue, text))
+        };
+        if was_named && self.servers.is_empty() && !from.servers {
+            return without("server");
+        }
+        let files = [
+            ("home", &mut self.home, from.home),
+            ("token-file", &mut self.token_file, from.token_file),
+            ("ca-file", &mut self.ca_file, from.ca_file),
+        ];
+        for (name, file, from_variable) in files {
+            if file
+                .as_ref()
+                .is_some_and(|path| path.as_os_str().is_empty())
+            {
+                if !from_variable {
+                    return without(name);
+                }
+                *file = None;
+            }
+        }
+        Ok(())
+    }
+
+    /// The fleet that was typed, not one that a variable names.
+    fn typed_home(&self) -> Option<&PathBuf> {
+        self.home.as_ref().filter(|_| !self.from_variables.home)
+    }
+}
+
+/// A path that may be empty, as an exported variable is.
+fn path() -> impl clap::builder::TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
 }
 
 /// Everything a command needs.
@@ -66,6 +156,7 @@ pub(crate) struct Context {
     pub(crate) entropy: Entropy,
     /// What the flags and the environment say.
     pub(crate) flags: Flags,
+    exposed: Once,
 }
 
 impl Context {
@@ -76,6 +167,7 @@ impl Context {
             clock,
             entropy,
             flags,
+            exposed: Once::new(),
         }
     }
 
@@ -117,6 +209,9 @@ impl Context {
         attempt_ms: u64,
     ) -> Result<Client, Failure> {
         let target = self.target()?;
+        if let Some(file) = target.token_file() {
+            self.warn_of_exposed(file);
+        }
         let voice = Voice::new(self.output, target.name.clone(), self.flags.verbose);
         let access = Access {
             token: target.token()?,
@@ -156,6 +251,16 @@ impl Context {
     /// A client that asks one controller once and does not try again.
     pub(crate) fn client_once(&self, server: &str) -> Result<Client, Failure> {
         self.alone(server, 0)
+    }
+
+    /// Says once that others can read the file a token is in.
+    pub(crate) fn warn_of_exposed(&self, file: &Path) {
+        if let Some(mode) = target::exposed(file) {
+            let shown = file.display();
+            let remark =
+                format!("others can read the token in {shown} (mode {mode:o}): chmod 600 {shown}");
+            self.exposed.call_once(|| self.output.note(&remark));
+        }
     }
 
     fn alone(&self, server: &str, deadline_ms: u64) -> Result<Client, Failure> {

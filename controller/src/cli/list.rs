@@ -66,8 +66,10 @@ impl Paging {
                 .get(&address(path, filters, wanted, cursor.as_deref()))
                 .await?;
             let before = items.len();
-            let found = page["items"].as_array();
-            items.extend(found.into_iter().flatten().take(wanted).cloned());
+            let found = page["items"]
+                .as_array()
+                .ok_or_else(|| Failure::foreign(path, "it is no list"))?;
+            items.extend(found.iter().take(wanted).cloned());
             let next = page["next_cursor"].as_str().map(str::to_owned);
             let is_done = next.is_none() || next == cursor || items.len() == before;
             if is_done || items.len() >= bound {

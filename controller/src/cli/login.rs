@@ -19,10 +19,9 @@ use super::{
     failure::Failure,
     find::{Context, checked, read_token, trimmed},
     view,
+    whoami::who,
 };
 
-/// Who the caller is.
-pub(crate) const WHOAMI: &str = "/api/v1/whoami";
 /// Bytes of standard input at most.
 const INPUT_BYTES_MAX: u64 = 8 * 1024;
 /// Milliseconds to wait for one controller.
@@ -68,7 +67,7 @@ impl Login {
             voice: None,
         };
         let client = Client::new(access, context.entropy.clone())?;
-        let who: Value = client.get(WHOAMI).await?;
+        let who = who(&client).await?;
         let servers = match client.get::<Value>(cluster::PATH).await {
             Ok(status) => with_others(given, &status),
             Err(Failure::Refused(_)) => {
@@ -125,6 +124,7 @@ pub(crate) fn person(who: &Value) -> String {
 /// The token, from wherever it was said to be.
 fn token(context: &Context) -> Result<String, Failure> {
     if let Some(file) = &context.flags.token_file {
+        context.warn_of_exposed(file);
         return read_token(file);
     }
     if io::stdin().is_terminal() {

@@ -72,6 +72,11 @@ impl Output {
         self.format != Format::Table
     }
 
+    /// Whether only ids are wanted.
+    pub(crate) fn is_names(self) -> bool {
+        self.format == Format::Name
+    }
+
     /// Whether somebody looks at the remarks as they come.
     pub(crate) fn is_watched(self) -> bool {
         io::stderr().is_terminal()
@@ -130,7 +135,11 @@ impl Output {
         write_line(&table.text)?;
         if !table.left_out.is_empty() {
             let columns = table.left_out.join(", ");
-            self.note(&format!("no room for {columns}: -o json shows everything"));
+            let remark = format!("no room for {columns}: -o json shows everything");
+            self.note(&table::wrapped(
+                &remark,
+                self.width.unwrap_or(CHARACTERS_DEFAULT),
+            ));
         }
         Ok(())
     }

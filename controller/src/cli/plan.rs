@@ -7,7 +7,7 @@ mod difference;
 mod tests;
 
 pub(crate) use self::{
-    consent::{Consent, DECLINED},
+    consent::Consent,
     difference::{Difference, between},
 };
 
@@ -162,7 +162,10 @@ impl Plan {
     pub(crate) async fn foresee(&self, client: &Client, key: &str) -> Result<Foreseen, Failure> {
         let path = format!("{}?dry_run=true", self.path);
         let answer = self.send(client, &path, key).await?;
-        let changes = answer["changes"].as_array().map_or(&[][..], Vec::as_slice);
+        let (true, Some(changes)) = (answer["dry_run"] == true, answer["changes"].as_array())
+        else {
+            return Err(Failure::foreign(&self.path, "it is no plan"));
+        };
         let changes = changes.iter().map(Difference::read).collect();
         Ok(Foreseen { changes, answer })
     }

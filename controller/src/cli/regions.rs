@@ -75,7 +75,7 @@ impl Regions {
             }
             Self::List(paging) => list(context, &client, paging).await,
             Self::Show { id } => {
-                let region: Value = client.get(&path_of(&id)).await?;
+                let region = client.thing(&path_of(&id)).await?;
                 print(context, &region)
             }
             Self::Update {

@@ -101,7 +101,7 @@ impl Releases {
                     .await
             }
             Self::Show { key } => {
-                let release: Value = client.get(&key.path()?).await?;
+                let release = client.thing(&key.path()?).await?;
                 if output.is_data() {
                     return output.data(&release);
                 }

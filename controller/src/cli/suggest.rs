@@ -17,11 +17,14 @@ const NAMES_MAX: usize = 3;
 const LISTS: [&str; 6] = [
     deployments::PATH,
     releases::PATH,
-    "/api/v1/tenants",
-    "/api/v1/agents",
-    "/api/v1/regions",
+    TENANTS,
+    AGENTS,
+    REGIONS,
     "/api/v1/tokens",
 ];
+const TENANTS: &str = "/api/v1/tenants";
+const AGENTS: &str = "/api/v1/agents";
+const REGIONS: &str = "/api/v1/regions";
 
 /// The names closest to a word, best first; none when none is close. Upper and lower case are the same.
 pub(crate) fn closest<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> Vec<String> {
@@ -51,7 +54,8 @@ pub(crate) fn closest<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> V
 pub(crate) async fn for_missing(client: &Client, failure: Failure) -> Failure {
     match failure {
         Failure::NotFound(mut problem) => {
-            if let Some((list, id)) = missing(&problem) {
+            // What a body or a query names is said in words only.
+            if let Some((list, id)) = missing(&problem).or_else(|| told(&problem.detail)) {
                 problem.meant = similar(client, list, &id).await;
             }
             Failure::NotFound(problem)
@@ -69,6 +73,19 @@ fn missing(problem: &Problem) -> Option<(&'static str, String)> {
         let id = rest.split('/').take(parts).collect::<Vec<_>>().join("/");
         Some((*list, id))
     })
+}
+
+/// The same from what the API says: `there is no tenant demo-ips`.
+fn told(detail: &str) -> Option<(&'static str, String)> {
+    let (kind, id) = detail.strip_prefix("there is no ")?.split_once(' ')?;
+    let list = match kind {
+        "deployment" => deployments::PATH,
+        "tenant" => TENANTS,
+        "agent" => AGENTS,
+        "region" => REGIONS,
+        _ => return None,
+    };
+    (!id.is_empty() && !id.contains(' ')).then(|| (list, encode(id)))
 }
 
 /// Names of a list that are close to this one, as it stands in an address.
@@ -103,7 +120,7 @@ fn names(item: &Value) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{closest, missing};
+    use super::{closest, missing, told};
     use crate::cli::failure::Problem;
 
     #[test]
@@ -142,5 +159,9 @@ mod tests {
             Some(("/api/v1/releases", "demo/1.0".into()))
         );
         assert_eq!(of("/api/v1/whoami"), None);
+        assert_eq!(of("/api/v1/tokens"), None);
+        let of_body = Some((super::TENANTS, "demo-ips".into()));
+        assert_eq!(told("there is no tenant demo-ips"), of_body);
+        assert_eq!(told("there is no stream x"), None);
     }
 }

@@ -102,7 +102,7 @@ impl Tenants {
             }
             Self::List(list) => list.run(context, &client).await,
             Self::Show { id } => {
-                let tenant: Value = client.get(&path_of(&id)).await?;
+                let tenant = client.thing(&path_of(&id)).await?;
                 print(context, &tenant)
             }
             Self::Update(update) => {

@@ -1,7 +1,7 @@
 //! `dotmac tiers`: what can be ordered, with the exact numbers.
 
 use clap::Args;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{failure::Failure, find::Context, output::bytes, view};
 
@@ -16,6 +16,9 @@ impl Tiers {
     pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
         let tiers: Value = context.client()?.get(PATH).await?;
         let output = context.output;
+        if output.is_names() {
+            return output.data(&names(&tiers));
+        }
         if output.is_data() {
             return output.data(&tiers);
         }
@@ -46,6 +49,14 @@ impl Tiers {
             .collect();
         output.table(&header, rows, "no tiers")
     }
+}
+
+/// What the names of all tiers are read from; resource tiers come first.
+fn names(tiers: &Value) -> Value {
+    let lists = ["resource_tiers", "license_tiers"];
+    let all = lists.iter().flat_map(|list| view::items(tiers, list));
+    let items: Vec<Value> = all.map(|tier| tier["name"].clone()).collect();
+    json!({ "items": items })
 }
 
 fn row(tier: &Value) -> Vec<String> {
@@ -104,7 +115,14 @@ fn license(tier: &Value) -> Vec<String> {
 mod tests {
     use serde_json::json;
 
-    use super::row;
+    use super::{names, row};
+
+    #[test]
+    fn names_are_those_of_both_kinds_of_tier() {
+        let tiers =
+            json!({"resource_tiers": [{"name": "small"}], "license_tiers": [{"name": "basic"}]});
+        assert_eq!(names(&tiers), json!({"items": ["small", "basic"]}));
+    }
 
     #[test]
     fn a_row_shows_what_is_granted_and_the_limit() {

@@ -15,7 +15,8 @@ use super::{
     failure::Failure,
     find::Context,
     list::Paging,
-    plan::{Consent, DECLINED, Outcome, Plan, Seen},
+    output::clean,
+    plan::{Consent, Outcome, Plan, Seen},
     view,
 };
 use crate::access_token::AccessToken;
@@ -120,7 +121,7 @@ impl Tokens {
             Self::Create(create) => create.run(context, &client).await,
             Self::List(list) => list.run(context, &client).await,
             Self::Show { id } => {
-                let token: Value = client.get(&path_of(&id)).await?;
+                let token = client.thing(&path_of(&id)).await?;
                 print(context, &token)
             }
             Self::Delete { id, consent } => {
@@ -155,24 +156,49 @@ impl Create {
             body["ttl_ms"] = ttl.millis.into();
         }
         let plan = Plan::create(format!("create token {}", self.name), PATH, body);
-        // The file first: a token that is admitted and then lost would count and belong to nobody.
         if let (Some(out), false) = (&self.out, self.consent.dry_run) {
-            disk::write_atomic(out, format!("{}\n", token.reveal()).as_bytes(), 0o600)
-                .map_err(|cause| Failure::io("write", out, &cause))?;
+            let made = write_and_make(context, client, &plan, (&token, out), self.consent).await?;
+            return show_once(context, made, &token, Some(out));
         }
-        let made = match plan.run(context, client, self.consent).await {
-            Ok(Outcome::Done(made) | Outcome::Same(made)) => made,
-            Ok(Outcome::Shown) => return Ok(()),
-            Err(failure) => {
-                if let (Some(out), false) = (&self.out, is_unsure(&failure)) {
-                    // Nothing was admitted, so that the file holds nothing of worth.
-                    let _ = std::fs::remove_file(out);
-                }
-                return Err(failure);
-            }
-        };
-        show_once(context, made, &token, self.out.as_deref())
+        match plan.run(context, client, self.consent).await? {
+            Outcome::Done(made) | Outcome::Same(made) => show_once(context, made, &token, None),
+            Outcome::Shown => Ok(()),
+        }
     }
+}
+
+/// Makes a token that is written to a file. The file comes after the question and before the token: nothing is left of
+/// a refusal, and no token is admitted that is then lost, counts, and belongs to nobody.
+async fn write_and_make(
+    context: &Context,
+    client: &Client,
+    plan: &Plan,
+    (token, out): (&AccessToken, &Path),
+    consent: Consent,
+) -> Result<Value, Failure> {
+    let key = client.key();
+    let foreseen = plan.foresee(client, &key).await?;
+    context.output.note(&format!("{}:", clean(&plan.title)));
+    for change in foreseen.changes.iter().filter(|one| one.is_told()) {
+        change.say();
+    }
+    consent.ask(None)?;
+    disk::write_atomic(out, format!("{}\n", token.reveal()).as_bytes(), 0o600)
+        .map_err(|cause| Failure::io("write", out, &cause))?;
+    let failure = match plan.commit(client, &key).await {
+        Ok(made) => return Ok(made),
+        Err(failure) => failure,
+    };
+    if is_refusal(&failure) {
+        let _ = std::fs::remove_file(out);
+        return Err(failure);
+    }
+    let (file, id) = (out.display(), token.id().as_str());
+    context.output.note(&format!(
+        "{file} is kept, because the token may have been made: `dotmac tokens show {id}` tells; if it was not, the file \
+         is worth nothing"
+    ));
+    Err(failure)
 }
 
 /// The token's only appearance.
@@ -199,12 +225,15 @@ fn show_once(
     }
 }
 
-/// Whether it may have been done although it failed.
-fn is_unsure(failure: &Failure) -> bool {
+/// Whether it is certain that nothing was made. Too many requests may follow a try whose answer was lost.
+fn is_refusal(failure: &Failure) -> bool {
     match failure {
-        Failure::Unreachable { .. } => true,
-        Failure::Failed(why) => why != DECLINED,
-        _ => false,
+        Failure::Refused(problem) => problem.status != 429,
+        Failure::NotFound(_) | Failure::Usage(_) | Failure::Changed(_) => true,
+        Failure::Failed(_)
+        | Failure::Unreachable { .. }
+        | Failure::TimedOut(_)
+        | Failure::Ended(_) => false,
     }
 }
 
@@ -275,7 +304,21 @@ fn path_of(id: &str) -> String {
 mod tests {
     use serde_json::json;
 
-    use super::{Ttl, row};
+    use super::{Ttl, is_refusal, row};
+    use crate::cli::failure::{Failure, Problem};
+
+    #[test]
+    fn a_file_is_taken_away_only_when_it_is_certain_that_it_is_worth_nothing() {
+        let is = |status| {
+            let problem = Problem {
+                status,
+                ..Problem::default()
+            };
+            is_refusal(&Failure::of(problem))
+        };
+        assert_eq!([401, 403, 404, 409, 422].map(is), [true; 5]);
+        assert_eq!([429, 500, 503].map(is), [false; 3]);
+    }
 
     #[test]
     fn a_time_is_a_number_and_its_unit() {

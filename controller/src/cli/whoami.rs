@@ -3,10 +3,22 @@
 use clap::Args;
 use serde_json::Value;
 
-use super::{failure::Failure, find::Context, view};
+use super::{client::Client, failure::Failure, find::Context, output::clean, view};
 
 /// Where the API tells it.
 const PATH: &str = "/api/v1/whoami";
+
+/// Who the caller is.
+///
+/// # Errors
+/// When the API does not say.
+pub(crate) async fn who(client: &Client) -> Result<Value, Failure> {
+    let who: Value = client.get(PATH).await?;
+    match who["token"].is_string() {
+        true => Ok(who),
+        false => Err(Failure::foreign(PATH, "it names no token")),
+    }
+}
 
 /// Whose token is used, what it may do, and until when.
 #[derive(Args)]
@@ -14,7 +26,7 @@ pub(crate) struct WhoAmI {}
 
 impl WhoAmI {
     pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
-        let who: Value = context.client()?.get(PATH).await?;
+        let who = who(&context.client()?).await?;
         if context.output.is_data() {
             return context.output.data(&who);
         }
@@ -32,6 +44,6 @@ impl WhoAmI {
         let permissions: Vec<&str> = permissions.collect();
         context
             .output
-            .line(&format!("{:<12} {}", "may", permissions.join(", ")))
+            .line(&format!("{:<12} {}", "may", clean(&permissions.join(", "))))
     }
 }

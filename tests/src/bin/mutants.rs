@@ -203,7 +203,7 @@ const MUTANTS: [Mutant; 16] = [
         edits: &[Edit {
             folder: "controller/domain/src",
             guard: "&& is_retriable(envelope) {",
-            instead: "&& is_retriable(envelope) && now < self.now {",
+            instead: "&& is_retriable(envelope) && self.rules == 0 {",
         }],
         target: DOMAIN,
         test: "law_8_a_request_that_is_sent_again_gets_its_first_answer_and_changes_nothing",

@@ -153,12 +153,12 @@ pub(crate) async fn a_file_with_anything_wrong_in_it_changes_nothing(
         (
             "tenant_name: Bad ISP\nregion: mars\n",
             4,
-            "line 4, Bad ISP (production)",
+            "wrong.yaml:4: Bad ISP (production)",
         ),
         (
             "tenant_name: Bad ISP\nregion: do-fra1\ndomain_name: not..a.name\n",
             4,
-            "line 5, Bad ISP (production)",
+            "wrong.yaml:5: Bad ISP (production)",
         ),
         ("tenant_id: nobody-00000000\n", 3, "nothing was changed"),
     ];

@@ -361,9 +361,12 @@ pub(crate) async fn a_suspended_instance_stays_down_through_the_death_of_its_age
 /// Runs the command line with a token of its own.
 async fn dotmac_as(fleet: &Fleet, token: &AccessToken, arguments: &[&str]) -> Result<Ran> {
     let home = fleet.home().display().to_string();
-    let all = [&["--home", home.as_str()][..], arguments].concat();
-    let variables = [("DOTMAC_TOKEN", token.reveal().to_owned())];
-    cli::run(&fleet.home().join("bin/dotmac"), &all, &variables).await
+    // A fleet that is named by a flag would come with its own token.
+    let variables = [
+        ("DOTMAC_HOME", home),
+        ("DOTMAC_TOKEN", token.reveal().to_owned()),
+    ];
+    cli::run(&fleet.home().join("bin/dotmac"), arguments, &variables).await
 }
 
 async fn token_of(fleet: &Fleet, role: &str, tenant: Option<&str>) -> Result<AccessToken> {

@@ -12,7 +12,7 @@ use crate::{
     command::{Command, UpdateDeployment},
     desired,
     envelope::{Actor, Envelope, Warrant},
-    reply::{Accepted, Reply},
+    reply::{Accepted, Code, Reply},
     state::State,
 };
 
@@ -90,11 +90,12 @@ impl State {
                 // A tenant that does not exist, or is somebody else's, gets no entry of its own.
                 let tenant =
                     tenant.filter(|id| self.require_visible(&envelope.actor, Some(id)).is_ok());
-                let text = format!(
-                    "{detail}: {} ({})",
-                    rejection.detail,
-                    rejection.code.as_str()
-                );
+                // The story has other readers than the asker, who may see less than he does (law 7).
+                let why = match rejection.code {
+                    Code::DomainInUse => "the domain is in use",
+                    _ => &rejection.detail,
+                };
+                let text = format!("{detail}: {why} ({})", rejection.code.as_str());
                 (format!("{action}.refused"), tenant, cut(&text))
             }
         }

@@ -108,9 +108,11 @@ impl State {
         if let Some(number) = unit.wave {
             return (
                 format!(
-                    "wave {number} is on its way: to be signed by a majority of the controllers and delivered"
+                    "wave {number} is on its way to agent {agent}: signed by a majority of the controllers, then taken by the agent"
                 ),
-                "the controllers: `dotmac cluster status` shows who signs".to_owned(),
+                format!(
+                    "the controllers (`dotmac cluster status` shows who signs), then agent {agent}"
+                ),
             );
         }
         match signer::prove(self, agent, unit) {

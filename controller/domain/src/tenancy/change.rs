@@ -4,14 +4,11 @@
 
 use dotmac_protocol::{ids::DeploymentId, time::Timestamp};
 
-use super::{
-    Deployment, Status,
-    validate::{self, TierGrant},
-};
+use super::{Deployment, Status, grant::TierGrant, validate};
 use crate::{
     access::Permission,
     command::{Command, UpdateDeployment},
-    envelope::{Envelope, Warrant},
+    envelope::{Actor, Envelope, Warrant},
     reply::{Accepted, Code, FieldError, Rejection, Reply},
     signer,
     state::State,
@@ -81,6 +78,14 @@ impl State {
     ) -> Reply {
         let id = &update.deployment;
         let before = self.changeable(envelope, id)?.clone();
+        let plan = [&update.resource_tier, &update.license_tier];
+        if update.resources.is_some() || plan.into_iter().any(Option::is_some) {
+            self.require(
+                &envelope.actor,
+                Permission::DeploymentPlan,
+                Some(&before.tenant),
+            )?;
+        }
         require_status(id, &before, &[Status::Active, Status::Degraded], "updated")?;
         let mut after = before.clone();
         self.check_update(envelope, update, &mut after)?;
@@ -168,6 +173,7 @@ impl State {
         let after = Deployment {
             status: Status::Suspended,
             suspended_reason: Some(reason.to_owned()),
+            suspended_by_operator: !self.is_bound(&envelope.actor),
             health_reason: String::new(),
             ..deployment.clone()
         };
@@ -182,9 +188,14 @@ impl State {
     ) -> Reply {
         let deployment = self.changeable(envelope, id)?;
         require_status(id, deployment, &[Status::Suspended], "resumed")?;
+        if deployment.suspended_by_operator && self.is_bound(&envelope.actor) {
+            let detail = format!("the operator suspended {id}: only he resumes it");
+            return Err(Rejection::new(Code::Forbidden, detail));
+        }
         let after = Deployment {
             status: Status::Provisioning,
             suspended_reason: None,
+            suspended_by_operator: false,
             ..deployment.clone()
         };
         self.adopt(envelope, id, after, now)
@@ -294,6 +305,16 @@ impl State {
             validate::check_features(&after.features)?;
         }
         update_bounds(update, after)
+    }
+
+    /// Whether an actor is one tenant's own.
+    fn is_bound(&self, actor: &Actor) -> bool {
+        let Actor::Person(id) = actor else {
+            return false;
+        };
+        self.tokens
+            .get(id)
+            .is_some_and(|token| token.tenant.is_some())
     }
 
     /// The tenant's name as it is now. Copies are told another one when they are replaced anyway.

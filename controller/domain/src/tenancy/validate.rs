@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use dotmac_protocol::{
     digest::Digest,
     ids::{DeploymentId, Generation, RegionId, TenantId},
-    unit::Resources,
 };
 
+use super::grant::{TierGrant, is_plain};
 use crate::{
     access::Permission,
-    command::{CreateDeployment, CustomResources},
+    command::CreateDeployment,
     envelope::Envelope,
     release::ReleaseKey,
     reply::{Code, Rejection},
@@ -53,6 +53,9 @@ impl State {
             create.tenant.as_ref(),
         )?;
         check_fields(create)?;
+        if let Some(tenant) = create.tenant.as_ref().filter(|_| !is_plain(create)) {
+            self.require(&envelope.actor, Permission::DeploymentPlan, Some(tenant))?;
+        }
         let environment = create.environment.as_str();
         let (tenant, tenant_name, id) = match &create.tenant {
             Some(tenant) => self.further(envelope, tenant, environment)?,
@@ -260,64 +263,6 @@ pub(super) fn check_features(features: &BTreeMap<String, bool>) -> Result<(), Re
         return Err(Rejection::field("features", features.len(), allowed));
     }
     Ok(())
-}
-
-/// What a resource tier grants.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct TierGrant {
-    pub(super) resources: Resources,
-    pub(super) max_replicas: u16,
-    /// Replicas at the start in production; elsewhere one.
-    pub(super) production_replicas: u16,
-}
-
-impl TierGrant {
-    /// The tier of a request: one of the price list, or `custom` with every number.
-    pub(super) fn of(name: &str, custom: Option<&CustomResources>) -> Result<Self, Rejection> {
-        match (tier::resource_tier(name), custom) {
-            (Some(tier), None) => Ok(Self {
-                resources: tier.resources,
-                max_replicas: tier.max_replicas,
-                production_replicas: tier.production_replicas,
-            }),
-            (Some(_), Some(_)) => {
-                let allowed = "no resources with this tier, only with custom";
-                Err(Rejection::field("resources", "given", allowed))
-            }
-            (None, Some(custom)) if name == "custom" => {
-                check_custom(custom)?;
-                Ok(Self {
-                    resources: custom.resources,
-                    max_replicas: custom.max_replicas,
-                    production_replicas: 1,
-                })
-            }
-            (None, None) if name == "custom" => {
-                let allowed = "every number, with tier custom";
-                Err(Rejection::field("resources", "none", allowed))
-            }
-            (None, _) => Err(Rejection::field(
-                "resource_tier",
-                name,
-                tier::RESOURCE_TIERS,
-            )),
-        }
-    }
-}
-
-fn check_custom(custom: &CustomResources) -> Result<(), Rejection> {
-    let r = custom.resources;
-    let sound = r.cpu_request_millis > 0
-        && r.cpu_request_millis <= r.cpu_limit_millis
-        && r.memory_request_bytes > 0
-        && r.memory_request_bytes <= r.memory_limit_bytes
-        && r.storage_bytes > 0
-        && (1..=50).contains(&custom.max_replicas);
-    if sound {
-        return Ok(());
-    }
-    let allowed = "positive numbers, requests within limits, max_replicas 1 to 50";
-    Err(Rejection::field("resources", format!("{r:?}"), allowed))
 }
 
 /// A host name of RFC 1123 with at least two labels.

@@ -1,11 +1,15 @@
 //! How a deployment is changed while it lives: every guarded transition, the tier's bounds, what a rollback brings back.
+//! Longer than 400 lines: the claims about one life, which all begin with the same deployment.
 
 use std::collections::BTreeMap;
 
 use dotmac_domain::{
     Command, Reply,
+    access::Role,
+    audit::Link,
     command::UpdateDeployment,
     desired::Unit,
+    envelope::Actor,
     reply::Code,
     tenancy::{Deployment, Status},
 };
@@ -16,7 +20,10 @@ use dotmac_protocol::{
     unit::{Instance, Payload, RunState},
 };
 
-use crate::fixture::{TestAgent, World, admin, code_of, create, deployment_of};
+use crate::fixture::{
+    TestAgent, World, admin, code_of, create, deployment as creation, deployment_of, token,
+    token_id,
+};
 
 fn update(id: &DeploymentId) -> UpdateDeployment {
     UpdateDeployment {
@@ -241,6 +248,76 @@ fn a_suspended_deployment_is_stopped_until_it_is_resumed() {
     report(&mut world, &mut agent, &id, HealthStatus::Healthy);
     assert_eq!(deployment(&world, &id).status, Status::Active);
     assert_eq!(code_of(world.ask(resume(&id))), Code::WrongState);
+}
+
+#[test]
+fn a_tenant_neither_resumes_what_the_operator_suspended_nor_chooses_what_is_paid_for() {
+    let (mut world, _, id) = World::with_active();
+    let tenant = deployment(&world, &id).tenant.clone();
+    let own = token(7, Role::TenantAdmin, Some(&tenant));
+    world.ask(Command::CreateToken(own)).unwrap();
+    let own = Actor::Person(token_id(7));
+    for tier in [
+        UpdateDeployment {
+            license_tier: Some("enterprise".into()),
+            ..update(&id)
+        },
+        UpdateDeployment {
+            resource_tier: Some("xlarge".into()),
+            ..update(&id)
+        },
+    ] {
+        let command = Command::UpdateDeployment(Box::new(tier));
+        assert_eq!(code_of(world.ask_as(own.clone(), command)), Code::Forbidden);
+    }
+    let mut further = creation("");
+    further.tenant = Some(tenant);
+    further.environment = "staging".into();
+    further.license_tier = "enterprise".into();
+    let command = Command::CreateDeployment(Box::new(further));
+    assert_eq!(code_of(world.ask_as(own.clone(), command)), Code::Forbidden);
+
+    world.ask(suspend(&id)).unwrap();
+    assert_eq!(
+        code_of(world.ask_as(own.clone(), resume(&id))),
+        Code::Forbidden
+    );
+    world.ask(resume(&id)).unwrap();
+    world.ask_as(own.clone(), suspend(&id)).unwrap();
+    world.ask_as(own, resume(&id)).unwrap();
+}
+
+#[test]
+fn law_7_the_story_of_a_tenant_names_nobody_elses_deployment() {
+    let (mut world, _, id) = World::with_active();
+    let other = world.create("Secret ISP");
+    let named = |id: &DeploymentId| UpdateDeployment {
+        domain_name: Some("secret.example".into()),
+        ..update(id)
+    };
+    let mut taken = creation("Third ISP");
+    taken.domain_name = Some("secret.example".into());
+    let third = deployment_of(world.ask(Command::CreateDeployment(Box::new(taken))));
+    let rejection = ask_update(&mut world, named(&id)).unwrap_err();
+    assert!(
+        rejection.detail.contains(third.as_str()),
+        "he may see it: {rejection}"
+    );
+    let told = format!("{:?}", world.facts().last().unwrap());
+    let text = String::from_utf8_lossy(&entry_bytes(&world)).into_owned();
+    assert!(text.contains("the domain is in use"), "{told}");
+    assert!(
+        !text.contains(third.as_str()) && !text.contains(other.as_str()),
+        "{text}"
+    );
+}
+
+/// The last entry that apply wrote.
+fn entry_bytes(world: &World) -> Vec<u8> {
+    match &world.facts().last().unwrap().link {
+        Link::Entry(bytes) => bytes.clone(),
+        Link::Record(_) => panic!("a record is no entry"),
+    }
 }
 
 #[test]

@@ -30,3 +30,4 @@ mod law_8_once;
 mod law_9_secrets;
 mod platform;
 mod random;
+mod releases;

@@ -4,10 +4,12 @@
 
 use std::collections::BTreeMap;
 
+use std::borrow::Cow;
+
 use dotmac_domain::{
     State,
     release::ReleaseKey,
-    tenancy::{Deployment, Version, Waiting},
+    tenancy::{Deployment, Status, Version, Waiting},
 };
 use dotmac_protocol::{
     ids::{AgentId, DeploymentId, Generation, RegionId, ReleaseName, ReleaseVersion, TenantId},
@@ -82,8 +84,8 @@ pub(super) fn shown<'a>(state: &State, id: &'a DeploymentId, one: &'a Deployment
             .map(|one| one.name.as_str())
             .collect(),
         waiting: waiting.map(wait),
-        reason: waiting.map(|waiting| waiting.reason.as_str()),
-        next_step: waiting.map(|waiting| waiting.who.as_str()),
+        reason: reason(one),
+        next_step: next_step(id, one),
         components: &one.components,
         journey: one.journey.iter().map(hop).collect(),
     }
@@ -134,8 +136,8 @@ pub(super) struct Shown<'a> {
     /// The names only: what they hold is for the agent's eyes.
     credentials: Vec<&'a str>,
     waiting: Option<ShownWaiting<'a>>,
-    reason: Option<&'a str>,
-    next_step: Option<&'a str>,
+    reason: Option<Cow<'a, str>>,
+    next_step: Option<Cow<'a, str>>,
     components: &'a [ComponentHealth],
     journey: Vec<ShownHop<'a>>,
 }
@@ -208,6 +210,36 @@ fn version(version: &Version) -> ShownVersion<'_> {
         generation: version.generation,
         confirmed_at: time(version.confirmed_at),
     }
+}
+
+/// Why it is not active.
+fn reason(one: &Deployment) -> Option<Cow<'_, str>> {
+    let waiting = one.waiting.as_ref();
+    let waiting = waiting.map(|waiting| Cow::from(waiting.reason.as_str()));
+    waiting.or_else(|| match (one.status, one.suspended_reason.as_deref()) {
+        (Status::Suspended, None | Some("")) => Some("it was suspended".into()),
+        (Status::Suspended, Some(why)) => Some(format!("it was suspended: {why}").into()),
+        (Status::Destroyed, _) => Some("it was deleted".into()),
+        _ => None,
+    })
+}
+
+/// Who can change that, and how.
+fn next_step<'a>(id: &DeploymentId, one: &'a Deployment) -> Option<Cow<'a, str>> {
+    let waiting = one.waiting.as_ref();
+    let waiting = waiting.map(|waiting| Cow::from(waiting.who.as_str()));
+    waiting.or_else(|| match one.status {
+        Status::Suspended => {
+            let who = if one.suspended_by_operator {
+                "the operator"
+            } else {
+                "whoever may update it"
+            };
+            Some(format!("{who}: `dotmac deployments resume {id}`").into())
+        }
+        Status::Destroyed => Some("nobody: it is final; create it anew".into()),
+        _ => None,
+    })
 }
 
 fn wait(waiting: &Waiting) -> ShownWaiting<'_> {

@@ -121,7 +121,7 @@ kinds! {
     NO_AGENT "no-agent" CONFLICT "No agent can take it"
         "start an agent in that region: `dotmac agents token --region REGION`";
     UNKNOWN_RELEASE "unknown-release" CONFLICT "There is no such release"
-        "choose one that `dotmac releases list` shows, or add it first";
+        "choose one of those that `errors` lists, or have it added: `dotmac releases add FILE`";
     OUT_OF_ORDER "out-of-order" CONFLICT "It does not follow what is known"
         "read again and send what follows";
     IDEMPOTENCY_KEY_REUSED "idempotency-key-reused" UNPROCESSABLE_ENTITY "The Idempotency-Key was used for another request"

@@ -196,7 +196,7 @@ impl Stage {
                 Some(tenant) => json!({"tenant_id": tenant, "environment": "staging"}),
                 None => named("New"),
             },
-            "deployments.update" => json!({"license_tier": "enterprise"}),
+            "deployments.update" => json!({"features": {"crm": true}}),
             "deployments.scale" => json!({"replicas": 1}),
             "releases.add" => serde_json::from_str(super::world::MANIFEST_TEXT).unwrap(),
             "tenants.create" => json!({"tenant_name": "New"}),

@@ -30,6 +30,8 @@ pub(super) struct Item {
     /// Every field but those that say which one is meant.
     pub(super) fields: BTreeMap<&'static str, Value>,
     lines: BTreeMap<&'static str, u64>,
+    /// What is allowed, and perhaps not meant.
+    pub(super) remarks: Vec<Fault>,
 }
 
 /// Which deployment is meant.
@@ -126,12 +128,15 @@ fn entries(document: &Node) -> Vec<&Node> {
 }
 
 fn item(line: u64, members: &[(String, u64, Node)], faults: &mut Vec<Fault>) -> Option<Item> {
-    let (mut fields, mut lines) = (BTreeMap::new(), BTreeMap::new());
+    let (mut fields, mut lines, mut remarks) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
     for (name, at, node) in members {
         let Some(field) = fields::find(name) else {
             faults.push(Fault::new(*at, unknown(name)));
             continue;
         };
+        if field.sort == Sort::Config {
+            remarks.extend(open_secrets(field.name, node));
+        }
         match value(field, node) {
             Ok(value) => {
                 fields.insert(field.name, value);
@@ -146,9 +151,19 @@ fn item(line: u64, members: &[(String, u64, Node)], faults: &mut Vec<Fault>) -> 
         who: who.ok()?,
         fields,
         lines,
+        remarks,
     };
     faults.extend(contradictions(&item));
     Some(item)
+}
+
+fn open_secrets(name: &str, node: &Node) -> Vec<Fault> {
+    let found = secret::open_secrets(name, node).into_iter();
+    let remark =
+        |path| format!("{path} looks like a secret: {{from_env: NAME}} keeps it out of the file");
+    found
+        .map(|(line, path)| Fault::new(line, remark(path)))
+        .collect()
 }
 
 fn unknown(name: &str) -> String {

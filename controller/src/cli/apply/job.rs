@@ -74,6 +74,25 @@ impl Job {
         }
     }
 
+    /// How to go on where one failed deployment keeps a whole file from being applied.
+    pub(super) fn way_on(&self, failure: &Failure) -> String {
+        let Target::Existing(shown) = &self.target else {
+            return String::new();
+        };
+        if shown["status"] != "failed" || !matches!(failure, Failure::Refused(_)) {
+            return String::new();
+        }
+        let id = &self.line.id;
+        let way = match shown["rollback_to"].is_null() {
+            true => format!("`dotmac deployments restart {id}` tries again what failed"),
+            false => format!(
+                "`dotmac deployments rollback {id}` brings its last healthy version back, `restart {id}` tries again \
+                 what failed"
+            ),
+        };
+        format!("\n  to go on: {way}; or take it out of the file until then")
+    }
+
     /// Asks the API what the first step would do. What it says is so already needs no step.
     pub(super) async fn foresee(
         &mut self,

@@ -9,6 +9,18 @@ use crate::cli::failure::Failure;
 
 /// Bytes of a secret at most.
 const SECRET_BYTES_MAX: u64 = 64 * 1024;
+/// Parts of names whose values are secrets.
+const SECRET_NAMES: [&str; 9] = [
+    "password",
+    "passwd",
+    "passphrase",
+    "secret",
+    "token",
+    "credential",
+    "apikey",
+    "api_key",
+    "private_key",
+];
 /// Pointers to elsewhere.
 const POINTERS: [&str; 2] = ["from_env", "from_file"];
 
@@ -39,6 +51,37 @@ pub(super) fn fill_in(path: &str, node: &Node) -> Result<Value, Fault> {
             Ok(Value::Object(filled))
         }
     }
+}
+
+/// Texts in a tree that look like secrets and stand in the file itself, by their line and name.
+pub(super) fn open_secrets(path: &str, node: &Node) -> Vec<(u64, String)> {
+    if pointer(node).is_some() {
+        return Vec::new();
+    }
+    match &node.kind {
+        Kind::Scalar(Value::String(text)) if looks_secret(path, text) => {
+            vec![(node.line, path.to_owned())]
+        }
+        Kind::Scalar(_) => Vec::new(),
+        Kind::List(items) => items
+            .iter()
+            .flat_map(|item| open_secrets(path, item))
+            .collect(),
+        Kind::Map(members) => members
+            .iter()
+            .flat_map(|(name, _, inner)| open_secrets(&format!("{path}.{name}"), inner))
+            .collect(),
+    }
+}
+
+/// By the last part of its name, or because it is an address with a password in it.
+fn looks_secret(path: &str, text: &str) -> bool {
+    let name = path.rsplit('.').next().unwrap_or(path);
+    let name = name.to_lowercase().replace('-', "_");
+    let authority = text.split_once("://").map(|(_, rest)| rest);
+    let user = authority.and_then(|rest| rest.split(['/', '?', '#']).next()?.rsplit_once('@'));
+    let has_password = user.is_some_and(|(user, _)| user.contains(':'));
+    !text.is_empty() && (has_password || SECRET_NAMES.iter().any(|part| name.contains(part)))
 }
 
 /// Where a node points to, if it is a pointer.
@@ -89,7 +132,20 @@ fn read_file(path: &Path) -> Result<String, Failure> {
 mod tests {
     use serde_json::json;
 
-    use super::{fill_in, read};
+    use super::{fill_in, open_secrets, read};
+
+    #[test]
+    fn secrets_that_stand_in_the_file_are_noticed_and_not_repeated() {
+        let text = "smtp:\n  host: mail.example\n  password: hunter2\n  port: 25\napi-key: {from_env: KEY}\n\
+                    hooks:\n- https://a.example/x@y:z\n- https://u:hunter2@a.example/\n";
+        let found = open_secrets("custom_config", &document::read(text).unwrap()[0]);
+        let expected = [
+            (3, "custom_config.smtp.password"),
+            (8, "custom_config.hooks"),
+        ];
+        assert_eq!(found, expected.map(|(line, path)| (line, path.to_owned())));
+    }
+
     use crate::cli::apply::document;
 
     #[test]

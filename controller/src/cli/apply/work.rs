@@ -26,6 +26,8 @@ const STEPS_MAX: usize = 6;
 
 /// All items of a file on their way.
 pub(super) struct Work<'a> {
+    /// The file's name.
+    file: String,
     /// Why, for the audit.
     reason: Option<String>,
     /// Whether and how long to wait at the end of each item; between two steps it always waits.
@@ -44,7 +46,7 @@ impl<'a> Work<'a> {
     pub(super) fn new(
         context: &'a Context,
         client: &'a Client,
-        (world, items): (World, Vec<Item>),
+        (file, world, items): (String, World, Vec<Item>),
         (patience, reason): (Patience, Option<String>),
     ) -> Result<Self, Vec<Fault>> {
         let (mut jobs, mut faults) = (Vec::new(), Vec::new());
@@ -64,6 +66,7 @@ impl<'a> Work<'a> {
             return Err(faults);
         }
         Ok(Self {
+            file,
             reason,
             patience,
             context,
@@ -102,7 +105,8 @@ impl<'a> Work<'a> {
         for job in &refused {
             if let Action::Fail(failure) = &job.line.action {
                 let (title, line) = (job.item.who.title(), place(&job.item, failure));
-                let remark = format!("line {line}, {title}: {failure}");
+                let (file, hint) = (&self.file, job.way_on(failure));
+                let remark = format!("{file}:{line}: {title}: {failure}{hint}");
                 self.context.output.note(&remark);
             }
         }

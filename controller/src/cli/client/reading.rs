@@ -46,6 +46,7 @@ impl Again {
 /// Reads an answer to its end.
 pub(super) async fn read(response: Response) -> Attempt {
     let status = response.status();
+    let path = response.url().path().to_owned();
     if status.is_redirection() {
         let why = format!("it names another place (status {})", status.as_u16());
         return Attempt::Again(Again::unanswered(why));
@@ -72,7 +73,7 @@ pub(super) async fn read(response: Response) -> Attempt {
         };
         return match body {
             Ok(body) => Attempt::Answered(Answer { body, etag }),
-            Err(cause) => Attempt::Refused(Failure::answer(cause)),
+            Err(cause) => Attempt::Refused(Failure::foreign(&path, &cause.to_string())),
         };
     }
     let problem = problem(status, &body, is_json);

@@ -63,7 +63,7 @@ impl Client {
                 let again = match tokio::time::timeout(patience, asked).await {
                     Ok(Ok(response)) if response.status().is_success() => return Ok(response),
                     Ok(Ok(response)) => match read(response).await {
-                        Attempt::Refused(failure) => return Err(failure),
+                        Attempt::Refused(failure) => return Err(failure.at(path)),
                         Attempt::Again(again) => again,
                         Attempt::Answered(_) => {
                             Again::unanswered("an answer that is no stream".into())

@@ -103,7 +103,7 @@ impl Logout {
             Ok(name)
         })?;
         context.output.note(&format!(
-            "forgot the token of {name}; it still counts until it is revoked (`dotmac tokens revoke ID`)"
+            "forgot the token of {name}; it still counts until it is revoked (`dotmac tokens delete ID`)"
         ));
         Ok(())
     }

@@ -55,7 +55,7 @@ pub(crate) async fn wait_for(
 ) -> Result<Value, Failure> {
     let started = Instant::now();
     let limit_ms = seconds.saturating_mul(1_000);
-    let mut told = Told::new(context, started);
+    let mut told = Told::new(context, id, started);
     let mut wakes = Wakes::new(client, id);
     loop {
         let deployment = match fetch(client, id).await {
@@ -104,9 +104,11 @@ impl Goal {
     }
 }
 
-/// Tells the way: a line that is written over where somebody looks, one line for each new reason elsewhere.
+/// Tells the way: one line for each new reason, and where somebody looks a short one below it that shows that time goes
+/// on. Each names the deployment: several may be waited for one after the other.
 struct Told<'a> {
     context: &'a Context,
+    id: &'a str,
     started: Instant,
     bar: ProgressBar,
     /// Status, reason and missing copies that were told last.
@@ -114,9 +116,10 @@ struct Told<'a> {
 }
 
 impl<'a> Told<'a> {
-    fn new(context: &'a Context, started: Instant) -> Self {
+    fn new(context: &'a Context, id: &'a str, started: Instant) -> Self {
         Self {
             context,
+            id,
             started,
             bar: bar(context),
             head: Default::default(),
@@ -124,16 +127,14 @@ impl<'a> Told<'a> {
     }
 
     fn tell(&mut self, deployment: &Value, line: &str) {
-        self.bar.set_message(line.to_owned());
+        let status = view::text(deployment, "status");
+        self.bar.set_message(format!("{}: {status}", self.id));
         let reason = view::text(&deployment["waiting"], "reason");
-        let head = (
-            view::text(deployment, "status"),
-            reason,
-            unready(deployment),
-        );
-        if self.bar.is_hidden() && head != self.head {
+        let head = (status, reason, unready(deployment));
+        if head != self.head {
             let at = duration(elapsed_ms(self.started));
-            self.context.output.note(&format!("{at:>8}  {line}"));
+            let remark = format!("{at:>8}  {}: {line}", self.id);
+            self.bar.suspend(|| self.context.output.note(&remark));
             self.head = head;
         }
     }
@@ -212,7 +213,7 @@ fn unready(deployment: &Value) -> Option<String> {
     (ready < desired).then(|| format!("{ready} of {desired} processes are ready"))
 }
 
-/// A line that is written over, where somebody looks at it.
+/// A short line that is written over, where somebody looks at it.
 fn bar(context: &Context) -> ProgressBar {
     if !context.output.is_watched() {
         return ProgressBar::hidden();

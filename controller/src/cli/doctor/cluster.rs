@@ -40,6 +40,11 @@ pub(super) fn quorum(status: &Value) -> Vec<Check> {
         away.join(", ")
     );
     checks.push(match here {
+        0 => Check::fail(
+            "majority",
+            "no controller is known to be reachable",
+            "start them",
+        ),
         here if here == all => {
             Check::ok("majority", format!("all {all} controllers are reachable"))
         }
@@ -64,7 +69,10 @@ pub(super) fn quorum(status: &Value) -> Vec<Check> {
             )
         })
         .collect();
-    checks.push(if silent.is_empty() && reasons.is_empty() {
+    checks.push(if here < majority {
+        let detail = format!("only {here} of {all} can be asked to sign, {majority} are needed");
+        Check::fail("signers", detail, "see majority")
+    } else if silent.is_empty() && reasons.is_empty() {
         Check::ok("signers", "every reachable controller signs")
     } else {
         let detail = format!(
@@ -177,7 +185,20 @@ mod tests {
             worst(&quorum(&status(["leader", "unreachable", "unreachable"]))),
             Verdict::Fail
         );
-        assert_eq!(worst(&quorum(&Value::Null)), Verdict::Fail);
+        for nobody in [
+            status(["leader", "unreachable", "unreachable"]),
+            Value::Null,
+        ] {
+            let checks = quorum(&nobody);
+            let bad = |name: &str| {
+                let check = checks.iter().find(|one| one.name == name).unwrap();
+                check.verdict == Verdict::Fail
+            };
+            assert!(
+                ["majority", "signers"].iter().all(|name| bad(name)),
+                "{checks:?}"
+            );
+        }
     }
 
     #[test]

@@ -4,16 +4,17 @@ use std::{os::unix::fs::MetadataExt as _, path::Path};
 
 use futures::future::join_all;
 use jiff::fmt::rfc2822::DateTimeParser;
-use serde_json::Value;
 
 use super::check::Check;
 use crate::cli::{
     client::{Client, Look},
     contexts::Contexts,
+    failure::Failure,
     find::{Context, Target},
-    login::{WHOAMI, person},
+    login::person,
     output::duration,
     view,
+    whoami::who,
 };
 
 /// Milliseconds between two clocks that are worth a word, and that break things: certificates and orders have times.
@@ -88,16 +89,15 @@ fn token_file(file: &Path) -> Check {
 pub(super) async fn controllers(context: &Context, client: &Client) -> Vec<Check> {
     let servers = client.servers();
     let looks = (0..servers.len()).map(|index| async move {
-        (
-            client.look(index, "/health/live").await,
-            client.look(index, "/health/ready").await,
-        )
+        let live = client.look(index, "/health/live").await;
+        // Each clock is compared when it was heard, however long another controller takes.
+        let heard_ms = context.clock.now().0;
+        (live, heard_ms, client.look(index, "/health/ready").await)
     });
     let looks = join_all(looks).await;
-    let now_ms = context.clock.now().0;
     let mut checks = Vec::new();
     let mut versions = Vec::new();
-    for (server, (live, ready)) in servers.iter().zip(looks) {
+    for (server, (live, heard_ms, ready)) in servers.iter().zip(looks) {
         let name = format!("controller {server}");
         match live {
             Err(why) => checks.push(Check::fail(
@@ -107,7 +107,8 @@ pub(super) async fn controllers(context: &Context, client: &Client) -> Vec<Check
             )),
             Ok(live) => {
                 checks.push(readiness(&name, live.took_ms, ready));
-                checks.extend(live.date.as_deref().map(|date| clock(&name, date, now_ms)));
+                let date = live.date.as_deref();
+                checks.extend(date.map(|date| clock(&name, date, heard_ms)));
                 versions.push(view::text(&live.body, "version"));
             }
         }
@@ -192,7 +193,10 @@ fn same(versions: &[String]) -> Option<Check> {
 
 /// Whether the token counts.
 pub(super) async fn token(client: &Client, now_ms: u64) -> Check {
-    match client.get::<Value>(WHOAMI).await {
+    match who(client).await {
+        Err(Failure::Unreachable { .. }) => {
+            Check::fail("token", "could not be checked: nobody answers", "see above")
+        }
         Err(failure) => Check::fail("token", failure.to_string(), "dotmac login"),
         Ok(who) => match view::millis(&who["expires_at"]) {
             Some(end) if end.saturating_sub(now_ms) < TOKEN_ENDS_MS => {

@@ -78,6 +78,9 @@ pub(super) fn deployment(one: &Value, now_ms: u64) -> Sentences {
             "It will be removed with its data in {left}, unless it is undeleted."
         ));
     }
+    if status == "failed" {
+        told.say(way_out(one));
+    }
     told.next.push(match status.as_str() {
         "destroying" => format!("dotmac deployments undelete {id}"),
         "suspended" => format!("dotmac deployments resume {id}"),
@@ -86,6 +89,33 @@ pub(super) fn deployment(one: &Value, now_ms: u64) -> Sentences {
         _ => format!("dotmac deployments watch {id}"),
     });
     told
+}
+
+/// What can be done about a deployment that has failed.
+fn way_out(one: &Value) -> String {
+    let id = text(one, "id");
+    let restart = format!(
+        "`dotmac deployments restart {id}` tries it again, once what it failed of is mended"
+    );
+    if one["rollback_to"].is_null() {
+        return format!(
+            "No release of it was ever healthy: {restart}; else `dotmac deployments delete {id}`, and create it with \
+             another release."
+        );
+    }
+    format!(
+        "{restart}; `dotmac deployments rollback {id}` brings back {}, which was healthy.",
+        version(&one["rollback_to"])
+    )
+}
+
+/// A version as people write it.
+fn version(one: &Value) -> String {
+    let release = &one["release"];
+    match (text(release, "name"), text(release, "version")) {
+        (name, version) if name.is_empty() || version.is_empty() => "the version before".to_owned(),
+        (name, version) => format!("{name} {version}"),
+    }
 }
 
 /// A tenant.
@@ -126,11 +156,14 @@ pub(super) fn tenant(one: &Value, now_ms: u64) -> Sentences {
 pub(super) fn agent(one: &Value, now_ms: u64) -> Sentences {
     let mut told = Sentences::default();
     let (id, status) = (text(one, "id"), text(one, "status"));
+    let software = match text(one, "software") {
+        unknown if unknown.is_empty() => String::new(),
+        software => format!("; its software is {software}"),
+    };
     told.say(format!(
-        "{id} is an agent in {} with {} deployments; its software is {}.",
+        "{id} is an agent in {} with {} deployments{software}.",
         text(one, "region"),
         text(one, "units"),
-        text(one, "software"),
     ));
     let since = age(one, "since", now_ms);
     match (status.as_str(), text(one, "node")) {
@@ -173,12 +206,14 @@ pub(super) fn region(one: &Value, _now_ms: u64) -> Sentences {
     told.say_if(&text(one, "description"), |text| {
         format!("It is described as: {text}")
     });
-    told.say(format!(
-        "{} of its {} agents are connected, and it has {} deployments.",
-        text(agents, "connected"),
-        text(agents, "total"),
-        text(one, "deployments")
-    ));
+    let (connected, total) = (text(agents, "connected"), text(agents, "total"));
+    // Not everybody may see them.
+    if !connected.is_empty() && !total.is_empty() {
+        told.say(format!("{connected} of its {total} agents are connected."));
+    }
+    told.say_if(&text(one, "deployments"), |count| {
+        format!("It has {count} deployments.")
+    });
     if one["accepts_deployments"] == false {
         told.say("It takes no new deployments.".into());
     }
@@ -187,6 +222,7 @@ pub(super) fn region(one: &Value, _now_ms: u64) -> Sentences {
             told.say("Nothing can run there until an agent is started.".into());
             told.next.push(format!("dotmac agents token --region {id}"));
         }
+        (None, None) => told.next.push("dotmac regions list".into()),
         _ => told.next.push("dotmac agents list".into()),
     }
     told

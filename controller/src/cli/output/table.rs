@@ -57,6 +57,24 @@ pub(super) fn render(
     Rendered { text, left_out }
 }
 
+/// A text in lines of so many characters at most; only a word that is longer is not cut.
+pub(super) fn wrapped(text: &str, characters_max: usize) -> String {
+    let mut lines = String::new();
+    let mut width = 0;
+    for word in text.split(' ') {
+        if width > 0 && width + 1 + word.width() > characters_max {
+            lines.push('\n');
+            width = 0;
+        } else if width > 0 {
+            lines.push(' ');
+            width += 1;
+        }
+        lines.push_str(word);
+        width += word.width();
+    }
+    lines
+}
+
 /// A text of our own in the colour of a word that says how something is.
 pub(super) fn painted(text: &str, word: &str, has_colour: bool) -> String {
     match colour(word).filter(|_| has_colour) {
@@ -142,7 +160,16 @@ fn colour(word: &str) -> Option<&'static str> {
 mod tests {
     use unicode_width::UnicodeWidthStr as _;
 
-    use super::{cut, fit, render};
+    use super::{cut, fit, render, wrapped};
+
+    #[test]
+    fn a_remark_is_no_wider_than_the_terminal() {
+        let remark = "no room for tier, domain, age, name: -o json shows everything";
+        let expected = "no room for tier, domain, age, name: -o\njson shows everything";
+        assert_eq!(wrapped(remark, 40), expected);
+        assert_eq!(wrapped(remark, 80), remark);
+        assert_eq!(wrapped("incompressible x", 4), "incompressible\nx");
+    }
 
     fn rows() -> Vec<Vec<String>> {
         let row = |cells: [&str; 4]| cells.map(str::to_owned).to_vec();

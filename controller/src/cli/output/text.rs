@@ -78,12 +78,16 @@ pub(super) fn ids(value: &Value) -> Vec<String> {
     }
 }
 
-/// Control characters, marks that reorder text, and letters that nobody sees.
+/// Control characters, marks that reorder text, and letters that nobody sees (Unicode's default ignorable ones, and the
+/// empty Braille pattern). The two joiners stay: words of some languages and composed emoji need them.
 fn is_unsafe(letter: char) -> bool {
     letter.is_control()
         || matches!(letter,
-            '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
-            | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+            | '\u{180b}'..='\u{180f}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
+            | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0000}'..='\u{e0fff}')
 }
 
 /// JSON text in which unsafe letters, which only strings can hold, are escapes. Line ends are the text's own.
@@ -171,6 +175,8 @@ mod tests {
         assert_eq!(clean(EVIL), "a[31m]0;ownedb2Jcd");
         assert_eq!(clean_lines("a\tb\r\nc\u{1b}"), "a\tb\nc");
         assert_eq!(clean_cell("a\tb\nforged row"), "a b forged row");
+        let unseen = "a\u{ad}\u{115f}\u{1160}\u{3164}\u{ffa0}\u{fe00}\u{fe0f}\u{e0100}\u{e01ef}\u{180e}\u{2800}\u{34f}b";
+        assert_eq!(clean(unseen), "ab");
         assert_eq!(clean("Zoë Ωmega 日本 👩‍🚒"), "Zoë Ωmega 日本 👩‍🚒");
     }
 

@@ -16,7 +16,12 @@ use axum::{
 use serde_json::{Value, json};
 
 use super::{Arc, Seen, client, serve};
-use crate::cli::{client::reading::ANSWER_BYTES_MAX, failure::Failure};
+use crate::cli::{
+    client::reading::ANSWER_BYTES_MAX,
+    failure::Failure,
+    list::Paging,
+    plan::{Plan, Seen as SeenEntity},
+};
 
 /// Bytes without end, counted as they are taken.
 fn endless(taken: Arc<AtomicU64>, piece: &'static [u8]) -> Body {
@@ -39,6 +44,48 @@ async fn an_answer_without_end_is_read_up_to_its_limit_and_not_asked_for_again()
     assert!(failure.to_string().contains("more than"), "{failure}");
     let taken = taken.load(Ordering::Relaxed);
     assert!(taken < 2 * ANSWER_BYTES_MAX as u64, "{taken}");
+}
+
+/// A success of another service on the port is none of ours.
+#[tokio::test]
+async fn a_success_that_is_not_this_api_is_a_failure() {
+    let foreign = |failure: Failure| {
+        let said = failure.to_string();
+        assert!(
+            failure.code() == 1 && said.contains("no answer of a DotMac API"),
+            "{said}"
+        );
+    };
+    for (status, body) in [
+        (204, ""),
+        (200, ""),
+        (200, "<html>"),
+        (200, "[]"),
+        (200, "\"ok\""),
+    ] {
+        let answer = move || async move { (StatusCode::from_u16(status).unwrap(), body) };
+        let (server, _) = serve(Router::new().fallback(any(answer)), Seen::default()).await;
+        let client = client(vec![server], 5_000);
+        foreign(client.get::<Value>("/things/1").await.unwrap_err());
+        foreign(client.post("/things", None).await.unwrap_err());
+    }
+    for body in [
+        json!({}),
+        json!({"items": {"a": 1}}),
+        json!({"id": null, "name": "x"}),
+    ] {
+        let answer = move || std::future::ready(Json(body.clone()));
+        let (server, _) = serve(Router::new().fallback(any(answer)), Seen::default()).await;
+        let client = client(vec![server], 5_000);
+        foreign(client.entity("/things/1").await.unwrap_err());
+        foreign(client.list("/things", 9).await.unwrap_err());
+        let listed = Paging::default().read(&client, "/things", &[]).await;
+        foreign(listed.err().unwrap());
+        let seen = SeenEntity::read(&client, "/things/1".into()).await;
+        foreign(seen.err().unwrap());
+        let plan = Plan::create("create x".into(), "/things", json!({}));
+        foreign(plan.foresee(&client, "key").await.unwrap_err());
+    }
 }
 
 #[tokio::test]

@@ -69,7 +69,7 @@ fn a_region_without_agents_says_how_to_start_one() {
     let one = json!({"id": "mars", "description": "far away", "default": true, "accepts_deployments": false,
         "agents": {"connected": 0, "total": 0}, "deployments": 0});
     let told = region(&one, 0);
-    assert_eq!(told.says.len(), 5);
+    assert_eq!(told.says.len(), 6);
     assert_eq!(told.next, ["dotmac agents token --region mars"]);
 }
 
@@ -101,4 +101,35 @@ fn a_release_and_a_request_name_the_next_command() {
         "{told:?}"
     );
     assert_eq!(told.next, ["dotmac audit --tenant x"]);
+}
+
+#[test]
+fn what_is_not_known_is_left_out() {
+    let told = region(
+        &json!({"id": "mars", "default": false, "accepts_deployments": true}),
+        0,
+    );
+    assert_eq!(told.says, ["mars is a region."]);
+    assert_eq!(told.next, ["dotmac regions list"]);
+    let one =
+        json!({"id": "a-1", "region": "mars", "status": "disconnected", "since": 0, "units": 1});
+    assert_eq!(
+        agent(&one, 5_000).says[0],
+        "a-1 is an agent in mars with 1 deployments."
+    );
+}
+
+#[test]
+fn a_failed_deployment_says_the_way_out() {
+    let mut one = json!({"id": "x-1", "status": "failed", "rollback_to": null});
+    let said = deployment(&one, 0).says.join(" ");
+    for command in ["restart x-1", "delete x-1"] {
+        assert!(said.contains(command), "{said}");
+    }
+    one["rollback_to"] = json!({"release": {"name": "demo-isp", "version": "1.0.0"}});
+    let said = deployment(&one, 0).says.join(" ");
+    assert!(
+        said.contains("rollback x-1` brings back demo-isp 1.0.0"),
+        "{said}"
+    );
 }
