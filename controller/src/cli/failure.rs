@@ -216,9 +216,7 @@ impl Problem {
             "unauthenticated" => "`dotmac login` saves a token, --token-file names the file of one",
             "idempotency-key-reused" => "run it again: it then has a key of its own",
             "rate-limited" | "overloaded" => "wait a little and run it again: that is safe",
-            _ if next.contains("Idempotency-Key") => {
-                "look how it is, and run it again; `dotmac doctor` shows who is away"
-            }
+            _ if next.contains("Idempotency-Key") => "look how it is, and run it again",
             _ => next,
         }
     }

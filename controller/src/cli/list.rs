@@ -7,6 +7,7 @@ use super::{
     client::{Client, encode},
     failure::Failure,
     find::Context,
+    suggest,
 };
 
 /// Items shown when nobody says how many.
@@ -91,6 +92,13 @@ impl Paging {
     ) -> Result<(), Failure> {
         let listed = self.read(client, path, filters).await?;
         let output = context.output;
+        let tenant = filters.iter().find(|(name, _)| *name == "tenant_id");
+        if listed.items.is_empty()
+            && let Some((_, Some(tenant))) = tenant
+            && let Some(missing) = suggest::missing_tenant(client, tenant).await
+        {
+            output.note(&missing.to_string());
+        }
         if output.is_data() {
             let body = json!({"items": listed.items, "next_cursor": listed.next});
             return output.data(&body);

@@ -64,6 +64,14 @@ pub(crate) async fn for_missing(client: &Client, failure: Failure) -> Failure {
     }
 }
 
+/// That there is no such tenant, with what may have been meant; nothing when there is one or nobody can tell.
+pub(crate) async fn missing_tenant(client: &Client, id: &str) -> Option<Failure> {
+    match client.thing(&format!("{TENANTS}/{}", encode(id))).await {
+        Err(missing @ Failure::NotFound(_)) => Some(for_missing(client, missing).await),
+        _ => None,
+    }
+}
+
 /// The list in which a thing is missing, and its id there.
 fn missing(problem: &Problem) -> Option<(&'static str, String)> {
     let path = problem.path.split('?').next()?;

@@ -15,6 +15,9 @@ pub(crate) struct Tiers {}
 impl Tiers {
     pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
         let tiers: Value = context.client()?.get(PATH).await?;
+        if !tiers["resource_tiers"].is_array() {
+            return Err(Failure::foreign(PATH, "it names no tiers"));
+        }
         let output = context.output;
         if output.is_names() {
             return output.data(&names(&tiers));

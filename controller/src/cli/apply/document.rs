@@ -69,7 +69,8 @@ fn words(said: &str) -> String {
         Some((place, what)) if place.starts_with("line ") => what,
         _ => what,
     };
-    if what.contains("budget breached") {
+    let is_too_much = ["budget breached", "recursion limit exceeded"];
+    if is_too_much.iter().any(|words| what.contains(words)) {
         return "it is too large, too deep, or its anchors make too much of it".to_owned();
     }
     match what.split_once(", set ") {

@@ -84,7 +84,9 @@ impl Job {
         }
         let id = &self.line.id;
         let way = match shown["rollback_to"].is_null() {
-            true => format!("`dotmac deployments restart {id}` tries again what failed"),
+            true => format!(
+                "`dotmac deployments restart {id}` tries again what failed, `delete {id}` gives it up"
+            ),
             false => format!(
                 "`dotmac deployments rollback {id}` brings its last healthy version back, `restart {id}` tries again \
                  what failed"
