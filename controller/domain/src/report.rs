@@ -170,6 +170,7 @@ impl State {
         self.note_hops(id, &health.hops);
         let status = health.status;
         self.change_deployment(id, now, |deployment| {
+            deployment.observed_generation = health.generation;
             deployment.health = status;
             deployment.health_reason = health.reason.clone();
             deployment.components = health.components.clone();

@@ -164,6 +164,8 @@ pub struct Deployment {
     pub updated_at: Timestamp,
     /// When its grace time ends, while it is `destroying`.
     pub delete_after: Option<Timestamp>,
+    /// The generation that its agent's probes spoke of last.
+    pub observed_generation: Generation,
     /// What its agent's probes say.
     pub health: HealthStatus,
     /// Why it is not healthy.
@@ -274,6 +276,7 @@ impl State {
             deployed_at: None,
             updated_at: now,
             delete_after: None,
+            observed_generation: Generation(0),
             health: HealthStatus::Unknown,
             health_reason: String::new(),
             components: Vec::new(),

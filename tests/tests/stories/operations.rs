@@ -110,7 +110,9 @@ async fn until_done(fleet: &Fleet, ordered: &Value) -> Result<Value> {
         ACTIVE_WITHIN,
         async || {
             let shown = fleet.deployment(&id).await?;
-            let is_done = shown["status"] == "active" && shown["generation"] == *generation;
+            let is_done = shown["status"] == "active"
+                && shown["generation"] == *generation
+                && shown["observed_generation"] == *generation;
             if is_done && shown["ready_pods"] == *copies && shown["pod_count"] == *copies {
                 return Ok(Some(shown));
             }

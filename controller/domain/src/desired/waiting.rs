@@ -87,8 +87,9 @@ impl State {
         let agent = deployment.agent.as_ref();
         let unit = agent.and_then(|agent| self.units.get(&(agent.clone(), UnitId::instance(id))));
         let is_held = unit.is_none_or(|unit| unit.acknowledged_generation >= unit.generation);
+        let is_seen = deployment.observed_generation == deployment.generation;
         let is_stopped = deployment.health == HealthStatus::Stopped;
-        is_held && (deployment.status == Status::Active || is_stopped)
+        is_held && is_seen && (deployment.status == Status::Active || is_stopped)
     }
 
     fn reason_on_the_way(&self, agent: &AgentId, unit: &Unit) -> (String, String) {

@@ -29,6 +29,7 @@ fn silent(state: &State) -> Option<String> {
             one.agent.as_ref() == Some(agent) && *unit == UnitId::instance(id)
         });
         let is_held = unit.is_none_or(|(_, unit)| unit.acknowledged_generation >= unit.generation);
+        let is_held = is_held && one.observed_generation == one.generation;
         let is_stopped = one.health == HealthStatus::Stopped;
         match one.status {
             Status::Destroyed => one.waiting.is_some(),

@@ -4,11 +4,12 @@
 use serde_json::{Value, json};
 
 /// Fields that move with everything and tell nobody anything in a plan.
-const BESIDE_THE_POINT: [&str; 7] = [
+const BESIDE_THE_POINT: [&str; 8] = [
     "generation",
     "journey",
     "last_updated",
     "next_step",
+    "observed_generation",
     "reason",
     "revision",
     "waiting",

@@ -308,6 +308,7 @@ fn identity() -> Vec<(&'static str, Value)> {
         ("agent", schema::or_null(schema::agent_id())),
         ("status", schema::one_of(&STATUSES.map(Status::as_str))),
         ("generation", schema::count()),
+        ("observed_generation", schema::count()),
         (
             "revision",
             schema::about("its `ETag` is \"r\" and this number", schema::count()),
