@@ -60,6 +60,20 @@ pub enum Status {
 }
 
 impl Status {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::Pending,
+        Self::Provisioning,
+        Self::Active,
+        Self::Degraded,
+        Self::Upgrading,
+        Self::RollingBack,
+        Self::Suspended,
+        Self::Failed,
+        Self::Destroying,
+        Self::Destroyed,
+    ];
+
     /// The status as the contract writes it.
     #[must_use]
     pub fn as_str(self) -> &'static str {

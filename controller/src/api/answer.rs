@@ -8,6 +8,10 @@ use axum::{
 use dotmac_protocol::time::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
+use tokio::runtime::{Handle, RuntimeFlavor};
+
+/// Items of a page that are written within a millisecond.
+const SHORT_PAGE_ITEMS: usize = 100;
 
 /// An answer with a body.
 pub(super) fn answer(status: StatusCode, body: impl Serialize) -> Response {
@@ -21,8 +25,20 @@ pub(super) fn page<T: Serialize>(items: Vec<T>, next: Option<String>) -> Respons
 }
 
 /// Cuts a list to a page. `items` may give one more than the limit: then there is a page after it, and its cursor is
-/// the key of the last item on this one.
+/// the key of the last item on this one. A long page takes milliseconds: this thread's other tasks move to another one.
 pub(super) fn page_of<K: ToString, T: Serialize>(
+    items: impl Iterator<Item = (K, T)>,
+    limit: usize,
+) -> Response {
+    let has_others = Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread;
+    if limit > SHORT_PAGE_ITEMS && has_others {
+        tokio::task::block_in_place(|| cut(items, limit))
+    } else {
+        cut(items, limit)
+    }
+}
+
+fn cut<K: ToString, T: Serialize>(
     items: impl Iterator<Item = (K, T)>,
     limit: usize,
 ) -> Response {

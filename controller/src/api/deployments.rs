@@ -34,20 +34,6 @@ pub(super) use operations::operations;
 pub(super) use shapes::schemas;
 pub(super) use view::deployment as item;
 
-/// All states of a deployment.
-const STATUSES: [Status; 10] = [
-    Status::Pending,
-    Status::Provisioning,
-    Status::Active,
-    Status::Degraded,
-    Status::Upgrading,
-    Status::RollingBack,
-    Status::Suspended,
-    Status::Failed,
-    Status::Destroying,
-    Status::Destroyed,
-];
-
 async fn create(change: Change) -> Result<Response, Problem> {
     change.who.has(Permission::DeploymentCreate)?;
     let order = order::Order::read(change.fields()?, &change.state)?;
@@ -183,12 +169,12 @@ struct Filter {
 impl Filter {
     fn read(query: &mut Fields) -> Self {
         let status = query.text("status_filter").and_then(|text| {
-            let status = STATUSES.into_iter().find(|status| status.as_str() == text);
+            let status = Status::ALL.into_iter().find(|status| status.as_str() == text);
             if status.is_none() {
                 query.refuse(
                     "status_filter",
                     &text,
-                    STATUSES.map(Status::as_str).join(", "),
+                    Status::ALL.map(Status::as_str).join(", "),
                 );
             }
             status

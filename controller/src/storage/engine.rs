@@ -65,7 +65,8 @@ pub struct EngineConfig {
 impl Default for EngineConfig {
     fn default() -> Self {
         Self {
-            cache_bytes: 64 * 1024 * 1024,
+            // The State answers from memory: only the ledger and a follower that fell behind read here.
+            cache_bytes: 16 * 1024 * 1024,
             reserve_bytes: 256 * 1024 * 1024,
             queue_batches_max: 128,
         }

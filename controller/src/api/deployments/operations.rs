@@ -3,7 +3,7 @@
 use axum::http::{Method, StatusCode};
 use dotmac_domain::{access::Permission, tenancy::Status};
 
-use super::{STATUSES, changes, create, delete, list, logs, show, undelete};
+use super::{changes, create, delete, list, logs, show, undelete};
 use crate::api::{
     DEPLOYMENTS,
     operation::{Operation, Scope},
@@ -71,7 +71,7 @@ pub(in crate::api) fn operations() -> Vec<Operation> {
 }
 
 fn list_them() -> Operation {
-    let statuses = schema::one_of(&STATUSES.map(Status::as_str));
+    let statuses = schema::one_of(&Status::ALL.map(Status::as_str));
     let include = schema::one_of(&["destroyed"]);
     Operation::read("deployments.list", DEPLOYMENTS, list)
         .says("List deployments", "Those the caller may see, by id.")

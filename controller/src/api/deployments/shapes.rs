@@ -7,7 +7,7 @@ use dotmac_domain::{
 };
 use serde_json::{Value, json};
 
-use super::{STATUSES, order::ADDRESS_MAX};
+use super::order::ADDRESS_MAX;
 use crate::api::schema;
 
 /// The resource tiers of the price list.
@@ -306,7 +306,7 @@ fn identity() -> Vec<(&'static str, Value)> {
         ("environment", choice(tier::ENVIRONMENTS)),
         ("region", schema::region_id()),
         ("agent", schema::or_null(schema::agent_id())),
-        ("status", schema::one_of(&STATUSES.map(Status::as_str))),
+        ("status", schema::one_of(&Status::ALL.map(Status::as_str))),
         ("generation", schema::count()),
         ("observed_generation", schema::count()),
         (

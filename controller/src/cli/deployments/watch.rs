@@ -3,7 +3,11 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use clap::{Args, ValueEnum};
+use clap::{
+    Args,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
+use dotmac_domain::tenancy::Status;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::Value;
 
@@ -16,22 +20,6 @@ use crate::cli::{
 
 /// Rows that are written over at most; further deployments are followed as lines.
 const ROWS_MAX: usize = 200;
-
-/// A state to wait for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-#[value(rename_all = "snake_case")]
-enum Until {
-    Pending,
-    Provisioning,
-    Active,
-    Degraded,
-    Upgrading,
-    RollingBack,
-    Suspended,
-    Failed,
-    Destroying,
-    Destroyed,
-}
 
 #[derive(Args)]
 #[command(after_help = "Exit codes with --until:
@@ -46,8 +34,8 @@ pub(crate) struct Watch {
     #[arg(long, value_name = "ID", conflicts_with = "id")]
     tenant: Option<String>,
     /// End as soon as it is in this state
-    #[arg(long, value_name = "STATUS", requires = "id")]
-    until: Option<Until>,
+    #[arg(long, value_name = "STATUS", requires = "id", value_parser = statuses())]
+    until: Option<Status>,
     /// Seconds to wait for it at most
     #[arg(long, value_name = "SECONDS", requires = "until")]
     timeout: Option<u64>,
@@ -107,15 +95,23 @@ impl Watch {
             None => Standing::OnTheWay,
             Some(_) if status == self.word() => Standing::Reached,
             Some(_) if status == "destroyed" => Standing::Lost("destroyed"),
-            Some(Until::Active | Until::Degraded) if status == "failed" => Standing::Lost("failed"),
+            Some(Status::Active | Status::Degraded) if status == "failed" => Standing::Lost("failed"),
             Some(_) => Standing::OnTheWay,
         }
     }
 
-    fn word(&self) -> String {
-        let value = self.until.and_then(|until| until.to_possible_value());
-        value.map_or_else(String::new, |value| value.get_name().to_owned())
+    fn word(&self) -> &'static str {
+        self.until.map_or("", Status::as_str)
     }
+}
+
+/// Reads a state by the word that the API writes.
+fn statuses() -> impl TypedValueParser<Value = Status> {
+    PossibleValuesParser::new(Status::ALL.map(Status::as_str)).try_map(|word| {
+        let mut all = Status::ALL.into_iter();
+        all.find(|status| status.as_str() == word)
+            .ok_or("no such state")
+    })
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -214,11 +210,11 @@ fn row(deployment: &Value) -> String {
 mod tests {
     use serde_json::json;
 
-    use super::{Standing, Until, Watch, row};
+    use super::{Standing, Status, Watch, row};
 
     #[test]
     fn it_ends_when_the_state_is_reached_or_out_of_reach() {
-        let is = |until: Option<Until>, status: &str| {
+        let is = |until: Option<Status>, status: &str| {
             let watch = Watch {
                 id: Some("a".into()),
                 tenant: None,
@@ -228,20 +224,20 @@ mod tests {
             watch.standing(status)
         };
         assert_eq!(is(None, "active"), Standing::OnTheWay);
-        assert_eq!(is(Some(Until::Active), "active"), Standing::Reached);
-        assert_eq!(is(Some(Until::Active), "provisioning"), Standing::OnTheWay);
-        assert_eq!(is(Some(Until::Active), "failed"), Standing::Lost("failed"));
-        assert_eq!(is(Some(Until::Failed), "failed"), Standing::Reached);
-        assert_eq!(is(Some(Until::Suspended), "failed"), Standing::OnTheWay);
+        assert_eq!(is(Some(Status::Active), "active"), Standing::Reached);
+        assert_eq!(is(Some(Status::Active), "provisioning"), Standing::OnTheWay);
+        assert_eq!(is(Some(Status::Active), "failed"), Standing::Lost("failed"));
+        assert_eq!(is(Some(Status::Failed), "failed"), Standing::Reached);
+        assert_eq!(is(Some(Status::Suspended), "failed"), Standing::OnTheWay);
         assert_eq!(
-            is(Some(Until::RollingBack), "rolling_back"),
+            is(Some(Status::RollingBack), "rolling_back"),
             Standing::Reached
         );
         assert_eq!(
-            is(Some(Until::Active), "destroyed"),
+            is(Some(Status::Active), "destroyed"),
             Standing::Lost("destroyed")
         );
-        assert_eq!(is(Some(Until::Destroyed), "destroyed"), Standing::Reached);
+        assert_eq!(is(Some(Status::Destroyed), "destroyed"), Standing::Reached);
     }
 
     #[test]
