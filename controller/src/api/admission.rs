@@ -17,6 +17,7 @@ use tokio::{
 };
 
 use dotmac_protocol::ids::TokenId;
+use dotmac_runtime::supervise;
 
 use super::{
     address,
@@ -39,6 +40,8 @@ const LAST_WORD: Duration = Duration::from_millis(500);
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 /// The longest such pause.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// How many times as long as a long list took its caller waits for his next one: he keeps a quarter of a core busy at most.
+const LONG_LIST_REST: u32 = 3;
 /// Paths that anybody may ask as often as he likes: they cost less than saying no.
 const UNCOUNTED: &str = "/health/";
 
@@ -48,7 +51,7 @@ struct Admitted {
     taken: Option<(TokenId, u32)>,
     account: Option<Arc<Account>>,
     _turn: Option<OwnedSemaphorePermit>,
-    _long: Option<OwnedSemaphorePermit>,
+    long: Option<OwnedSemaphorePermit>,
 }
 
 /// Wraps every request.
@@ -79,7 +82,7 @@ async fn answer(
         return problem.into_response();
     }
     let (parts, body) = request.into_parts();
-    let admitted = match enter(node, connection, &parts).await {
+    let mut admitted = match enter(node, connection, &parts).await {
         Ok(admitted) => admitted,
         Err(refused) => {
             tokio::time::sleep(pause(connection.note_refused())).await;
@@ -89,7 +92,12 @@ async fn answer(
     connection.note_admitted();
     let is_options = parts.method == Method::OPTIONS;
     let request = Request::from_parts(parts, body);
-    let Ok(response) = timeout(ANSWER_DEADLINE, next.run(request)).await else {
+    let started = Instant::now();
+    let answered = timeout(ANSWER_DEADLINE, next.run(request)).await;
+    if let Some(place) = admitted.long.take() {
+        rest(place, started.elapsed() * LONG_LIST_REST);
+    }
+    let Ok(response) = answered else {
         let seconds = ANSWER_DEADLINE.as_secs();
         let detail = format!("there is no answer after {seconds} s");
         return Problem::new(&TIMED_OUT, detail).into_response();
@@ -109,6 +117,14 @@ async fn answer(
     }
 }
 
+/// Gives a place back after a while.
+fn rest(place: OwnedSemaphorePermit, duration: Duration) {
+    drop(supervise::spawn("long list", async move {
+        tokio::time::sleep(duration).await;
+        drop(place);
+    }));
+}
+
 /// What a client is told whose head was refused.
 fn refused(refusal: Refusal) -> Problem {
     let problem = Problem::new(refusal.kind, refusal.detail);
@@ -124,7 +140,7 @@ async fn enter(node: &Node, connection: &Connection, request: &Parts) -> Result<
         taken: None,
         account: None,
         _turn: None,
-        _long: None,
+        long: None,
     };
     let Ok(bearer) = principal::bearer(&request.headers) else {
         if !request.uri.path().starts_with(UNCOUNTED) {
@@ -160,7 +176,7 @@ async fn enter(node: &Node, connection: &Connection, request: &Parts) -> Result<
         taken: Some((caller.token, cost)),
         account: Some(account),
         _turn: turn,
-        _long: long,
+        long,
     })
 }
 
