@@ -1,6 +1,6 @@
 #!/bin/sh
-# Builds the pinned peers that tests and benchmarks are measured against: one folder here per peer, each a Go program
-# with its go.mod and go.sum. usage: build.sh [PEER...]; without arguments all of them.
+# Gets the pinned peers that tests and benchmarks need: one folder here per peer, each a Go program with its go.mod and
+# go.sum, or a file of a Debian package, named with version and digest in a file `debian`. usage: build.sh [PEER...]; without arguments all of them.
 #
 # A peer is built once into $DOTMAC_PEERS (target/peers) and found at $DOTMAC_PEERS/bin/PEER. Instead of building,
 # the program that DOTMAC_PEER names is taken (DOTMAC_ETCD=/usr/bin/etcd), or the one on PATH when the folder has a file
@@ -29,8 +29,36 @@ digest() {
     (cd "$here/$1" && cat ./*.go go.mod go.sum && go env GOVERSION GOOS GOARCH CGO_ENABLED) | cksum | tr ' ' '-'
 }
 
+# Takes the file of the peer $1 out of its Debian package, which is fetched once and never installed.
+unpack() {
+    peer=$1
+    arch=$(dpkg --print-architecture 2>/dev/null) || fail "$peer comes from a Debian package: dpkg is needed"
+    found=$(grep -v '^#' "$here/$peer/debian" | grep "^$arch " || true)
+    [ -n "$found" ] || fail "$peer is not pinned for $arch in tests/peers/$peer/debian"
+    read -r arch package version file sha256 <<END
+$found
+END
+    kept=$peers/built/$peer-$version-$arch
+    if [ ! -e "$kept" ]; then
+        echo "peers: $peer: fetching the package $package $version"
+        at=$(mktemp -d "$peers/$peer.XXXXXX")
+        (cd "$at" && apt-get download -q "$package=$version" >log 2>&1) || fail "$package=$version is not to be had: $(tail -n 1 "$at/log")"
+        echo "$sha256  $(ls "$at"/*.deb)" | sha256sum -c --quiet - || fail "$package $version is not what was pinned"
+        dpkg-deb -x "$at"/*.deb "$at/tree"
+        mkdir -p "$peers/built"
+        install -m 755 "$at/tree/$file" "$kept.new"
+        mv -f "$kept.new" "$kept"
+        rm -rf "$at"
+    fi
+    use "$peer" "$kept" "$kept"
+}
+
 build() {
     peer=$1
+    if [ -f "$here/$peer/debian" ]; then
+        unpack "$peer"
+        return
+    fi
     [ -f "$here/$peer/go.mod" ] || fail "there is no peer $peer here: $(cd "$here" && ls -d -- */ | tr -d '/' | tr '\n' ' ')"
     variable=DOTMAC_$(echo "$peer" | tr 'a-z-' 'A-Z_')
     eval "named=\${$variable:-}"
@@ -62,7 +90,7 @@ build() {
 
 if [ $# -eq 0 ]; then
     cd "$here"
-    for folder in */go.mod; do build "${folder%/go.mod}"; done
+    for folder in */go.mod */debian; do build "$(dirname "$folder")"; done
 else
     for peer in "$@"; do build "$peer"; done
 fi

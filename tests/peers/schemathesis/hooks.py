@@ -13,9 +13,9 @@ import schemathesis
 from schemathesis.core.failures import Failure
 from schemathesis.openapi.checks import RejectedPositiveData, UseAfterFree
 
-# Fields that are judged by what there is, not by what they look like: no request above its limit, copies within the tier
+# Fields that are judged by what there is, not by what they look like: no resource requested above its limit, copies within the tier
 # and within each other's bounds, a region that takes deployments.
-JUDGED_BY_STATE = {"resources", "replicas", "min_replicas", "max_replicas", "region"}
+JUDGED_BY_STATE = {"replicas", "min_replicas", "max_replicas", "region"}
 # Rules of a manifest about names that its parts have for each other, and about bytes where a schema counts characters.
 RULES_OF_MANIFESTS = (
     "names of components",
@@ -84,6 +84,8 @@ def is_demanded_error(case, sent: dict, error: dict) -> bool:
         return sent.get("if-match") == ""
     if case.operation.definition.raw["operationId"] == "releases.add":
         return error["allowed"].startswith(RULES_OF_MANIFESTS)
+    if error["field"].startswith("resources."):
+        return "cpu_limit" in error["allowed"] or "memory_limit" in error["allowed"]
     return error["field"] in JUDGED_BY_STATE
 
 
