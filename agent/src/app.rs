@@ -3,7 +3,9 @@
 //! It holds no logic of its own. When it ends, instances keep running: their shims outlive it.
 
 mod data_dir;
+mod error;
 mod host;
+mod telling;
 #[cfg(test)]
 mod tests;
 
@@ -11,38 +13,39 @@ use std::{path::PathBuf, sync::Arc};
 
 use dotmac_protocol::{
     frame::JoinToken,
-    record::{Event, cut_detail},
+    record::{Event, Record, cut_detail},
     trust::TrustRoot,
 };
-use dotmac_runtime::{
-    clock::Clock,
-    disk::SystemDisk,
-    entropy::Entropy,
-    keyfile::{self, KeyFileError},
-    quic, supervise,
-};
+use dotmac_runtime::{clock::Clock, disk::SystemDisk, entropy::Entropy, keyfile, quic, supervise};
 use quinn::Endpoint;
-use thiserror::Error;
 use tokio::{sync::watch, task::JoinHandle};
 
-pub use self::data_dir::{DataDir, DataDirError};
 use self::host::{Afterwards, LinkHost};
+pub use self::{
+    data_dir::{DataDir, DataDirError},
+    error::AppError,
+};
 use crate::{
     chain::{self, Chain, ChainLimits, Opened, Owner},
     config::Config,
-    instance_api::{self, Sources},
+    instance_api::{self, Bound, Sources},
     intake::Intake,
-    journal::{self, Journal},
+    journal::Journal,
+    license_time::LicenseTime,
     link::{
         self, Link, LinkParts,
-        enrol::{EnrolError, Enrolment},
-        identity::{Certificate, IdentityStore, IdentityStoreError, Keys},
+        enrol::Enrolment,
+        identity::{Certificate, IdentityStore, Keys},
     },
+    metrics::Metrics,
     platform::PlatformKeys,
-    reconcile::{self, ReconcileConfig, ReconcileError},
+    reconcile::{self, ReconcileConfig},
+    reports::{ReportFiles, Reports},
     signed_clock::ClockStore,
     stations::Stations,
-    trust::{TrustStore, TrustStoreError},
+    status::{self, Status},
+    traces::Traces,
+    trust::TrustStore,
     unit::{About, Recorder},
 };
 
@@ -58,70 +61,6 @@ pub struct Surroundings {
     pub entropy: Entropy,
     /// This program, for shims.
     pub program: PathBuf,
-}
-
-/// Why an agent does not run, or stopped running.
-#[derive(Debug, Error)]
-pub enum AppError {
-    /// The data directory is not usable.
-    #[error("the data directory cannot be used")]
-    DataDir(#[from] DataDirError),
-    /// Keys or certificate are not usable.
-    #[error("the agent's identity cannot be used")]
-    Identity(#[from] IdentityStoreError),
-    /// The certificate on disk cannot be shown.
-    #[error("the agent's certificate cannot be used")]
-    Certificate(#[from] dotmac_runtime::tls::IdentityError),
-    /// The agent is not enrolled and has no token to enrol with.
-    #[error(
-        "the agent is not enrolled yet: set join_token_file to a file with a token of `dotmac agents token`"
-    )]
-    NoToken,
-    /// The token file cannot be read.
-    #[error("the join token cannot be read")]
-    TokenFile(#[from] KeyFileError),
-    /// The token file holds something else.
-    #[error("join_token_file {}: this is no join token", .0.display())]
-    Token(PathBuf),
-    /// The token is for another region.
-    #[error("region = {configured:?} is not the join token's region {token:?}")]
-    Region { configured: String, token: String },
-    /// The controllers do not admit the agent.
-    #[error("the agent was not admitted")]
-    Enrol(#[source] Box<EnrolError>),
-    /// No UDP socket.
-    #[error("no connection can be made from this host")]
-    Endpoint(#[from] quic::EndpointError),
-    /// The trust root is not usable.
-    #[error("the trust root cannot be used")]
-    Trust(#[from] TrustStoreError),
-    /// There is a certificate but no trust root.
-    #[error("the pinned trust root is missing from the data directory")]
-    NoTrust,
-    /// The record chain is not usable.
-    #[error("the record chain cannot be used")]
-    Chain(#[from] chain::OpenError),
-    /// The record chain failed while running.
-    #[error("the record chain failed: {0}")]
-    ChainFailed(String),
-    /// The journal is not usable.
-    #[error("the journal cannot be used")]
-    Journal(#[from] journal::OpenError),
-    /// The first records cannot be written.
-    #[error("the start of the agent cannot be recorded")]
-    Record(#[from] chain::AppendError),
-    /// The instance API is not usable.
-    #[error("the instance API cannot be served")]
-    InstanceApi(#[from] instance_api::BindError),
-    /// The platform's secrets are not usable.
-    #[error("the directory of instances' secrets cannot be used")]
-    Platform(#[source] std::io::Error),
-    /// Nothing can be reconciled.
-    #[error("the reconciler cannot be started")]
-    Reconcile(#[from] ReconcileError),
-    /// A task panicked.
-    #[error("a task of the agent failed")]
-    Task(#[from] tokio::task::JoinError),
 }
 
 /// A running agent.
@@ -171,6 +110,14 @@ pub fn start(config: Config, surroundings: Surroundings) -> Result<Running, AppE
     Ok(Running { stop, task })
 }
 
+/// What was opened on disk.
+struct OnDisk {
+    intake: Arc<Intake>,
+    chain: Arc<Chain>,
+    reports: Arc<Reports>,
+    time: LicenseTime,
+}
+
 struct Agent {
     config: Config,
     data: DataDir,
@@ -183,6 +130,8 @@ impl Agent {
     async fn run(mut self, keys: Keys, certificate: Option<Certificate>) -> Result<(), AppError> {
         let entropy = &self.surroundings.entropy;
         let endpoint = quic::endpoint(None, None, &entropy.bytes(), entropy)?;
+        let metrics = Metrics::new(&self.surroundings.clock);
+        let (status, telling) = self.tell(&metrics).await?;
         let certificate = match certificate {
             Some(certificate) => certificate,
             None => {
@@ -194,12 +143,16 @@ impl Agent {
             }
         };
         let trust = TrustStore::open(&self.data.trust())?.ok_or(AppError::NoTrust)?;
-        let (intake, chain, stations) = self.open(&keys, &certificate, trust)?;
+        let telemetry = self.telemetry(&certificate, &trust)?;
+        let stations = Stations::traced(Traces::new(telemetry.spans()), metrics);
+        let on_disk = self.open(&keys, &certificate, trust, &stations)?;
         let result = self
-            .serve(keys, certificate, &endpoint, intake, chain, stations)
+            .serve(keys, certificate, &endpoint, on_disk, stations, &status)
             .await;
         endpoint.close(0_u32.into(), b"the agent stops");
         endpoint.wait_idle().await;
+        telemetry.stop().await;
+        telling.abort();
         result
     }
 
@@ -238,37 +191,45 @@ impl Agent {
         keys: &Keys,
         certificate: &Certificate,
         trust: TrustStore,
-    ) -> Result<(Arc<Intake>, Arc<Chain>, Stations), AppError> {
+        stations: &Stations,
+    ) -> Result<OnDisk, AppError> {
         let clock = &self.surroundings.clock;
         let owner = Owner {
             agent: certificate.agent.clone(),
             incarnation: keys.incarnation.clone(),
             key: keys.identity.clone(),
         };
-        let limits = ChainLimits::default();
-        let disk = SystemDisk::shared();
+        let (limits, path) = (ChainLimits::default(), self.data.chain());
+        let disk = stations.metrics().measured(SystemDisk::shared());
+        let mut files = ReportFiles::open(&self.data.reports(), &keys.incarnation)
+            .map_err(AppError::Reports)?;
+        let repair = |record: &Record| files.repair(record);
         let Opened {
             chain,
             bad,
             accepted,
-        } = Chain::open(&self.data.chain(), owner, disk, clock.clone(), limits)?;
+        } = Chain::open_with(&path, owner, disk, clock.clone(), limits, repair)?;
         let (agent, tenants) = (certificate.agent.clone(), self.config.tenants.clone());
         let (journal, damages) = Journal::open(&self.data.journal(), agent, tenants, &trust)?;
         let me = certificate.agent.clone();
         let (clocks, clock_damage) = ClockStore::open(&self.data.trust(), me, &trust);
         let root = trust.current();
-        let (chain, stations) = (Arc::new(chain), Stations::default());
+        let chain = Arc::new(chain);
+        let (time, time_damage) =
+            LicenseTime::open(self.data.license_time(), clocks.at(), clock.clone());
+        let reports = Reports::new(files, Arc::clone(&chain), time.clone(), clock.clone());
         let intake = Intake::new(
             journal,
             trust,
             clocks,
             Arc::clone(&chain),
             stations.clone(),
+            time.clone(),
             clock.clone(),
         );
         audit(&chain, "agent.started", &start_text(&root))?;
         for bad in bad {
-            tracing::error!(%bad, "the record chain is damaged where controllers hold it already");
+            tracing::error!(detail = %bad, "the record chain is damaged where controllers hold it already");
             audit(&chain, "agent.chain_damaged", &bad.to_string())?;
         }
         if let Some(detail) = clock_damage {
@@ -278,13 +239,22 @@ impl Agent {
             );
             audit(&chain, "agent.clock_damaged", &detail)?;
         }
+        if let Some(detail) = time_damage {
+            tracing::error!(detail, "the time of licences is damaged and counts as none");
+            audit(&chain, "agent.license_time_damaged", &detail)?;
+        }
         for damage in damages {
             let detail = format!("{}: {}", damage.file.display(), damage.detail);
             tracing::error!(detail, "a journal file is damaged; its unit is left alone");
             audit(&chain, "agent.journal_damaged", &detail)?;
         }
         intake.repair_receipt(|leaf| accepted.contains(leaf))?;
-        Ok((Arc::new(intake), chain, stations))
+        Ok(OnDisk {
+            intake: Arc::new(intake),
+            chain,
+            reports: Arc::new(reports),
+            time,
+        })
     }
 
     /// Everything that runs, until the agent is stopped or the chain fails.
@@ -293,10 +263,16 @@ impl Agent {
         keys: Keys,
         certificate: Certificate,
         endpoint: &Endpoint,
-        intake: Arc<Intake>,
-        chain: Arc<Chain>,
+        on_disk: OnDisk,
         stations: Stations,
+        status: &Status,
     ) -> Result<(), AppError> {
+        let OnDisk {
+            intake,
+            chain,
+            reports,
+            time,
+        } = on_disk;
         let Surroundings {
             clock,
             entropy,
@@ -310,14 +286,22 @@ impl Agent {
             chain: Arc::clone(&chain),
             platform: Arc::clone(&platform),
             stations: stations.clone(),
+            reports: Arc::clone(&reports),
         });
-        let api = bound.serve(Sources {
-            desired: intake.desired(),
-            platform: Arc::clone(&platform),
-            stations: stations.clone(),
-            recorder: Arc::clone(&recorder),
-            clock: clock.clone(),
-        });
+        let (tally, license_time) = (reports.tally(), time.clone());
+        let serving = serve_instances(
+            bound,
+            Sources {
+                desired: intake.desired(),
+                platform: Arc::clone(&platform),
+                stations: stations.clone(),
+                recorder: Arc::clone(&recorder),
+                reports,
+                license_time: time,
+                clock: clock.clone(),
+            },
+        );
+        let told = stations.clone();
         let reconciler = reconcile::start(
             ReconcileConfig {
                 data_dir: self.config.data_dir.clone(),
@@ -325,6 +309,7 @@ impl Agent {
                 ports: self.config.ports.clone(),
                 output_bytes_max: ReconcileConfig::OUTPUT_BYTES_MAX,
                 backoff: reconcile::plan::Backoff::default(),
+                tally,
             },
             intake.desired(),
             recorder,
@@ -346,7 +331,14 @@ impl Agent {
             host: Arc::new(host),
             software: VERSION.to_owned(),
         };
-        let link = Link::new(parts, certificate)?;
+        let link = Arc::new(Link::new(parts, certificate)?);
+        telling::of_work(&told, license_time, reconciler.status(), &link);
+        status.begin(status::Parts {
+            data_dir: self.config.data_dir.clone(),
+            link: Arc::clone(&link),
+            reconciler: reconciler.task(),
+            instance_api: serving[0].abort_handle(),
+        });
         tracing::info!(version = VERSION, region = %self.config.region, "agent runs");
         let ended = tokio::select! {
             _ = self.stopped.wait_for(|stopped| *stopped) => Ok(()),
@@ -357,9 +349,22 @@ impl Agent {
             }
         };
         reconciler.stop().await;
-        api.abort();
+        for task in serving {
+            task.abort();
+        }
         ended
     }
+}
+
+/// Serves instances, and keeps what they and their licences need. The API's task comes first.
+fn serve_instances(bound: Bound, sources: Sources) -> [JoinHandle<()>; 3] {
+    let (time, reports) = (sources.license_time.clone(), Arc::clone(&sources.reports));
+    let desired = sources.desired.clone();
+    [
+        bound.serve(sources),
+        supervise::spawn("license time", time.keep_keeping()),
+        supervise::spawn("minutes", reports.keep_flushing(desired)),
+    ]
 }
 
 fn start_text(root: &TrustRoot) -> String {

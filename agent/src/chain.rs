@@ -9,6 +9,7 @@
 
 mod error;
 mod open;
+mod outbox;
 #[cfg(test)]
 mod tests;
 mod walk;
@@ -25,7 +26,7 @@ use std::{
 use dotmac_protocol::{
     codec,
     frame::{REPORT_RECORDS_MAX, Report},
-    ids::{AgentId, IncarnationId},
+    ids::{AgentId, IncarnationId, UnitId},
     keys::Signature,
     line,
     record::{ChainHead, Event, Outcome, RECORD_DOMAIN, Record, SignedRecord, cut_detail},
@@ -37,11 +38,14 @@ use dotmac_runtime::{
 use ed25519_dalek::SigningKey;
 use tokio::sync::watch;
 
-use self::walk::{EXTENSION, Place};
 pub use self::{
     error::{Ahead, AppendError, OpenError},
     open::Opened,
     walk::{BadRecord, Verified, verify},
+};
+use self::{
+    outbox::Outbox,
+    walk::{EXTENSION, Place},
 };
 use crate::unit::{About, Recorder};
 
@@ -55,8 +59,9 @@ pub struct ChainLimits {
     pub segment_bytes: u64,
     /// Bytes of acknowledged segments that are kept for people.
     pub audit_bytes_max: u64,
-    /// Bytes that were not acknowledged yet, above which no new work is taken and health is no longer recorded;
-    /// at twice as many nothing is.
+    /// Bytes that were not acknowledged yet, above which no new work is taken and neither health nor minutes of
+    /// probes are recorded any more; at half as many again no reports of instances are, at twice as many nothing is.
+    /// Of that, no unit has more reports waiting than there is room left, so that none takes another's.
     pub outbox_bytes_max: u64,
 }
 
@@ -102,8 +107,7 @@ struct Tail {
     head: ChainHead,
     acknowledged: u64,
     /// Places of the records behind the acknowledged mark.
-    outbox: VecDeque<Place>,
-    outbox_bytes: u64,
+    outbox: Outbox,
     /// First sequence and bytes of the finished segments, oldest first.
     finished: VecDeque<(u64, u64)>,
 }
@@ -145,7 +149,7 @@ impl Chain {
         let limit = count.min(REPORT_RECORDS_MAX);
         let places: Vec<Place> = tail
             .outbox
-            .iter()
+            .places()
             .take(limit)
             .take_while(fits)
             .copied()
@@ -176,16 +180,10 @@ impl Chain {
             return Ok(());
         }
         let count = usize::try_from(through - tail.acknowledged).unwrap_or(usize::MAX);
-        let gone = count.min(tail.outbox.len());
-        let bytes: u64 = tail
-            .outbox
-            .drain(..gone)
-            .map(|place| u64::from(place.length))
-            .sum();
-        tail.outbox_bytes -= bytes;
+        tail.outbox.release(count);
         tail.acknowledged = through;
         if let Err(error) = walk::write_mark(&self.directory, through) {
-            tracing::warn!(%error, through, "the acknowledged mark cannot be written");
+            tracing::warn!(%error, sequence = through, "the acknowledged mark cannot be written");
         } else {
             self.prune(&mut tail);
         }
@@ -203,10 +201,23 @@ impl Chain {
         }
     }
 
+    /// Bytes that wait for acknowledgement, and above how many no new work is taken.
+    #[must_use]
+    pub fn outbox_bytes(&self) -> (u64, u64) {
+        (self.tail().outbox.bytes(), self.limits.outbox_bytes_max)
+    }
+
     /// Whether new work may be taken: its receipts would still be kept.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.failure.borrow().is_none() && self.tail().outbox_bytes < self.limits.outbox_bytes_max
+        self.failure.borrow().is_none() && self.tail().outbox.bytes() < self.limits.outbox_bytes_max
+    }
+
+    /// Whether a unit's reports may take minutes of probes along: these are left out before reports are refused.
+    #[must_use]
+    pub fn has_room_for_minutes(&self, unit: &UnitId) -> bool {
+        let bytes_max = self.limits.outbox_bytes_max;
+        self.has_room() && self.tail().outbox.has_room_for(Some(unit), bytes_max)
     }
 
     /// The last sequence on disk, as it grows.
@@ -226,7 +237,7 @@ impl Chain {
         if let Some(reason) = self.failure.borrow().clone() {
             return Err(AppendError::Failed(reason));
         }
-        self.check_room(&tail, &event)?;
+        self.check_room(&tail, about, &event)?;
         let record = Record {
             agent: self.owner.agent.clone(),
             incarnation: self.owner.incarnation.clone(),
@@ -257,20 +268,23 @@ impl Chain {
             sequence: record.sequence,
             digest: signed.digest(),
         };
-        tail.outbox.push_back(place);
-        tail.outbox_bytes += u64::from(place.length);
+        tail.outbox.push(&record, place);
         Ok(record.sequence)
     }
 
-    fn check_room(&self, tail: &Tail, event: &Event) -> Result<(), AppendError> {
-        let bound = match event {
-            Event::Health(_) => self.limits.outbox_bytes_max,
-            Event::Receipt(_) | Event::Audit { .. } => self.limits.outbox_bytes_max * 2,
+    fn check_room(&self, tail: &Tail, about: &About, event: &Event) -> Result<(), AppendError> {
+        let (bytes, bytes_max) = (tail.outbox.bytes(), self.limits.outbox_bytes_max);
+        let has_room = match event {
+            Event::Health(_) => bytes < bytes_max,
+            Event::Reports(_) => tail
+                .outbox
+                .has_room_for(about.unit.as_ref(), bytes_max / 2 * 3),
+            Event::Receipt(_) | Event::Audit { .. } => bytes < bytes_max * 2,
         };
-        if tail.outbox_bytes < bound {
+        if has_room {
             Ok(())
         } else {
-            let waiting_bytes = tail.outbox_bytes;
+            let waiting_bytes = bytes;
             Err(AppendError::Full { waiting_bytes })
         }
     }
@@ -316,7 +330,7 @@ impl Chain {
                 return;
             }
             if let Err(error) = std::fs::remove_file(self.directory.join(file_name(first))) {
-                tracing::warn!(%error, first, "an old segment of the record chain stays");
+                tracing::warn!(%error, sequence = first, "an old segment of the record chain stays");
                 return;
             }
             bytes -= length;
@@ -372,5 +386,6 @@ fn cut_texts(event: Event) -> Event {
             action,
             detail: cut_detail(&detail),
         },
+        Event::Reports(reports) => Event::Reports(reports),
     }
 }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use dotmac_protocol::ids::{RegionId, TenantId};
+use dotmac_runtime::telemetry::Endpoint;
 use serde::Deserialize;
 use thiserror::Error;
 
@@ -27,10 +28,22 @@ pub struct Config {
     pub tenants: BTreeSet<TenantId>,
     /// Loopback address of the instance API; port 0 means: choose one and keep it.
     pub instance_api: SocketAddr,
+    /// Loopback address where it tells how it is; port 0 means: choose one and keep it.
+    pub status: SocketAddr,
     /// Ports for components of the process driver.
     pub ports: RangeInclusive<u16>,
     /// Where the log goes; standard error when absent.
     pub log: Option<LogConfig>,
+    /// What is told about this agent's work.
+    pub telemetry: TelemetryConfig,
+}
+
+/// What is told about this agent's work.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TelemetryConfig {
+    /// The OTLP collector that spans are sent to; none are made without one.
+    pub otlp_endpoint: Option<Endpoint>,
 }
 
 /// A size-limited log file.
@@ -58,13 +71,23 @@ struct ConfigFile {
     #[serde(default)]
     instance_api: InstanceApiConfig,
     #[serde(default)]
+    status: StatusConfig,
+    #[serde(default)]
     process: ProcessConfig,
     log: Option<LogConfig>,
+    #[serde(default)]
+    telemetry: TelemetryConfig,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct InstanceApiConfig {
+    listen: SocketAddr,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct StatusConfig {
     listen: SocketAddr,
 }
 
@@ -76,6 +99,14 @@ struct ProcessConfig {
 }
 
 impl Default for InstanceApiConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        }
+    }
+}
+
+impl Default for StatusConfig {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -156,6 +187,11 @@ impl Config {
             let allowed = "a loopback address such as 127.0.0.1:0; instances run on the same host";
             return Err(refuse("instance_api.listen", listen.to_string(), allowed));
         }
+        let status = parsed.status.listen;
+        if !status.ip().is_loopback() {
+            let allowed = "a loopback address such as 127.0.0.1:0; it is told without a token";
+            return Err(refuse("status.listen", status.to_string(), allowed));
+        }
         let ports = parsed.process.port_first..=parsed.process.port_last;
         if parsed.process.port_first < 1024 {
             let allowed = "1024 or above";
@@ -188,8 +224,10 @@ impl Config {
             join_token_file: parsed.join_token_file.map(|token| base.join(token)),
             tenants: parsed.tenants,
             instance_api: listen,
+            status,
             ports,
             log,
+            telemetry: parsed.telemetry,
         })
     }
 }
@@ -240,8 +278,16 @@ mod tests {
                 ],
             ),
             (
+                &format!("{base}[status]\nlisten = '0.0.0.0:9000'"),
+                vec!["status.listen", "0.0.0.0:9000", "loopback"],
+            ),
+            (
                 &format!("{base}[process]\nport_first = 30000\nport_last = 29000"),
                 vec!["process.port_last", "29000", "at least"],
+            ),
+            (
+                &format!("{base}[telemetry]\notlp_endpoint = 'localhost:4318'"),
+                vec!["otlp_endpoint", "http://HOST:PORT"],
             ),
             (
                 &format!("{base}[log]\nfile = 'x'\nbytes_max = 5"),
@@ -273,6 +319,7 @@ mod tests {
             "listen",
             "port_first",
             "port_last",
+            "otlp_endpoint",
         ] {
             assert!(
                 switched_on.contains(&format!("\n{key} = ")),

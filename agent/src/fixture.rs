@@ -10,9 +10,10 @@ use dotmac_protocol::{
         AgentId, DeploymentId, Epoch, Generation, NodeId, Sequence, TenantId, TrustVersion, UnitId,
     },
     keys::{PublicKey, Signature},
+    license::{GRACE_DEFAULT_MS, License, LicenseStanding, Tier},
     time::{Timestamp, Window},
     trust::{ControllerIdentity, Role, SignedTrustRoot, TRUST_ROOT_DOMAIN, TrustRoot},
-    unit::{Instance, License, LicenseStanding, Payload, Resources, RunState},
+    unit::{Instance, Payload, Resources, RunState},
     wave::{Leaf, SignedIntent, Verb, WAVE_DOMAIN, WaveHeader, merkle_paths, merkle_root},
 };
 use ed25519_dalek::SigningKey;
@@ -98,11 +99,12 @@ pub(crate) fn instance(name: &str) -> Instance {
         restarts: 0,
         run: RunState::Running,
         license: License {
-            tier: "premium".into(),
+            tier: Tier::Premium,
             max_subscribers: 1000,
             max_services: 500,
             api_rate_limit: 1000,
             expires_at: None,
+            grace_ms: GRACE_DEFAULT_MS,
             standing: LicenseStanding::Valid,
         },
         features: BTreeMap::from([("billing".into(), true)]),
@@ -129,6 +131,7 @@ pub(crate) fn leaf(name: &str, verb: Verb, generation: u64, sequence: u64) -> Le
         },
         payload: Digest::ZERO,
         request: "0123456789abcdef0123456789abcdef".parse().unwrap(),
+        trace: None,
     }
 }
 

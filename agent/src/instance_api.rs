@@ -1,23 +1,30 @@
-//! The platform API that instances dial (generation one): licence, configuration, reports. Served on the loopback from
+//! The platform API that instances dial, both generations: licence, configuration, reports. Served on the loopback from
 //! this agent's own durable copy, so that an instance can restart while the site is cut off from every controller.
 //!
 //! It refuses whoever does not sign with a unit's own secret, and believes no claim about tenants: the tenant is who
 //! the secret belongs to. Somebody else's object is answered like one that does not exist.
 
 mod access;
+mod events;
+mod fields;
 mod license;
 mod listener;
+mod plugins;
 mod problem;
-mod reports;
+mod standing;
 mod tenant_config;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
+mod tokens;
+mod trace;
+mod usage;
 
 use std::{
+    collections::BTreeSet,
     io,
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -28,7 +35,7 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
-use dotmac_protocol::{record::Event, time::Timestamp};
+use dotmac_protocol::{ids::UnitId, record::Event, time::Timestamp};
 use dotmac_runtime::{clock::Clock, disk, supervise};
 use thiserror::Error;
 use tokio::{
@@ -37,9 +44,17 @@ use tokio::{
     task::JoinHandle,
 };
 
-use self::{access::Caller, listener::LimitedListener, problem::Problem, reports::Reports};
+pub(crate) use self::listener::LimitedListener;
+use self::{
+    access::{Caller, Places},
+    problem::Problem,
+    tokens::Used,
+};
 use crate::{
+    license_time::LicenseTime,
+    metrics,
     platform::PlatformKeys,
+    reports::Reports,
     stations::Stations,
     unit::{About, Desired, Recorder},
 };
@@ -49,7 +64,7 @@ const BODY_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of a batch of events at most.
 const BATCH_BYTES_MAX: usize = 1024 * 1024;
 /// Requests answered at the same time; above it they are told to come again.
-const REQUESTS_MAX: usize = 64;
+const REQUESTS_MAX: usize = 128;
 /// Connections open at the same time; further ones wait.
 const CONNECTIONS_MAX: usize = 512;
 /// How long a request may take, its body included.
@@ -67,7 +82,11 @@ pub struct Sources {
     pub stations: Stations,
     /// Where events go.
     pub recorder: Arc<dyn Recorder>,
-    /// The time.
+    /// Where reports go.
+    pub reports: Arc<Reports>,
+    /// The time by which licences are judged.
+    pub license_time: LicenseTime,
+    /// The agent's own time.
     pub clock: Clock,
 }
 
@@ -75,14 +94,15 @@ pub struct Sources {
 #[derive(Debug, Error)]
 pub enum BindError {
     /// The configured address is taken or not ours.
-    #[error("instance_api.listen {address} cannot be used")]
+    #[error("{key} = {address} cannot be used")]
     Listen {
+        key: &'static str,
         address: SocketAddr,
         #[source]
         source: io::Error,
     },
     /// The chosen port cannot be kept for the next start.
-    #[error("the port of the instance API cannot be kept in {}", file.display())]
+    #[error("the port that was chosen cannot be kept in {}", file.display())]
     Keep {
         file: PathBuf,
         #[source]
@@ -103,6 +123,18 @@ pub struct Bound {
 /// # Errors
 /// When nothing can be bound, or the chosen port cannot be kept.
 pub async fn bind(address: SocketAddr, port_file: &Path) -> Result<Bound, BindError> {
+    bind_for("instance_api.listen", address, port_file).await
+}
+
+/// As [`bind`], for what the configuration calls `key`.
+///
+/// # Errors
+/// As [`bind`].
+pub(crate) async fn bind_for(
+    key: &'static str,
+    address: SocketAddr,
+    port_file: &Path,
+) -> Result<Bound, BindError> {
     let kept = std::fs::read_to_string(port_file)
         .ok()
         .and_then(|text| text.trim().parse::<u16>().ok())
@@ -112,10 +144,14 @@ pub async fn bind(address: SocketAddr, port_file: &Path) -> Result<Bound, BindEr
         let before = SocketAddr::new(address.ip(), port);
         listener = TcpListener::bind(before).await.ok();
         if listener.is_none() {
-            tracing::warn!(%before, "the port that running instances know is taken; choosing another");
+            tracing::warn!(setting = key, address = %before, "the port that others on this host know is taken; choosing another");
         }
     }
-    let failed = |source| BindError::Listen { address, source };
+    let failed = |source| BindError::Listen {
+        key,
+        address,
+        source,
+    };
     let listener = match listener {
         Some(listener) => listener,
         None => TcpListener::bind(address).await.map_err(failed)?,
@@ -143,6 +179,10 @@ impl Bound {
         format!("http://{}", self.address)
     }
 
+    pub(crate) fn into_listener(self) -> TcpListener {
+        self.listener
+    }
+
     /// Answers from now on, until the task is aborted.
     #[must_use]
     pub fn serve(self, sources: Sources) -> JoinHandle<()> {
@@ -159,8 +199,30 @@ impl Bound {
 #[derive(Clone)]
 struct Api {
     sources: Sources,
-    reports: Arc<Reports>,
+    tokens: Arc<Used>,
+    places: Arc<Places>,
+    due: Arc<Due>,
     requests: Arc<Semaphore>,
+}
+
+/// Units whose instance was started and did not report yet. An agent that restarts sees no start: nothing is due.
+#[derive(Debug, Default)]
+struct Due(Mutex<BTreeSet<UnitId>>);
+
+impl Due {
+    /// An instance was started: its next report is recorded again.
+    fn started(&self, unit: &UnitId) {
+        self.lock().insert(unit.clone());
+    }
+
+    /// Whether this is the first report since the start.
+    fn take(&self, unit: &UnitId) -> bool {
+        self.lock().remove(unit)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<UnitId>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Api {
@@ -173,6 +235,17 @@ impl Api {
         self.sources
             .stations
             .note(unit, generation, station, self.now());
+    }
+
+    /// Records that a started instance reports, once per start.
+    async fn record_first(&self, caller: &Caller, what: &str) {
+        if self.due.take(&caller.wanted.unit) {
+            let event = Event::Audit {
+                action: "instance.reported".to_owned(),
+                detail: format!("{what} arrive from the started instance"),
+            };
+            self.record(caller, event).await;
+        }
     }
 
     /// Records an event about the caller. Waits for the disk, off the threads that answer.
@@ -188,30 +261,61 @@ impl Api {
 
 fn router(sources: Sources) -> Router {
     let api = Api {
+        tokens: Arc::new(Used::new(sources.clock.now())),
         sources,
-        reports: Arc::default(),
+        places: Arc::default(),
+        due: Arc::default(),
         requests: Arc::new(Semaphore::new(REQUESTS_MAX)),
     };
+    let counted = api.sources.stations.metrics().clone();
     let calls = Router::new()
         .route("/license/validate", post(license::validate))
         .route("/license/heartbeat", post(license::heartbeat))
         .route("/license/{key}", get(license::show))
         .route("/config/{tenant}", get(tenant_config::show))
         .route("/config/{tenant}/sync", post(tenant_config::sync))
-        .route("/metrics/report", post(reports::metrics))
-        .route("/metrics/health", post(reports::health))
-        .route("/events/webhook", post(reports::event))
+        .route("/metrics/report", post(usage::report))
+        .route("/metrics/health", post(usage::health))
+        .route("/events/webhook", post(events::one))
         .route(
             "/events/webhook/batch",
-            post(reports::events).layer(DefaultBodyLimit::max(BATCH_BYTES_MAX)),
+            post(events::batch).layer(DefaultBodyLimit::max(BATCH_BYTES_MAX)),
         )
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX));
     Router::new()
         .nest("/api/platform/v1/service-api", calls)
+        .nest("/api/v1", older_calls())
         .fallback(async || Problem::NotFound)
         .method_not_allowed_fallback(async || Problem::Method)
         .layer(middleware::from_fn_with_state(api.clone(), limit))
+        .layer(middleware::from_fn_with_state(api.clone(), trace::trace))
+        .layer(middleware::from_fn_with_state(counted, metrics::count))
         .with_state(api)
+}
+
+/// What older instances call.
+fn older_calls() -> Router<Api> {
+    Router::new()
+        .route(
+            "/plugin-licensing/validate/{tenant}",
+            get(plugins::validate),
+        )
+        .route("/plugin-licensing/usage", post(plugins::usage))
+        .route(
+            "/plugin-licensing/health-status",
+            post(plugins::health_status),
+        )
+        .route(
+            "/plugin-licensing/tenant/{tenant}/subscriptions",
+            get(plugins::subscriptions),
+        )
+        .route(
+            "/plugin-licensing/usage-summary/{tenant}/{plugin}",
+            get(plugins::usage_summary),
+        )
+        .route("/config/validate", post(plugins::config_validate))
+        .route("/config/applied", post(plugins::config_applied))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
 }
 
 async fn limit(State(api): State<Api>, request: Request, next: Next) -> Response {

@@ -23,12 +23,15 @@ use dotmac_protocol::{
 };
 use dotmac_runtime::{causes, clock::Clock, tls::PinnedIssuers};
 use tokio::sync::watch;
+use tracing::field::display;
 
 use crate::{
     chain::{AppendError, Chain},
     journal::{Journal, TakeError, Taken},
+    license_time::LicenseTime,
     signed_clock::{ClockStore, Doubts},
     stations::{JOURNALLED, RECEIVED, Stations},
+    traces::SessionMark,
     trust::{TrustStore, TrustStoreError},
     unit::{About, Desired, Wanted},
 };
@@ -51,6 +54,9 @@ pub struct Intake {
     desired: watch::Sender<Arc<Desired>>,
     /// The newest signed clock, once the present session brought one.
     session_clock: watch::Sender<Option<Timestamp>>,
+    /// The present session, for the spans of traces.
+    session: watch::Sender<Option<SessionMark>>,
+    license_time: LicenseTime,
     clock: Clock,
 }
 
@@ -81,6 +87,20 @@ pub enum Verdict {
     NotNow,
 }
 
+impl Verdict {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Held => "held",
+            Self::Refused => "refused",
+            Self::NoClock => "no_clock",
+            Self::Unbelieved => "unbelieved",
+            Self::TrustBehind => "trust_behind",
+            Self::NotNow => "not_now",
+        }
+    }
+}
+
 impl Intake {
     /// Wires the parts. `desired` is what the reconciler follows.
     #[must_use]
@@ -90,6 +110,7 @@ impl Intake {
         clocks: ClockStore,
         chain: Arc<Chain>,
         stations: Stations,
+        license_time: LicenseTime,
         clock: Clock,
     ) -> Self {
         let desired = watch::Sender::new(Arc::new(journal.desired()));
@@ -108,6 +129,8 @@ impl Intake {
             stations,
             desired,
             session_clock: watch::Sender::new(None),
+            session: watch::Sender::new(None),
+            license_time,
             clock,
         }
     }
@@ -149,6 +172,18 @@ impl Intake {
     /// Takes a delivery that arrived at `received`. Waits for the disk.
     #[must_use]
     pub fn take(&self, delivery: &Delivery, received: Timestamp) -> Verdict {
+        let verdict = self.decide(delivery, received);
+        self.stations.metrics().ordered(verdict.as_str());
+        verdict
+    }
+
+    /// The newest signed time that controllers told.
+    #[must_use]
+    pub fn signed_time(&self) -> Option<Timestamp> {
+        self.lock().clocks.at()
+    }
+
+    fn decide(&self, delivery: &Delivery, received: Timestamp) -> Verdict {
         if !self.chain.has_room() {
             tracing::warn!("no new work is taken: too many records wait for acknowledgement");
             return Verdict::NotNow;
@@ -211,7 +246,12 @@ impl Intake {
         if let Err(error) = self.receipt(wanted) {
             tracing::error!(%unit, %error, "an accepted order has no receipt in the record chain");
         }
-        tracing::info!(%unit, %generation, sequence = %wanted.sequence, "order accepted");
+        let trace_id = wanted.trace.map(|context| display(context.trace_id));
+        let (tenant, request) = (&wanted.tenant, &wanted.request);
+        let (number, sequence) = (generation.0, wanted.sequence.0);
+        tracing::info!(%unit, generation = number, sequence, %tenant, %request, trace_id, "order accepted");
+        let session = *self.session.borrow();
+        self.stations.traces().accepted(wanted, session, received);
         self.desired.send_replace(Arc::new(inner.journal.desired()));
         Verdict::Accepted
     }

@@ -326,6 +326,7 @@ fn wanted(verified: &VerifiedIntent, at: Timestamp) -> Wanted {
         tenant: leaf.tenant.clone(),
         unit: leaf.unit.clone(),
         request: leaf.request.clone(),
+        trace: leaf.trace,
         generation: leaf.generation,
         sequence: leaf.sequence,
         leaf: verified.leaf_digest(),

@@ -11,6 +11,8 @@
 //!     |                              |
 //!     v                              v
 //!   chain (signed records) <---- reconcile -> driver -> shim -> processes;  probe
+//!     ^                                                                       |
+//!     +---------- reports (batches, once each) <----------- instance_api -----+ minutes
 //! ```
 //! Everything that is sent was on disk before, and everything that is done was journalled before.
 //! It never removes what it merely does not know: only a signed tombstone does.
@@ -24,14 +26,19 @@ mod fixture;
 pub mod instance_api;
 pub mod intake;
 pub mod journal;
+pub mod license_time;
 pub mod limits;
 pub mod link;
 pub mod logs;
+pub mod metrics;
 pub mod platform;
 pub mod probe;
 pub mod reconcile;
+pub mod reports;
 pub mod shim;
 pub mod signed_clock;
 pub mod stations;
+pub mod status;
+pub mod traces;
 pub mod trust;
 pub mod unit;

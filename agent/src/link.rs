@@ -24,6 +24,7 @@ use dotmac_protocol::{
     frame::{ALPN_AGENT, JoinToken, Question},
     ids::{NodeId, RegionId, UnitId},
     record::HealthStatus,
+    time::Timestamp,
 };
 use dotmac_runtime::{
     causes,
@@ -112,6 +113,37 @@ impl Link {
             shown,
             state: watch::Sender::new(LinkState::Disconnected("not connected yet".to_owned())),
         })
+    }
+
+    /// Where its orders go, and the signed clock.
+    #[must_use]
+    pub fn intake(&self) -> &Intake {
+        &self.parts.intake
+    }
+
+    /// The records that it sends.
+    #[must_use]
+    pub fn chain(&self) -> &Chain {
+        &self.parts.chain
+    }
+
+    /// The agent's own time.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.parts.clock.now()
+    }
+
+    /// Whether there is a session.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        matches!(*self.state.borrow(), LinkState::Connected(_))
+    }
+
+    /// When the present certificate ends.
+    #[must_use]
+    pub fn certificate_ends(&self) -> Option<Timestamp> {
+        let validity = self.certificate().validity();
+        validity.ok().map(|validity| validity.not_after)
     }
 
     /// Whether there is a session, as it changes.

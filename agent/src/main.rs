@@ -19,6 +19,8 @@ use dotmac_runtime::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 
+/// Threads for tasks, which wait nearly all the time; one for each core would cost a large host memory for nothing.
+const WORKERS: usize = 2;
 /// How long instances may take to stop by themselves.
 const STOP_PATIENCE: Duration = Duration::from_secs(15);
 
@@ -84,6 +86,7 @@ fn run(config: &std::path::Path) -> anyhow::Result<()> {
     });
     logging::init("dotmac-agent", log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
         .enable_all()
         .build()
         .context("the runtime cannot be started")?;

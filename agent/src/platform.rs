@@ -69,6 +69,12 @@ impl UnitSecrets {
         format!("act-{}", &token.hex()[..48])
     }
 
+    /// Whether this is the unit's activation token. Takes the same time wherever they differ.
+    #[must_use]
+    pub fn is_activation_token(&self, token: &str) -> bool {
+        digest(token) == digest(&self.activation_token())
+    }
+
     fn generate(entropy: &Entropy) -> Self {
         Self {
             version: 1,
@@ -253,6 +259,7 @@ mod tests {
             tenant: tenant("demo"),
             unit: unit("demo"),
             request: "0123456789abcdef0123456789abcdef".parse().unwrap(),
+            trace: None,
             generation: Generation(1),
             sequence: Sequence(1),
             leaf: Digest::ZERO,

@@ -11,7 +11,7 @@ use dotmac_runtime::clock::Clock;
 use reqwest::{Client, redirect::Policy};
 use tokio::sync::Notify;
 
-use crate::driver::SlotName;
+use crate::{driver::SlotName, metrics::Metrics, reports::Counter};
 
 /// Bytes of an answer that are read at most, where its JSON matters.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
@@ -71,6 +71,7 @@ pub struct Inquiry {
 #[derive(Debug)]
 pub struct Judge {
     failures_max: u16,
+    grace_ms: u64,
     grace_ends: Timestamp,
     failures: u16,
     verdict: Verdict,
@@ -127,15 +128,24 @@ impl Judge {
     pub fn new(probe: &Probe, started_at: Timestamp) -> Self {
         Self {
             failures_max: probe.failures,
+            grace_ms: probe.grace_ms.into(),
             grace_ends: started_at.plus_millis(probe.grace_ms.into()),
             failures: 0,
             verdict: Verdict::Open,
         }
     }
 
+    /// Whether an answer says something: while a process starts, a bad one does not.
+    #[must_use]
+    pub fn counts(&self, answer: &Result<(), String>, now: Timestamp) -> bool {
+        answer.is_ok() || now >= self.grace_ends || self.verdict != Verdict::Open
+    }
+
     /// Takes one answer; gives the verdict if it changed. Another reason for the same verdict is no change.
     pub fn hear(&mut self, answer: Result<(), String>, now: Timestamp) -> Option<&Verdict> {
         let before = std::mem::discriminant(&self.verdict);
+        // A clock that was set back must not stretch the grace.
+        self.grace_ends = self.grace_ends.min(now.plus_millis(self.grace_ms));
         match answer {
             Ok(()) => {
                 self.failures = 0;
@@ -170,21 +180,33 @@ pub fn client() -> Client {
         .expect("a client without certificates and proxies can always be built")
 }
 
-/// Asks for ever; `offset_ms` spreads the probes of many slots over the period.
+/// Asks for ever; `offset_ms` spreads the probes of many slots over the period, and `counter` is told every answer
+/// that counts.
 pub async fn keep_asking(
     inquiry: Inquiry,
     client: Client,
     board: Board,
     clock: Clock,
+    metrics: Metrics,
     offset_ms: u64,
+    counter: Option<Counter>,
 ) {
     let mut judge = Judge::new(&inquiry.probe, inquiry.started_at);
     let period_ms = u64::from(inquiry.probe.period_ms);
     let mut eager_ms = EAGER_MS.min(period_ms) / 2;
     let mut spread_ms = offset_ms.checked_rem(period_ms).unwrap_or(0);
     loop {
+        let asked = tokio::time::Instant::now();
         let answer = ask(&client, &inquiry).await;
-        if let Some(verdict) = judge.hear(answer, clock.now()) {
+        metrics.probed(answer.is_ok(), asked.elapsed());
+        let now = clock.now();
+        if let Some(counter) = &counter
+            && judge.counts(&answer, now)
+        {
+            let took_ms = u64::try_from(asked.elapsed().as_millis()).unwrap_or(u64::MAX);
+            counter.count(now, took_ms, answer.is_ok());
+        }
+        if let Some(verdict) = judge.hear(answer, now) {
             board.put(&inquiry, verdict.clone());
         }
         let pause_ms = if judge.verdict == Verdict::Open {
@@ -297,6 +319,15 @@ mod tests {
             None,
             "the row was broken"
         );
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_does_not_stretch_the_grace() {
+        let mut judge = Judge::new(&probe(None), Timestamp(2_592_000_000));
+        let heard: Vec<_> = [0, 9_999, 10_000, 11_000, 12_000]
+            .map(|at| judge.hear(Err("no".into()), Timestamp(at)).is_some())
+            .into();
+        assert_eq!(heard, [false, false, false, false, true]);
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod look;
 pub mod memory;
 pub mod plan;
 pub mod report;
+mod status;
 mod turn;
 mod watchers;
 
@@ -30,17 +31,17 @@ use std::{
 
 use dotmac_protocol::{
     frame::INVENTORY_MAX,
-    ids::{Generation, PartName, UnitId},
-    record::{ComponentHealth, HealthStatus, Limits},
+    ids::{PartName, UnitId},
 };
 use dotmac_runtime::{clock::Clock, entropy::Entropy, supervise};
 use reqwest::Client;
 use thiserror::Error;
 use tokio::{
     sync::{Notify, Semaphore, mpsc, watch},
-    task::JoinHandle,
+    task::{AbortHandle, JoinHandle},
 };
 
+pub use self::status::{Statuses, UnitStatus};
 use self::{
     environment::Environments,
     plan::Backoff,
@@ -52,6 +53,7 @@ use crate::{
     limits::ControlGroups,
     logs::{self, LogsError},
     probe::{self, Board},
+    reports::Tally,
     stations::Stations,
     unit::{Desired, Platform, Recorder, Wanted},
 };
@@ -74,32 +76,14 @@ pub struct ReconcileConfig {
     pub output_bytes_max: u64,
     /// How restarts are slowed down.
     pub backoff: Backoff,
+    /// Where probes are counted.
+    pub tally: Tally,
 }
 
 impl ReconcileConfig {
     /// The default for [`ReconcileConfig::output_bytes_max`].
     pub const OUTPUT_BYTES_MAX: u64 = 8 * 1024 * 1024;
 }
-
-/// How a unit is, for the agent's hello and for `explain`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UnitStatus {
-    /// The generation it works on.
-    pub generation: Generation,
-    /// The health last recorded.
-    pub health: HealthStatus,
-    /// Why it is not healthy.
-    pub reason: String,
-    /// The parts.
-    pub components: Vec<ComponentHealth>,
-    /// Whether its limits hold, once something was started.
-    pub limits: Option<Limits>,
-    /// What it waits for, if it does.
-    pub waiting: Option<String>,
-}
-
-/// All units' statuses.
-pub type Statuses = BTreeMap<UnitId, UnitStatus>;
 
 /// Why nothing is reconciled.
 #[derive(Debug, Error)]
@@ -173,6 +157,7 @@ pub fn start(
     let units = Units {
         shared,
         entropy,
+        tally: config.tally,
         client: probe::client(),
         turns: Arc::new(Semaphore::new(TURNS_MAX)),
         statuses: Arc::new(statuses),
@@ -194,6 +179,12 @@ impl Reconciler {
     #[must_use]
     pub fn status(&self) -> watch::Receiver<Arc<Statuses>> {
         self.statuses.clone()
+    }
+
+    /// The task that keeps units, to see whether it runs.
+    #[must_use]
+    pub fn task(&self) -> AbortHandle {
+        self.task.abort_handle()
     }
 
     /// What the copies of units are started with.
@@ -257,6 +248,7 @@ fn units_on_disk(data_dir: &Path) -> Vec<UnitId> {
 struct Units {
     shared: Arc<Shared>,
     entropy: Entropy,
+    tally: Tally,
     client: Client,
     turns: Arc<Semaphore>,
     statuses: Arc<watch::Sender<Arc<Statuses>>>,
@@ -314,11 +306,13 @@ impl Units {
             unit: wanted.unit.clone(),
             shared: Arc::clone(&self.shared),
             watchers: Watchers::new(
+                self.tally.of(&wanted.unit),
                 board.clone(),
                 Arc::clone(&wake),
                 self.client.clone(),
                 self.shared.clock.clone(),
                 self.entropy.clone(),
+                self.shared.stations.metrics().clone(),
             ),
             board,
             wake,

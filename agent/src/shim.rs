@@ -105,7 +105,7 @@ impl<'a> Shim<'a> {
         let lock = files.lock_waiting().map_err(StartError::Files)?;
         let signals = Signals::watch().map_err(StartError::Watch)?;
         let log = output::open(&files.output()).map_err(StartError::Files)?;
-        let output = OutputBound::watch(files, spec.output_bytes_max).map_err(StartError::Watch)?;
+        let output = OutputBound::watch(files, spec.output_bytes_max);
         fs::create_dir_all(&spec.directory).map_err(StartError::Files)?;
 
         let clock = Clock::system();

@@ -14,6 +14,8 @@ use dotmac_protocol::{
     time::Timestamp,
 };
 
+use crate::{metrics::Metrics, traces::Traces};
+
 /// Stations kept per unit; further ones are not noted.
 pub const STATIONS_MAX: usize = 32;
 /// Bytes of a station's name kept of what others wrote.
@@ -32,6 +34,8 @@ pub const CONFIGURED: &str = "instance.configured";
 #[derive(Debug, Clone, Default)]
 pub struct Stations {
     units: Arc<Mutex<BTreeMap<UnitId, Way>>>,
+    traces: Traces,
+    metrics: Metrics,
 }
 
 #[derive(Debug)]
@@ -43,6 +47,29 @@ struct Way {
 }
 
 impl Stations {
+    /// A list whose stations are spans, too.
+    #[must_use]
+    pub fn traced(traces: Traces, metrics: Metrics) -> Self {
+        let units = Arc::default();
+        Self {
+            units,
+            traces,
+            metrics,
+        }
+    }
+
+    /// Where the spans of orders go.
+    #[must_use]
+    pub fn traces(&self) -> &Traces {
+        &self.traces
+    }
+
+    /// What is counted on the way.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
     /// Notes that a generation of a unit passed a station. The first time counts; an older generation is ignored,
     /// and so is one whose way was already taken.
     pub fn note(&self, unit: &UnitId, generation: Generation, station: &str, now: Timestamp) {

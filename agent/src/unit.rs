@@ -8,6 +8,7 @@ use dotmac_protocol::{
     ids::{Generation, PartName, RequestId, Sequence, TenantId, UnitId},
     record::Event,
     time::Timestamp,
+    trace::TraceContext,
     unit::Instance,
 };
 use thiserror::Error;
@@ -21,6 +22,8 @@ pub struct Wanted {
     pub unit: UnitId,
     /// The request that authorised it.
     pub request: RequestId,
+    /// The trace of that request.
+    pub trace: Option<TraceContext>,
     /// How often what the unit should be has changed.
     pub generation: Generation,
     /// Number of the accepted order.
@@ -31,6 +34,15 @@ pub struct Wanted {
     pub at: Timestamp,
     /// What is ordered.
     pub order: Order,
+}
+
+impl Wanted {
+    /// What a process that is started for it may go on with: the trace of the request, caused by carrying the order out.
+    #[must_use]
+    pub fn start_context(&self) -> Option<TraceContext> {
+        let context = self.trace.filter(|context| context.is_sampled)?;
+        Some(context.under(context.applied(&self.unit, self.sequence)))
+    }
 }
 
 /// What is ordered of a unit.

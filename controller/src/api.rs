@@ -27,8 +27,10 @@ mod docs;
 mod events;
 mod fields;
 mod health;
+mod licenses;
 mod limits;
 mod live;
+mod metrics;
 mod openapi;
 mod operation;
 mod principal;
@@ -66,6 +68,7 @@ fn operations() -> Vec<Operation> {
         root::operations(),
         health::operations(),
         deployments::operations(),
+        licenses::operations(),
         releases::operations(),
         tenants::operations(),
         regions::operations(),
@@ -75,6 +78,7 @@ fn operations() -> Vec<Operation> {
         cluster::operations(),
         events::operations(),
         audit::operations(),
+        metrics::operations(),
         docs::operations(),
     ]
     .concat()
@@ -86,6 +90,7 @@ fn schemas() -> Vec<(String, Value)> {
         root::schemas(),
         health::schemas(),
         deployments::schemas(),
+        licenses::schemas(),
         tenants::schemas(),
         regions::schemas(),
         agents::schemas(),
@@ -104,7 +109,16 @@ fn schemas() -> Vec<(String, Value)> {
 
 /// All paths of one controller's API.
 pub fn router(node: Arc<Node>) -> Router {
-    operations()
+    let operations = operations();
+    let paths = operations
+        .iter()
+        .map(|one| (one.path.as_str(), &one.method));
+    let codes = problem::Kind::all().map(problem::Kind::code);
+    let tracked = tracking::Tracked {
+        routes: node.metrics.http.routes(paths, codes),
+        node: Arc::clone(&node),
+    };
+    operations
         .into_iter()
         .fold(Router::new(), |router, one| {
             router.route(&one.path, one.route())
@@ -115,10 +129,7 @@ pub fn router(node: Arc<Node>) -> Router {
             Arc::clone(&node),
             admission::admit,
         ))
-        .layer(middleware::from_fn_with_state(
-            Arc::clone(&node),
-            tracking::track,
-        ))
+        .layer(middleware::from_fn_with_state(tracked, tracking::track))
         .with_state(node)
 }
 

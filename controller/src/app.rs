@@ -1,6 +1,12 @@
 //! Wires one controller's parts together and takes them apart again. It decides nothing.
 
-use std::{path::Path, sync::Arc, time::Duration};
+mod error;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use dotmac_domain::command::{Genesis, NodeCard};
 use dotmac_protocol::{
@@ -13,27 +19,29 @@ use dotmac_runtime::{
     clock::Clock,
     disk::{SharedDisk, SystemDisk},
     entropy::Entropy,
-    quic::{self, EndpointError},
-    supervise,
+    quic, supervise,
+    telemetry::{Service, Telemetry},
     tls::{self, IdentityCell, PinnedIssuers},
 };
 use futures::future::BoxFuture;
 use quinn::{Connection, Endpoint, crypto::rustls::HandshakeData};
-use thiserror::Error;
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
+pub use self::error::AppError;
 use crate::{
     api::{self, Serving, Tls, TlsFiles},
-    bootstrap::{self, BootstrapError, Keys},
+    bootstrap::{self, Keys},
     config::Config,
     dispatch, feed,
     gateway::{self, Gateway},
     identity::{CertifyError, SelfIssuer},
     leader::{self, Liveness},
+    metrics::Metrics,
     node::{self, Node, NodeParts},
     peers::{PeerAnswer, PeerCall, PeerHandler},
-    raft::{self, RaftConfig, RaftLog, StartError},
+    raft::{self, RaftConfig, RaftLog},
     storage::engine::{EngineConfig, abort_on_fatal},
+    traces::Traces,
 };
 
 /// How long open connections may take to end when the controller stops.
@@ -66,47 +74,6 @@ impl Ports {
     }
 }
 
-/// Why a controller does not start.
-#[derive(Debug, Error)]
-pub enum AppError {
-    /// Its keys or the genesis file are missing or broken.
-    #[error(transparent)]
-    Bootstrap(#[from] BootstrapError),
-    /// The genesis file does not name this controller as it is.
-    #[error("genesis {path} names controller {node} with another {what}; {advice}")]
-    Stranger {
-        /// The file.
-        path: String,
-        /// This controller.
-        node: NodeId,
-        /// What differs.
-        what: &'static str,
-        /// What to do.
-        advice: &'static str,
-    },
-    /// Its certificate cannot be made.
-    #[error(transparent)]
-    Certificate(#[from] CertifyError),
-    /// The UDP address cannot be used.
-    #[error("link.listen cannot be used")]
-    Link(#[from] EndpointError),
-    /// The TCP address cannot be used.
-    #[error("api.listen = {address} cannot be used; another process may listen there")]
-    Api {
-        /// The address.
-        address: std::net::SocketAddr,
-        /// The cause.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The API cannot speak TLS as it should.
-    #[error("the api cannot speak TLS")]
-    Tls(#[from] api::TlsError),
-    /// The replicated log cannot be opened.
-    #[error(transparent)]
-    Raft(#[from] StartError),
-}
-
 /// A running controller.
 #[derive(Debug)]
 pub struct Running {
@@ -117,6 +84,7 @@ pub struct Running {
     stop: watch::Sender<bool>,
     api: JoinHandle<()>,
     loops: Vec<JoinHandle<()>>,
+    telemetry: Telemetry,
 }
 
 /// Starts a controller; it serves when this returns, and knows a leader a moment later.
@@ -154,12 +122,16 @@ pub async fn start(config: Config, ports: Ports) -> Result<Running, AppError> {
         .map_err(|source| AppError::Api { address, source })?;
     let serving = serving(&config, &clock)?;
     let client = tls::client_config(Some(identity.clone()), pinned, ALPN_PEER, &clock);
-    let settings = raft_config(&config, &genesis);
+    let telemetry = telemetry(&config, &genesis, &clock)?;
+    let reads_per_thousand = config.telemetry.reads_sampled_per_thousand;
+    let traces = Traces::new(telemetry.spans(), config.node, reads_per_thousand);
+    let metrics = Metrics::new(&clock);
+    let settings = raft_config(&config, &genesis, &traces, &metrics);
     let raft = RaftLog::start(
         settings,
         endpoint.clone(),
         client,
-        disk,
+        metrics.measured(disk),
         abort_on_fatal(),
         &entropy,
     )
@@ -171,7 +143,10 @@ pub async fn start(config: Config, ports: Ports) -> Result<Running, AppError> {
         entropy,
         log: Arc::clone(&raft) as Arc<dyn crate::log::Log>,
         signing_key: keys.signing,
+        traces,
+        metrics,
     }));
+    node.metrics.watch(&node, store_directory(&config));
     let (stop, stopping) = watch::channel(false);
     let api = supervise::spawn(
         "api",
@@ -183,7 +158,7 @@ pub async fn start(config: Config, ports: Ports) -> Result<Running, AppError> {
     loops.push(supervise::spawn("certificate", own.renew(identity)));
     let accepting = accept(endpoint.clone(), Arc::clone(&raft), gateway);
     loops.push(supervise::spawn("accept", accepting));
-    tracing::info!(node = %node.card.node, api = %address, link = %listen, "controller started");
+    tracing::info!(node = node.card.node.0, api = %address, link = %listen, "controller started");
     Ok(Running {
         node,
         raft,
@@ -191,6 +166,7 @@ pub async fn start(config: Config, ports: Ports) -> Result<Running, AppError> {
         stop,
         api,
         loops,
+        telemetry,
     })
 }
 
@@ -239,6 +215,7 @@ impl Running {
         self.endpoint
             .close(gateway::CLOSE_AGAIN.into(), b"this controller stops");
         let _ = tokio::time::timeout(DRAIN, self.endpoint.wait_idle()).await;
+        self.telemetry.stop().await;
         tracing::info!("controller stopped");
     }
 }
@@ -285,19 +262,43 @@ fn serving(config: &Config, clock: &Clock) -> Result<Serving, api::TlsError> {
     })
 }
 
-fn raft_config(config: &Config, genesis: &Genesis) -> RaftConfig {
+/// Where the spans of this controller go, if anywhere.
+fn telemetry(config: &Config, genesis: &Genesis, clock: &Clock) -> Result<Telemetry, AppError> {
+    let service = Service {
+        name: "dotmac-controller",
+        namespace: genesis.cluster.to_string(),
+        instance: format!("controller-{}", config.node),
+        version: env!("CARGO_PKG_VERSION"),
+    };
+    Telemetry::start(config.telemetry.otlp_endpoint.as_ref(), service, clock)
+        .map_err(AppError::Telemetry)
+}
+
+fn raft_config(
+    config: &Config,
+    genesis: &Genesis,
+    traces: &Traces,
+    metrics: &Metrics,
+) -> RaftConfig {
     let reserve_bytes = config.storage.reserve_bytes;
     RaftConfig {
         node: config.node,
         cluster: genesis.cluster.clone(),
         members: genesis.nodes.clone(),
-        directory: config.data_dir.join("store"),
+        directory: store_directory(config),
         engine: EngineConfig {
             reserve_bytes,
             ..EngineConfig::default()
         },
         snapshot_every: raft::SNAPSHOT_EVERY,
+        traces: traces.clone(),
+        metrics: metrics.raft.clone(),
     }
+}
+
+/// Where log, ledger and snapshots lie.
+fn store_directory(config: &Config) -> PathBuf {
+    config.data_dir.join("store")
 }
 
 /// Hands each connection to whom its protocol belongs.

@@ -20,6 +20,7 @@ mod events;
 mod explain;
 pub(crate) mod failure;
 mod find;
+mod licenses;
 mod list;
 mod local;
 mod login;
@@ -34,6 +35,7 @@ mod suggest;
 mod tenants;
 mod tiers;
 mod tokens;
+mod usage;
 pub(crate) mod view;
 mod whoami;
 
@@ -76,9 +78,14 @@ enum Command {
     /// What instances consist of: add, list, show, retire
     #[command(subcommand)]
     Releases(releases::Releases),
-    /// The ISPs themselves: create, list, show, update, delete
+    /// The ISPs themselves: create, list, show, update, delete, and their instances' events and health
     #[command(subcommand)]
     Tenants(tenants::Tenants),
+    /// What instances may do and until when: list, show, update, suspend, revoke, reinstate
+    #[command(subcommand)]
+    Licenses(licenses::Licenses),
+    /// What a tenant's instance uses: now, at most, and each count
+    Usage(usage::Usage),
     /// Make deployments what a file says
     Apply(apply::Apply),
     /// Show what `apply` would change
@@ -194,6 +201,8 @@ fn run(command: Command, flags: Flags, output: Output) -> Result<(), Failure> {
                 Command::Releases(releases) => releases.run(&context).await,
                 Command::Agents(agents) => agents.run(&context).await,
                 Command::Tenants(tenants) => tenants.run(&context).await,
+                Command::Licenses(licenses) => licenses.run(&context).await,
+                Command::Usage(usage) => usage.run(&context).await,
                 Command::Apply(apply) => apply.run(&context).await,
                 Command::Diff(diff) => diff.run(&context).await,
                 Command::Regions(regions) => regions.run(&context).await,

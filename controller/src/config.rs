@@ -6,7 +6,7 @@ use std::{
 };
 
 use dotmac_protocol::ids::NodeId;
-use dotmac_runtime::logging::LogFile;
+use dotmac_runtime::{logging::LogFile, telemetry::Endpoint};
 use serde::Deserialize;
 use thiserror::Error;
 
@@ -42,6 +42,9 @@ pub struct Config {
     /// Certificates for agents.
     #[serde(default)]
     pub certificates: Certificates,
+    /// What is told about this controller's work.
+    #[serde(default)]
+    pub telemetry: Telemetry,
 }
 
 /// The QUIC endpoint for peers and agents.
@@ -80,6 +83,25 @@ pub struct Storage {
 pub struct Certificates {
     /// Hours for which an agent's certificate counts; it is renewed at half of them.
     pub agent_hours: u32,
+}
+
+/// What is told about this controller's work.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Telemetry {
+    /// The OTLP collector that spans are sent to; none are made without one.
+    pub otlp_endpoint: Option<Endpoint>,
+    /// Of a thousand requests that change nothing, so many are traced.
+    pub reads_sampled_per_thousand: u16,
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        Self {
+            otlp_endpoint: None,
+            reads_sampled_per_thousand: 10,
+        }
+    }
 }
 
 impl Default for Log {
@@ -215,6 +237,11 @@ impl Config {
             let value = self.certificates.agent_hours.to_string();
             return refuse("certificates.agent_hours", value, "1 to 168");
         }
+        let reads = self.telemetry.reads_sampled_per_thousand;
+        if reads > 1_000 {
+            let key = "telemetry.reads_sampled_per_thousand";
+            return refuse(key, reads.to_string(), "0 to 1000");
+        }
         if self.log.bytes_max < 64 * 1024 {
             return refuse(
                 "log.bytes_max",
@@ -249,6 +276,11 @@ mod tests {
         short.check(Path::new("controller.toml")).unwrap();
         let full: Config = toml::from_str(&switched_on()).unwrap();
         assert_eq!(format!("{short:?}"), format!("{full:?}"));
+        let defaults = super::Telemetry::default();
+        assert_eq!(
+            full.telemetry.reads_sampled_per_thousand,
+            defaults.reads_sampled_per_thousand
+        );
         assert_eq!(full.limits, Limits::default());
         assert_eq!(full.api.stop_notice_ms, stop_notice_ms());
         assert_eq!(full.log.bytes_max, Log::default().bytes_max);
@@ -274,7 +306,8 @@ mod tests {
                         limits.requests_at_once_per_caller limits.requests_burst \
                         limits.requests_per_second limits.streams limits.streams_per_caller \
                         link.advertise link.listen log.bytes_max log.file log.keep node seal_key_file \
-                        storage.reserve_bytes";
+                        storage.reserve_bytes telemetry.otlp_endpoint \
+                        telemetry.reads_sampled_per_thousand";
         let mut found = keys.clone();
         found.sort();
         assert_eq!(found.join(" "), expected);

@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use dotmac_domain::{State, clock, signer};
+use dotmac_domain::{State, clock, desired::decode_leaves, signer};
 use dotmac_protocol::{
     keys::{PublicKey, Signature},
     time::Timestamp,
@@ -58,7 +58,7 @@ fn sign_new(node: &Arc<Node>, clock_signed: &mut u64) {
         if node.book.is_settled(subject, own) {
             continue;
         }
-        let now = node.clock.now();
+        let (now, started) = (node.clock.now(), node.traces.now());
         match check(&state, subject, *clock_signed, now) {
             Ok(bytes) => {
                 if let Subject::Clock(number) = subject {
@@ -67,6 +67,9 @@ fn sign_new(node: &Arc<Node>, clock_signed: &mut u64) {
                 let signature = Signature::make(&node.signing_key, signable.domain, bytes);
                 node.book.insert(subject, signature.clone(), now);
                 tell_peers(node, subject, &signature);
+                if let Subject::Wave(number) = subject {
+                    trace_signed(node, &state, number, started);
+                }
             }
             Err(reason) => {
                 if !node.book.refuse(subject, reason.clone()) {
@@ -78,6 +81,15 @@ fn sign_new(node: &Arc<Node>, clock_signed: &mut u64) {
                     Subject::Clock(_) => tracing::info!(%subject, reason, "not signed"),
                 }
             }
+        }
+    }
+}
+
+fn trace_signed(node: &Node, state: &State, number: u64, started: u64) {
+    let wave = state.waves.get(&number);
+    if let Some(wave) = wave.filter(|_| node.traces.spans().is_on()) {
+        for leaf in decode_leaves(wave) {
+            node.traces.signed(&leaf, number, started);
         }
     }
 }
@@ -105,7 +117,7 @@ fn tell_peers(node: &Arc<Node>, subject: Subject, signature: &Signature) {
             // A lost signature is collected again by whoever misses it.
             let call = PeerCall::Countersign { subject, signature };
             if let Err(error) = node.log.call(peer, call, PEER_DEADLINE).await {
-                tracing::debug!(%peer, %subject, %error, "signature not delivered");
+                tracing::debug!(node = peer.0, %subject, %error, "signature not delivered");
             }
         });
     }

@@ -158,6 +158,12 @@ impl Feed {
         catching_up.await.ok()
     }
 
+    /// Index of the last entry that watchers were told of.
+    #[must_use]
+    pub fn index(&self) -> u64 {
+        self.lock().index()
+    }
+
     /// Watchers now.
     #[must_use]
     pub fn watchers(&self) -> usize {

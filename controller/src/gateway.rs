@@ -83,11 +83,11 @@ impl Gateway {
         match self.session(&connection).await {
             Ok(()) => {}
             Err(error @ (SessionError::NotAdmitted(_) | SessionError::Hello)) => {
-                tracing::warn!(%remote, error = %causes::in_full(&error), "agent refused");
+                tracing::warn!(address = %remote, error = %causes::in_full(&error), "agent refused");
                 connection.close(CLOSE_REFUSED.into(), error.to_string().as_bytes());
             }
             Err(error) => {
-                tracing::info!(%remote, error = %causes::in_full(&error), "agent's session ended");
+                tracing::info!(address = %remote, error = %causes::in_full(&error), "agent's session ended");
                 connection.close(CLOSE_AGAIN.into(), b"the session ended");
             }
         }
@@ -104,7 +104,7 @@ impl Gateway {
         match served {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                tracing::info!(%remote, error = %causes::in_full(&error), "enrolment ended")
+                tracing::info!(address = %remote, error = %causes::in_full(&error), "enrolment ended")
             }
             Err(_) => connection.close(CLOSE_AGAIN.into(), b"the enrolment took too long"),
         }

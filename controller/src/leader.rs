@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use dotmac_domain::{Command, envelope::Actor, plan};
+use dotmac_domain::{Accepted, Command, desired::decode_leaves, envelope::Actor, plan};
 
 use crate::{
     node::Node,
@@ -46,7 +46,9 @@ async fn carry_on(node: &Arc<Node>) -> Duration {
         return found(node).await;
     }
     for command in plan::plan(&state, now) {
+        let started = node.traces.now();
         match node.propose(Actor::Planner, command, DEADLINE).await {
+            Ok(Ok(Accepted::Wave(number))) => trace_sealed(node, number, started),
             Ok(Ok(_)) => {}
             Ok(Err(rejection)) => {
                 tracing::warn!(
@@ -66,6 +68,16 @@ async fn carry_on(node: &Arc<Node>) -> Duration {
     due.map_or(TICK, |due| {
         Duration::from_millis(due.millis_since(now).max(1)).min(TICK)
     })
+}
+
+fn trace_sealed(node: &Node, number: u64, started: u64) {
+    let state = node.state();
+    let wave = state.waves.get(&number);
+    if let Some(wave) = wave.filter(|_| node.traces.spans().is_on()) {
+        for leaf in decode_leaves(wave) {
+            node.traces.sealed(&leaf, number, started);
+        }
+    }
 }
 
 /// Proposes the first entry of the cluster: what every controller's genesis file says.
@@ -104,7 +116,7 @@ pub async fn run_hearing(node: Arc<Node>, liveness: Liveness) {
             }
             Some(leader) => {
                 if let Err(error) = node.log.call(leader, PeerCall::Hear { agents }, TICK).await {
-                    tracing::debug!(%leader, %error, "the leader did not hear");
+                    tracing::debug!(leader = leader.0, %error, "the leader did not hear");
                 }
             }
             None => {}

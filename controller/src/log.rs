@@ -26,6 +26,23 @@ pub struct Leadership {
     pub leader: Option<NodeId>,
 }
 
+/// Where the log and its disk stand on this controller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Figures {
+    /// Index of the last entry in the log.
+    pub last_log: u64,
+    /// Index of the last entry that is known to be committed.
+    pub committed: u64,
+    /// Index of the last entry that is applied.
+    pub applied: u64,
+    /// Index of the last entry in the newest snapshot.
+    pub snapshot: u64,
+    /// Bytes that are free on the disk.
+    pub free_bytes: u64,
+    /// Free bytes below which no new writes are taken.
+    pub reserve_bytes: u64,
+}
+
 /// Why the log did not answer.
 #[derive(Debug, Error, Clone, PartialEq, Eq)]
 pub enum LogError {
@@ -68,6 +85,8 @@ pub trait Log: Send + Sync + 'static {
     fn barrier(&self, deadline: Duration) -> BoxFuture<'_, Result<(), LogError>>;
     /// Whether this node's disk takes new writes; the error says why not.
     fn storage(&self) -> Result<(), String>;
+    /// Where the log and its disk stand on this controller; cheap.
+    fn figures(&self) -> Figures;
     /// Asks another controller something.
     fn call(
         &self,

@@ -15,6 +15,7 @@ use dotmac_protocol::{
     keys::Signature,
     record::Hop,
     time::Timestamp,
+    trace::TraceContext,
 };
 use dotmac_runtime::{clock::Clock, entropy::Entropy};
 use ed25519_dalek::SigningKey;
@@ -28,7 +29,9 @@ use crate::{
     feed::Feed,
     gateway::Registry,
     log::{Log, LogError},
+    metrics::Metrics,
     peers::{PeerAnswer, PeerCall},
+    traces::Traces,
 };
 
 mod authentication;
@@ -69,6 +72,10 @@ pub struct Node {
     pub feed: Feed,
     /// When tokens were used last.
     pub uses: TokenUses,
+    /// Where the spans of requests go.
+    pub traces: Traces,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     /// Since when this controller has noticed what is not well.
     pub(crate) noticed: Noticed,
     pub(crate) signing_key: SigningKey,
@@ -95,6 +102,10 @@ pub struct NodeParts {
     pub log: Arc<dyn Log>,
     /// The key it signs waves and attestations with.
     pub signing_key: SigningKey,
+    /// Where the spans of requests go.
+    pub traces: Traces,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
 }
 
 impl std::fmt::Debug for NodeParts {
@@ -114,6 +125,8 @@ pub struct Ask {
     pub received_at: Timestamp,
     /// The revision that the asker saw of what he changes.
     pub expected: Option<u64>,
+    /// The trace that it belongs to.
+    pub trace: Option<TraceContext>,
     /// The command it becomes.
     pub command: Command,
 }
@@ -144,6 +157,8 @@ impl Node {
             entropy,
             log,
             signing_key,
+            traces,
+            metrics,
         } = parts;
         let (book, registry) = (SignatureBook::default(), Registry::default());
         Self {
@@ -157,6 +172,8 @@ impl Node {
             registry,
             feed: Feed::default(),
             uses: TokenUses::default(),
+            traces,
+            metrics,
             noticed: Noticed::default(),
             signing_key,
             stopping: watch::Sender::new(false),
@@ -202,9 +219,12 @@ impl Node {
         let mut envelope = self.envelope(caller, ask);
         let now = envelope.at;
         let expires_at = now.plus_millis(ATTESTATION_MS);
+        let started = self.traces.now();
         let signatures = self
             .collect_attestations(caller, &envelope, expires_at)
-            .await?;
+            .await;
+        self.traces.attested(&envelope, started, signatures.is_ok());
+        let signatures = signatures?;
         envelope.evidence = Evidence::Attested {
             expires_at,
             signatures,
@@ -214,7 +234,10 @@ impl Node {
             station: "api.attested".into(),
             at: envelope.at,
         });
-        Ok(self.log.propose(envelope, deadline).await?)
+        let (trace, started) = (envelope.trace, self.traces.now());
+        let reply = self.log.propose(envelope, deadline).await;
+        self.traces.proposed(trace, started, &reply);
+        Ok(reply?)
     }
 
     /// What a person asks for as an envelope that nobody has vouched for yet.
@@ -232,6 +255,7 @@ impl Node {
                 station: "api.received".into(),
                 at: ask.received_at,
             }],
+            trace: ask.trace,
             command: ask.command,
         }
     }
@@ -257,6 +281,7 @@ impl Node {
             evidence: Evidence::None,
             expected: None,
             hops: Vec::new(),
+            trace: None,
             command,
         };
         self.log.propose(envelope, deadline).await

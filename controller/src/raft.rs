@@ -37,7 +37,7 @@ use dotmac_domain::{
     audit::{Fact, Stream},
 };
 use dotmac_protocol::ids::NodeId;
-use dotmac_runtime::{causes, disk::SharedDisk, entropy::Entropy, supervise};
+use dotmac_runtime::{causes, disk::SharedDisk, entropy::Entropy, metrics::Counter, supervise};
 use futures::future::BoxFuture;
 use openraft::error::{InitializeError, RaftError};
 use quinn::{ClientConfig, Connection, Endpoint};
@@ -46,7 +46,7 @@ use tokio::{sync::watch, task::JoinHandle};
 pub use config::{RaftConfig, SNAPSHOT_EVERY, StartError};
 
 use crate::{
-    log::{Changes, Leadership, Log, LogError},
+    log::{Changes, Figures, Leadership, Log, LogError},
     peers::{PeerAnswer, PeerCall, PeerHandler},
     storage::{
         directory::Directory,
@@ -55,7 +55,7 @@ use crate::{
         snapshots::Snapshots,
     },
 };
-use batcher::Batcher;
+use batcher::{Batcher, Proposer};
 use config::{nodes, settings};
 use links::{AskError, Links, ends_at};
 use lives::Lives;
@@ -73,6 +73,7 @@ pub struct RaftLog {
     engine: Engine,
     ledger: Ledger,
     links: Links,
+    entries: LogStore,
     view: View,
     leadership: watch::Receiver<Leadership>,
     stopped: watch::Receiver<Option<String>>,
@@ -113,6 +114,7 @@ impl RaftLog {
         }
         let network = Network::new(links.clone(), stores.ledger.clone());
         let settings = Arc::new(settings(&config)?);
+        let entries = stores.log.clone();
         let raft = Raft::new(config.node.0, settings, network, stores.log, stores.machine)
             .await
             .map_err(|error| StartError::Raft(causes::in_full(&error)))?;
@@ -121,8 +123,14 @@ impl RaftLog {
             Err(error) => return Err(StartError::Raft(causes::in_full(&error))),
         }
         let node = config.node.0;
-        let (batcher, proposing) =
-            Batcher::start(node, raft.clone(), links.clone(), stores.engine.clone());
+        let (batcher, proposing) = Batcher::start(Proposer {
+            node,
+            raft: raft.clone(),
+            links: links.clone(),
+            engine: stores.engine.clone(),
+            traces: config.traces.clone(),
+            metrics: config.metrics.clone(),
+        });
         let (reader, reading) =
             Reader::start(node, raft.clone(), links.clone(), stores.view.applied());
         let server = PeerServer::new(Shared {
@@ -140,13 +148,19 @@ impl RaftLog {
         let (stopped_sender, stopped) = watch::channel(None);
         let watching = supervise::spawn(
             "leadership",
-            watch_raft(raft.clone(), leadership_sender, stopped_sender),
+            watch_raft(
+                raft.clone(),
+                leadership_sender,
+                stopped_sender,
+                config.metrics.leader_changes,
+            ),
         );
         Ok(Arc::new(Self {
             raft,
             engine: stores.engine,
             ledger: stores.ledger,
             links,
+            entries,
             view: stores.view,
             leadership,
             stopped,
@@ -284,6 +298,20 @@ impl Log for RaftLog {
         checked.map_err(|error| causes::in_full(&error))
     }
 
+    fn figures(&self) -> Figures {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow();
+        let (free_bytes, reserve_bytes) = self.engine.free_and_reserve();
+        Figures {
+            last_log: metrics.last_log_index.unwrap_or(0),
+            committed: self.entries.committed(),
+            applied: *self.view.applied().borrow(),
+            snapshot: metrics.snapshot.map_or(0, |last| last.index),
+            free_bytes,
+            reserve_bytes,
+        }
+    }
+
     fn facts(&self, stream: &Stream, after: u64, limit: usize) -> Result<Vec<Fact>, LogError> {
         let facts = self.ledger.read(stream, after, limit);
         facts.map_err(|error| LogError::Storage(causes::in_full(&error)))
@@ -332,6 +360,7 @@ async fn watch_raft(
     raft: Raft,
     leadership: watch::Sender<Leadership>,
     stopped: watch::Sender<Option<String>>,
+    changes: Counter,
 ) {
     let mut metrics = raft.metrics();
     loop {
@@ -346,7 +375,12 @@ async fn watch_raft(
         leadership.send_if_modified(|known| {
             let changed = *known != now;
             if changed {
-                tracing::info!(term = now.term, leader = ?now.leader, "leadership changed");
+                changes.inc();
+                tracing::info!(
+                    term = now.term,
+                    leader = now.leader.map(|leader| leader.0),
+                    "leadership changed"
+                );
                 *known = now;
             }
             changed

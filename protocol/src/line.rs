@@ -98,6 +98,10 @@ fn claimed_head(signed: &SignedRecord) -> Result<ChainHead, String> {
 fn describe(event: &Event) -> (String, String) {
     match event {
         Event::Audit { action, detail } => (action.clone(), detail.clone()),
+        Event::Reports(reports) => (
+            "unit.reports".to_owned(),
+            format!("{} reports of the instance", reports.len()),
+        ),
         Event::Health(health) => {
             let status = format!("{:?}", health.status).to_lowercase();
             let generation = health.generation;

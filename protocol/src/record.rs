@@ -14,6 +14,10 @@ use crate::{
     time::Timestamp,
 };
 
+pub mod reports;
+
+use reports::Report;
+
 /// The domain under which agents sign records.
 pub const RECORD_DOMAIN: &str = "dotmac/record/v1";
 /// Bytes of a free text in a record at most; longer texts are cut.
@@ -62,6 +66,9 @@ pub enum Event {
         /// For people, at most [`DETAIL_BYTES_MAX`] bytes.
         detail: String,
     },
+    /// What an instance reported and what was measured of it: one batch of at most
+    /// [`reports::REPORTS_BYTES_MAX`] encoded bytes.
+    Reports(Vec<Report>),
 }
 
 /// What became of an intent.

@@ -8,7 +8,7 @@ use crate::{
     codec::Format,
     digest::Digest,
     ids::{DeploymentId, RegionId, TenantId},
-    time::Timestamp,
+    license::License,
 };
 
 /// Version 1 of a unit's content.
@@ -85,34 +85,6 @@ pub struct Resources {
     pub memory_limit_bytes: u64,
     /// Storage in bytes.
     pub storage_bytes: u64,
-}
-
-/// What an instance may do. The key itself is a secret that the agent makes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct License {
-    /// `free`, `basic`, `premium` or `enterprise`.
-    pub tier: String,
-    /// Subscribers at most.
-    pub max_subscribers: u32,
-    /// Services at most.
-    pub max_services: u32,
-    /// Calls of its API a minute at most.
-    pub api_rate_limit: u32,
-    /// When it ends; `None` for never.
-    pub expires_at: Option<Timestamp>,
-    /// Its standing.
-    pub standing: LicenseStanding,
-}
-
-/// Only an operator's order refuses a start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum LicenseStanding {
-    /// All of it.
-    Valid,
-    /// An operator suspended it.
-    Suspended,
-    /// An operator ended it.
-    Revoked,
 }
 
 /// A credential that only the target agent can open.

@@ -18,6 +18,7 @@ use crate::{
     ids::{AgentId, Epoch, Generation, RequestId, Sequence, TenantId, TrustVersion, UnitId},
     keys::Signature,
     time::{Timestamp, Window},
+    trace::TraceContext,
     trust::{TrustError, TrustRoot},
     unit::Payload,
 };
@@ -63,6 +64,8 @@ pub struct Leaf {
     pub payload: Digest,
     /// The request that authorised it, for the story of the audit.
     pub request: RequestId,
+    /// The trace of that request; nothing is decided by it.
+    pub trace: Option<TraceContext>,
 }
 
 impl Format for Leaf {

@@ -30,6 +30,23 @@ pub fn directory() -> Result<PathBuf> {
     Ok(directory)
 }
 
+/// A peer that `make peers` built, if it did.
+///
+/// # Errors
+/// When it is missing.
+pub fn peer(name: &str) -> Result<PathBuf> {
+    let directory = directory()?;
+    let target = directory.parent().unwrap_or(Path::new(".")).join("peers");
+    let peers = std::env::var_os("DOTMAC_PEERS").filter(|path| !path.is_empty());
+    let program = peers.map_or(target, PathBuf::from).join("bin").join(name);
+    ensure!(
+        program.exists(),
+        "{} is missing: make peers PEERS={name}",
+        program.display()
+    );
+    Ok(program)
+}
+
 /// A directory for homes on the file system of the programs, so that they can be linked.
 ///
 /// # Errors

@@ -1,5 +1,6 @@
-//! What holds of the source as a whole: who may depend on whom, what may be named where, how files look, and that the
-//! example configurations name every key. It reads the checkout and what cargo says of it, and runs no program of ours.
+//! What holds of the source as a whole: who may depend on whom, what may be named where, how files look, that the
+//! example configurations name every key, that dashboards ask for metrics that there are, and which fields logs have. It
+//! reads the checkout and what cargo says of it, and runs no program of ours.
 
 #![allow(
     clippy::unwrap_used,
@@ -8,8 +9,12 @@
 
 #[path = "architecture/configuration.rs"]
 mod configuration;
+#[path = "architecture/dashboards.rs"]
+mod dashboards;
 #[path = "architecture/dependencies.rs"]
 mod dependencies;
+#[path = "architecture/logs.rs"]
+mod logs;
 #[path = "architecture/source.rs"]
 mod source;
 

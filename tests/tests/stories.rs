@@ -23,16 +23,28 @@ mod events;
 mod facts;
 #[path = "stories/forgery.rs"]
 mod forgery;
+#[path = "stories/instances.rs"]
+mod instances;
+#[path = "stories/licenses.rs"]
+mod licenses;
 #[path = "stories/lifetime.rs"]
 mod lifetime;
+#[path = "stories/metrics.rs"]
+mod metrics;
 #[path = "stories/operations.rs"]
 mod operations;
 #[path = "stories/operator.rs"]
 mod operator;
+#[path = "stories/own_instance.rs"]
+mod own_instance;
 #[path = "stories/refusals.rs"]
 mod refusals;
 #[path = "stories/removal.rs"]
 mod removal;
+#[path = "stories/telemetry.rs"]
+mod telemetry;
+#[path = "stories/thirty_days.rs"]
+mod thirty_days;
 #[path = "stories/tls.rs"]
 mod tls;
 #[path = "stories/tokens.rs"]
@@ -50,6 +62,7 @@ use dotmac_tests::{
 fn main() -> ExitCode {
     let mut groups = what_operators_do();
     groups.extend(what_goes_wrong());
+    groups.extend(what_is_told());
     runner::main(groups)
 }
 
@@ -77,6 +90,9 @@ fn what_operators_do() -> Vec<Group> {
             calm agents_have_their_verbs,
             calm no_command_notices_that_controllers_are_restarted_one_by_one,
         ),
+        group!(own_instance:
+            calm every_snippet_of_the_page_works_as_it_stands,
+        ),
         group!(apply:
             calm a_file_is_applied_once_and_then_there_is_nothing_to_do,
             calm a_file_with_anything_wrong_in_it_changes_nothing,
@@ -87,6 +103,21 @@ fn what_operators_do() -> Vec<Group> {
 
 fn what_goes_wrong() -> Vec<Group> {
     vec![
+        group!(instances:
+            calm a_foreign_program_is_licensed_configured_and_measured,
+            calm the_subscriber_limit_is_told_in_the_steps_of_the_contract,
+            calm law_8_what_an_instance_tells_counts_once_while_leader_and_agent_die,
+            calm law_7_the_secret_of_one_instance_opens_nothing_of_anothers,
+        ),
+        group!(licenses:
+            timed a_changed_license_is_in_the_instances_hands_within_two_seconds,
+            calm a_withdrawn_license_stops_the_process_and_a_reinstated_one_starts_it,
+            calm law_5_no_timer_takes_an_instance_down,
+            calm law_5_an_instance_restarts_licensed_while_all_controllers_are_away,
+        ),
+        group!(thirty_days:
+            alone law_5_thirty_days_without_controllers_take_no_instance_down_and_a_clock_set_back_extends_nothing,
+        ),
         group!(removal:
             calm law_2_only_a_tombstone_after_its_grace_time_removes_an_instance,
             calm undelete_within_the_grace_time_restarts_nothing,
@@ -105,6 +136,9 @@ fn what_goes_wrong() -> Vec<Group> {
         ),
         group!(tls:
             alone a_controller_off_the_loopback_speaks_tls_or_does_not_start,
+        ),
+        group!(telemetry:
+            alone one_trace_leads_from_the_request_to_the_healthy_instance_and_nothing_waits_for_the_collector,
         ),
         group!(controllers:
             timed law_1_nothing_acknowledged_is_lost_when_the_leading_controller_is_killed,
@@ -140,12 +174,6 @@ fn what_goes_wrong() -> Vec<Group> {
         group!(forgery:
             calm law_3_what_one_controller_signs_alone_moves_nobody,
         ),
-        group!(trail:
-            calm one_story_with_one_request_from_the_api_to_the_agent,
-            calm law_9_a_planted_secret_is_in_no_file_but_the_one_that_its_agent_keeps,
-            calm the_logs_of_an_instance_reach_the_operator_through_no_controllers_eyes,
-            calm a_byte_changed_on_disk_is_named,
-        ),
         group!(lifetime:
             calm two_fleets_live_side_by_side,
             calm up_again_recognises_what_runs,
@@ -162,6 +190,24 @@ fn what_goes_wrong() -> Vec<Group> {
             alone a_port_in_use_is_one_clear_line_and_nothing_is_started,
             alone a_home_that_cannot_be_written_is_one_clear_line_and_nothing_is_started,
             alone data_of_a_newer_version_is_one_clear_line_and_nothing_is_harmed,
+        ),
+    ]
+}
+
+fn what_is_told() -> Vec<Group> {
+    vec![
+        group!(trail:
+            calm one_story_with_one_request_from_the_api_to_the_agent,
+            calm law_9_a_planted_secret_is_in_no_file_but_the_one_that_its_agent_keeps,
+            calm the_logs_of_an_instance_reach_the_operator_through_no_controllers_eyes,
+            calm a_byte_changed_on_disk_is_named,
+        ),
+        group!(metrics:
+            calm what_dashboards_and_alerts_ask_for_is_what_a_fleet_tells,
+            calm promtool_finds_nothing_wrong,
+            calm every_process_is_ready_and_guests_learn_no_figures,
+            calm every_line_of_the_logs_keeps_to_the_schema,
+            calm law_5_an_agent_that_is_cut_off_is_ready_and_says_so,
         ),
     ]
 }

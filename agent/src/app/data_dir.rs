@@ -88,6 +88,24 @@ impl DataDir {
         self.path.join("platform")
     }
 
+    /// What is remembered of instances' reports.
+    #[must_use]
+    pub fn reports(&self) -> PathBuf {
+        self.path.join("reports")
+    }
+
+    /// The highest time of licences.
+    #[must_use]
+    pub fn license_time(&self) -> PathBuf {
+        self.path.join("license_time")
+    }
+
+    /// The port under which the agent tells how it is.
+    #[must_use]
+    pub fn status_port_file(&self) -> PathBuf {
+        self.path.join("status.port")
+    }
+
     /// The port of the instance API.
     #[must_use]
     pub fn port_file(&self) -> PathBuf {

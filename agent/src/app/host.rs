@@ -20,6 +20,7 @@ use crate::{
     logs,
     platform::PlatformKeys,
     reconcile::{Reconciler, Statuses, environment::Environments},
+    reports::Reports,
     stations::Stations,
     unit::{About, Recorder},
 };
@@ -98,11 +99,12 @@ impl Host for LinkHost {
     }
 }
 
-/// Records into the chain; when the record says that a unit is gone, its secrets and its way are forgotten.
+/// Records into the chain; when the record says that a unit is gone, its secrets, its way and its reports are forgotten.
 pub(super) struct Afterwards {
     pub(super) chain: Arc<Chain>,
     pub(super) platform: Arc<PlatformKeys>,
     pub(super) stations: Stations,
+    pub(super) reports: Arc<Reports>,
 }
 
 impl Recorder for Afterwards {
@@ -113,6 +115,7 @@ impl Recorder for Afterwards {
         if let Some(unit) = about.unit.as_ref().filter(|_| is_removed) {
             self.platform.forget(unit);
             self.stations.forget(unit);
+            self.reports.forget(unit);
         }
     }
 }

@@ -1,12 +1,18 @@
 //! A whole agent, from its first start with a token to a start without any controller.
 
-use std::path::Path;
+mod licensed;
+
+use std::{collections::BTreeSet, path::Path};
 
 use dotmac_protocol::{
     frame::{ControllerFrame, Delivery, EnrolRequest},
     record::{Event, Outcome, Record},
 };
-use dotmac_runtime::{disk, quic::write_frame};
+use dotmac_runtime::{
+    disk,
+    metrics::{PROCESS, SPANS, markdown},
+    quic::write_frame,
+};
 
 use super::{AppError, Running, Surroundings, start};
 use crate::{
@@ -16,6 +22,7 @@ use crate::{
         admitted, greet_and_read, greeting,
         site::{Cluster, Controller, soon},
     },
+    metrics::catalogue::ALL,
 };
 
 fn run(directory: &Path, cluster: &Cluster) -> Result<Running, AppError> {
@@ -48,6 +55,31 @@ fn health(port_file: &Path) -> String {
     )
 }
 
+/// What the agent answers of itself, once it answers with this status.
+async fn told(data: &Path, path: &str, wanted: u16) -> String {
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    soon(async {
+        loop {
+            let port = std::fs::read_to_string(data.join("status.port")).unwrap_or_default();
+            let url = format!("http://127.0.0.1:{}{path}", port.trim());
+            match client.get(&url).send().await {
+                Ok(answer) if answer.status() == wanted => return answer.text().await.unwrap(),
+                _ => tokio::task::yield_now().await,
+            }
+        }
+    })
+    .await
+}
+
+/// The checks that fail, and whether the agent says that it is connected.
+fn failing(text: &str) -> (Vec<String>, bool) {
+    let body: serde_json::Value = serde_json::from_str(text).unwrap();
+    let checks = body["checks"].as_array().unwrap().iter();
+    let bad = checks.filter(|check| check["ok"] == false);
+    let names = bad.map(|check| check["name"].as_str().unwrap().to_owned());
+    (names.collect(), body["connected"] == true)
+}
+
 #[tokio::test]
 async fn an_agent_enrols_obeys_and_later_starts_without_any_controller() {
     let cluster = Cluster::new();
@@ -66,6 +98,9 @@ async fn an_agent_enrols_obeys_and_later_starts_without_any_controller() {
         matches!(second, Err(AppError::DataDir(_))),
         "one agent per data directory"
     );
+    let data = directory.path().join("data");
+    let waiting = told(&data, "/health/ready", 503).await;
+    assert_eq!(failing(&waiting), (vec!["enrolled".into()], false));
     admit(&cluster, &controller).await;
     let (mut session, hello) = controller.session(&cluster, vec![]).await;
     let delivery = Delivery {
@@ -98,7 +133,16 @@ async fn an_agent_enrols_obeys_and_later_starts_without_any_controller() {
 
     std::fs::remove_file(directory.path().join("join.token")).unwrap();
     let agent = run(directory.path(), &cluster).unwrap();
-    let data = directory.path().join("data");
+    // Cut off is not down (law 5).
+    let ready = told(&data, "/health/ready", 200).await;
+    assert_eq!(failing(&ready), (vec![], false));
+    told(&data, "/health/live", 200).await;
+    check_metrics(&told(&data, "/metrics", 200).await);
+    std::fs::remove_file(data.join("status.probe")).unwrap();
+    std::fs::create_dir(data.join("status.probe")).unwrap();
+    let unwritable = told(&data, "/health/ready", 503).await;
+    let disk = vec!["journal".to_owned(), "chain".to_owned()];
+    assert_eq!(failing(&unwritable), (disk, false));
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let url = health(&data.join("instance_api.port"));
     let answer = soon(async {
@@ -116,6 +160,51 @@ async fn an_agent_enrols_obeys_and_later_starts_without_any_controller() {
         unit("demo").as_str().replace('/', ".")
     ));
     assert!(file.is_file(), "the tombstone stays");
+}
+
+/// An agent without units tells of all it has but instances.
+fn check_metrics(text: &str) {
+    let told: BTreeSet<&str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
+        .map(|(name, _)| name)
+        .collect();
+    let known = ALL.iter().chain(&SPANS).chain(&PROCESS);
+    let known: BTreeSet<&str> = known.map(|metric| metric.name).collect();
+    let missing: Vec<&str> = known.difference(&told).copied().collect();
+    let with_instances = [
+        "dotmac_agent_orders",
+        "dotmac_agent_platform_request_duration_seconds",
+        "dotmac_agent_platform_requests",
+        "dotmac_agent_signed_clock_age_seconds",
+    ];
+    assert!(told.is_subset(&known), "{told:?}");
+    assert!(
+        missing.iter().all(|name| with_instances.contains(name)),
+        "{missing:?}"
+    );
+    assert!(
+        text.contains("\ndotmac_agent_connected 0\n") && text.ends_with("# EOF\n"),
+        "{text}"
+    );
+}
+
+#[test]
+fn the_documented_table_is_what_the_program_has() {
+    let made = markdown(ALL.iter().chain(&SPANS).chain(&PROCESS).copied());
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/operations/metrics.md");
+    let page = std::fs::read_to_string(path).unwrap();
+    let (before, rest) = page.split_once("<!-- agent -->\n").unwrap();
+    let (kept, after) = rest.split_once("<!-- end -->").unwrap();
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        let page = format!("{before}<!-- agent -->\n{made}<!-- end -->{after}");
+        std::fs::write(path, page).unwrap();
+        return;
+    }
+    assert_eq!(
+        kept, made,
+        "UPDATE_GOLDEN=1 rewrites docs/operations/metrics.md"
+    );
 }
 
 #[tokio::test]

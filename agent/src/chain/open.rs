@@ -9,7 +9,7 @@ use std::{
 use dotmac_protocol::{
     digest::Digest,
     keys::PublicKey,
-    record::{ChainHead, Event, Outcome},
+    record::{ChainHead, Event, Outcome, Record},
 };
 use dotmac_runtime::{
     clock::Clock,
@@ -19,6 +19,7 @@ use tokio::sync::watch;
 
 use super::{
     BadRecord, Chain, ChainLimits, OpenError, Owner, Tail, file_name,
+    outbox::Outbox,
     walk::{self, walk},
 };
 
@@ -45,13 +46,28 @@ impl Chain {
         clock: Clock,
         limits: ChainLimits,
     ) -> Result<Opened, OpenError> {
+        Self::open_with(directory, owner, disk, clock, limits, |_| {})
+    }
+
+    /// As [`Chain::open`]; shows every proven record on disk, in order.
+    ///
+    /// # Errors
+    /// As [`Chain::open`].
+    pub fn open_with(
+        directory: &Path,
+        owner: Owner,
+        disk: SharedDisk,
+        clock: Clock,
+        limits: ChainLimits,
+        mut visit: impl FnMut(&Record),
+    ) -> Result<Opened, OpenError> {
         let failed = |source| OpenError::Disk {
             directory: directory.to_owned(),
             source,
         };
         disk::create_private_dir(directory).map_err(failed)?;
         let acknowledged = walk::read_mark(directory).map_err(failed)?;
-        let (mut outbox, mut accepted) = (VecDeque::new(), BTreeSet::new());
+        let (mut outbox, mut accepted) = (Outbox::default(), BTreeSet::new());
         let key = PublicKey::of(&owner.key);
         let walked = walk(
             directory,
@@ -59,8 +75,9 @@ impl Chain {
             acknowledged,
             acknowledged,
             |record, _, place| {
+                visit(record);
                 if record.sequence > acknowledged {
-                    outbox.push_back(place);
+                    outbox.push(record, place);
                 }
                 if let Event::Receipt(receipt) = &record.event
                     && receipt.outcome == Outcome::Accepted
@@ -95,7 +112,6 @@ impl Chain {
             segment,
             head,
             acknowledged,
-            outbox_bytes: outbox.iter().map(|place| u64::from(place.length)).sum(),
             outbox,
             finished,
         };

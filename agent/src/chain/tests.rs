@@ -8,7 +8,11 @@ use std::{
 
 use dotmac_protocol::{
     keys::PublicKey,
-    record::{ChainHead, Event, Health, HealthStatus},
+    record::{
+        ChainHead, Event, Health, HealthStatus,
+        reports::{ProbeMinute, Report},
+    },
+    time::Timestamp,
 };
 use dotmac_runtime::{
     clock::Clock,
@@ -267,6 +271,47 @@ fn a_full_outbox_takes_no_new_work_then_no_health_and_at_last_nothing() {
         chain.acknowledge(last).unwrap();
     }
     assert!(chain.has_room() && chain.append(&About::default(), health()).is_ok());
+}
+
+#[test]
+fn a_unit_that_floods_leaves_room_to_the_others_also_after_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let report = |unit: &str, number: u64| {
+        let minute = ProbeMinute {
+            minute: Timestamp(number * 60_000),
+            component: "web".parse().unwrap(),
+            probes: 60,
+            failed: 0,
+            latency_sum_ms: 60,
+            latency_max_ms: 1,
+        };
+        let about = About {
+            unit: Some(crate::fixture::unit(unit)),
+            ..About::default()
+        };
+        (about, Event::Reports(vec![Report::Minute(minute); 20]))
+    };
+    let flood = |chain: &Chain, unit: &str| {
+        let taken = (0..).take_while(|number| {
+            let (about, event) = report(unit, *number);
+            chain.append(&about, event).is_ok()
+        });
+        taken.count()
+    };
+    let first = chain(directory.path());
+    let (loud, louder) = (flood(&first, "loud"), flood(&first, "louder"));
+    assert!(
+        loud > 10 && louder > 2 && louder < loud,
+        "{loud} and {louder}"
+    );
+    drop(first);
+    let again = chain(directory.path());
+    assert_eq!(flood(&again, "loud"), 0, "its reports still wait");
+    let (about, event) = report("quiet", 0);
+    assert!(again.append(&about, event).is_ok());
+    let last = again.outbox().1;
+    again.acknowledge(last).unwrap();
+    assert!(flood(&again, "loud") > 10);
 }
 
 #[test]

@@ -189,7 +189,7 @@ impl ProcessDriver {
         };
         let state = self.run_shim(&files, &spec).map_err(|reason| {
             if let Err(error) = self.end_group(&group) {
-                tracing::warn!(%group, %error, "what a failed start left cannot be cleaned up");
+                tracing::warn!(path = %group, %error, "what a failed start left cannot be cleaned up");
             }
             StartError::Shim(reason)
         })?;

@@ -1,71 +1,145 @@
-//! Who calls: the unit whose own HS256 secret signed the token. Claims only hint at which secret to try.
+//! Who calls: the unit whose own HS256 secret signed the token, or whose licence key an older instance shows. What a
+//! caller claims only says which secret to try first.
 
-use std::sync::Arc;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use axum::{
     extract::{FromRequest, FromRequestParts, Request, rejection::BytesRejection},
     http::{StatusCode, header, request::Parts},
 };
 use bytes::Bytes;
-use dotmac_protocol::unit::Instance;
-use jsonwebtoken::{Algorithm, DecodingKey, Validation};
-use serde::{Deserialize, de::DeserializeOwned};
+use dotmac_protocol::{
+    ids::{TenantId, UnitId},
+    unit::Instance,
+};
+use jsonwebtoken::{Algorithm, DecodingKey, crypto};
+use serde_json::{Map, Value};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{Api, problem::Problem};
+use super::{Api, problem::Problem, tokens::Claims, trace::note_caller};
 use crate::{
     platform::UnitSecrets,
-    unit::{Order, Wanted},
+    reports::Of,
+    unit::{Desired, Order, Wanted},
 };
 
 /// Bytes of a token at most.
 const TOKEN_BYTES_MAX: usize = 4 * 1024;
+/// Calls of one unit at the same time; above it they are told to come again, so that no unit takes another's place.
+const UNIT_CALLS_MAX: usize = 16;
 
 /// A unit that proved itself.
 pub(super) struct Caller {
     pub(super) wanted: Wanted,
     pub(super) instance: Arc<Instance>,
     pub(super) secrets: Arc<UnitSecrets>,
+    _place: OwnedSemaphorePermit,
 }
 
-#[derive(Deserialize)]
-struct Claims {
-    sub: Option<String>,
-    #[serde(rename = "type")]
-    kind: Option<String>,
-    service_type: Option<String>,
-    tenant_id: Option<String>,
-    exp: Option<serde_json::Number>,
+/// A unit that proved itself with its licence key, as older instances do.
+pub(super) struct KeyCaller(pub(super) Caller);
+
+/// The places of all units among the calls.
+#[derive(Debug, Default)]
+pub(super) struct Places(Mutex<BTreeMap<UnitId, Arc<Semaphore>>>);
+
+/// The members of a JSON body that is an object.
+pub(super) struct Body(pub(super) Map<String, Value>);
+
+impl Caller {
+    /// Whose reports its reports are, whatever they say.
+    pub(super) fn of(&self) -> Of {
+        Of {
+            tenant: self.wanted.tenant.clone(),
+            unit: self.wanted.unit.clone(),
+        }
+    }
+
+    /// Somebody else's tenant is answered like one that does not exist.
+    pub(super) fn check_tenant(&self, tenant: &str) -> Result<(), Problem> {
+        if tenant == self.wanted.tenant.as_str() {
+            Ok(())
+        } else {
+            Err(Problem::NotFound)
+        }
+    }
+
+    fn admit(api: &Api, parts: &mut Parts, found: Found) -> Result<Self, Problem> {
+        let place = api.places.take(&found.wanted.unit)?;
+        note_caller(parts, &found.wanted.unit);
+        Ok(Self {
+            wanted: found.wanted,
+            instance: found.instance,
+            secrets: found.secrets,
+            _place: place,
+        })
+    }
 }
 
 impl FromRequestParts<Api> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
-        let token = parts
-            .headers
-            .get(header::AUTHORIZATION)
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| value.strip_prefix("Bearer "))
-            .filter(|token| token.len() <= TOKEN_BYTES_MAX)
-            .ok_or(Problem::Unauthorized("a bearer token is needed"))?;
-        authenticate(api, token)
+        let found = authenticate(api, bearer(parts)?)?;
+        Self::admit(api, parts, found)
     }
 }
 
-/// A JSON body, checked against what the call takes.
-pub(super) struct Body<T>(pub(super) T);
+impl FromRequestParts<Api> for KeyCaller {
+    type Rejection = Problem;
 
-impl<T: DeserializeOwned> FromRequest<Api> for Body<T> {
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
+        let key = bearer(parts)?;
+        let hint = parts.headers.get("x-tenant-id");
+        let hint = hint.and_then(|value| value.to_str().ok());
+        let found = find(api, hint, |secrets| secrets.is_license_key(key))?;
+        let found = found.ok_or(Problem::Unauthorized("the license key is unknown"))?;
+        Caller::admit(api, parts, found).map(Self)
+    }
+}
+
+impl FromRequest<Api> for Body {
     type Rejection = Problem;
 
     async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
         let bytes = Bytes::from_request(request, api)
             .await
             .map_err(|rejection| unreadable(&rejection))?;
-        serde_json::from_slice(&bytes)
-            .map(Self)
-            .map_err(|error| Problem::Body(error.to_string()))
+        match serde_json::from_slice(&bytes) {
+            Ok(Value::Object(members)) => Ok(Self(members)),
+            Ok(_) => Err(Problem::Body("the body is not a JSON object".to_owned())),
+            Err(error) => Err(Problem::Body(format!("the body is not JSON: {error}"))),
+        }
     }
+}
+
+impl Places {
+    fn take(&self, unit: &UnitId) -> Result<OwnedSemaphorePermit, Problem> {
+        let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // A unit without calls needs no entry: what is left are the units that call right now.
+        places.retain(|_, place| place.available_permits() < UNIT_CALLS_MAX);
+        let place = places
+            .entry(unit.clone())
+            .or_insert_with(|| Arc::new(Semaphore::new(UNIT_CALLS_MAX)));
+        let permit = Arc::clone(place).try_acquire_owned();
+        permit.map_err(|_| Problem::Busy)
+    }
+}
+
+fn bearer(parts: &Parts) -> Result<&str, Problem> {
+    parts
+        .headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split_once(' '))
+        .filter(|(scheme, token)| {
+            scheme.eq_ignore_ascii_case("bearer") && token.len() <= TOKEN_BYTES_MAX
+        })
+        .map(|(_, token)| token)
+        .ok_or(Problem::Unauthorized("a bearer token is needed"))
 }
 
 fn unreadable(rejection: &BytesRejection) -> Problem {
@@ -76,72 +150,71 @@ fn unreadable(rejection: &BytesRejection) -> Problem {
     }
 }
 
-fn authenticate(api: &Api, token: &str) -> Result<Caller, Problem> {
+/// A unit and its secrets.
+struct Found {
+    wanted: Wanted,
+    instance: Arc<Instance>,
+    secrets: Arc<UnitSecrets>,
+}
+
+fn authenticate(api: &Api, token: &str) -> Result<Found, Problem> {
     let invalid = Problem::Unauthorized("the token is not valid");
     let header = jsonwebtoken::decode_header(token).map_err(|_| invalid.clone())?;
-    if header.alg != Algorithm::HS256 {
+    if header.alg != Algorithm::HS256 || header.crit.is_some() {
         return Err(invalid);
     }
-    let hint: Claims =
+    let claims: Claims =
         jsonwebtoken::dangerous::insecure_decode_claims(token).map_err(|_| invalid.clone())?;
-    let of_subject = hint.sub.as_deref().and_then(|sub| sub.strip_prefix("isp-"));
-    let Some(tenant) = hint.tenant_id.as_deref().or(of_subject) else {
-        return Err(invalid);
+    let (message, signature) = token.rsplit_once('.').ok_or_else(|| invalid.clone())?;
+    let is_signer = |secrets: &UnitSecrets| {
+        let key = DecodingKey::from_secret(secrets.service_token().as_bytes());
+        // The code is compared in constant time.
+        crypto::verify(signature, message.as_bytes(), &key, Algorithm::HS256).unwrap_or(false)
     };
+    let found = find(api, claims.tenant(), is_signer)?.ok_or(invalid)?;
+    let checked = claims.check(api.now())?;
+    api.tokens.note(&found.wanted.unit, &checked, api.now())?;
+    Ok(found)
+}
+
+/// The unit whose secrets convince: those of the claimed tenant are asked first, then all others. Unreadable secrets
+/// convince nobody; they are an error only of whoever claims to be theirs.
+fn find(
+    api: &Api,
+    claimed: Option<&str>,
+    mut convinces: impl FnMut(&UnitSecrets) -> bool,
+) -> Result<Option<Found>, Problem> {
     let desired = Arc::clone(&api.sources.desired.borrow());
-    for wanted in desired
-        .values()
-        .filter(|wanted| wanted.tenant.as_str() == tenant)
-    {
-        let Order::Keep(instance) = &wanted.order else {
-            continue;
-        };
-        let secrets = api
-            .sources
-            .platform
-            .secrets(&wanted.unit)
-            .map_err(|error| {
+    let is_claimed = |tenant: &TenantId| Some(tenant.as_str()) == claimed;
+    let of_claimed = kept(&desired).filter(|(wanted, _)| is_claimed(&wanted.tenant));
+    let of_others = kept(&desired).filter(|(wanted, _)| !is_claimed(&wanted.tenant));
+    let mut is_unreadable = false;
+    for (wanted, instance) in of_claimed.chain(of_others) {
+        let secrets = match api.sources.platform.secrets(&wanted.unit) {
+            Ok(secrets) => secrets,
+            Err(error) => {
                 tracing::error!(unit = %wanted.unit, %error, "a unit's secrets cannot be read");
-                Problem::Unavailable
-            })?;
-        if let Some(claims) = verified(token, &secrets) {
-            check_claims(api, &claims)?;
-            return Ok(Caller {
+                is_unreadable |= is_claimed(&wanted.tenant);
+                continue;
+            }
+        };
+        if convinces(&secrets) {
+            return Ok(Some(Found {
                 wanted: wanted.clone(),
                 instance: Arc::clone(instance),
                 secrets,
-            });
+            }));
         }
     }
-    Err(invalid)
+    if is_unreadable {
+        return Err(Problem::Unavailable);
+    }
+    Ok(None)
 }
 
-/// The claims, when this unit's secret signed them. Times are checked against the agent's clock, not here.
-fn verified(token: &str, secrets: &UnitSecrets) -> Option<Claims> {
-    let mut validation = Validation::new(Algorithm::HS256);
-    validation.validate_exp = false;
-    validation.validate_aud = false;
-    validation.required_spec_claims.clear();
-    let key = DecodingKey::from_secret(secrets.service_token().as_bytes());
-    let token = jsonwebtoken::decode::<Claims>(token, &key, &validation).ok()?;
-    Some(token.claims)
-}
-
-fn check_claims(api: &Api, claims: &Claims) -> Result<(), Problem> {
-    let ends_ms = claims
-        .exp
-        .as_ref()
-        .and_then(|exp| exp.as_f64())
-        .map(|exp| exp * 1000.0);
-    let now_ms = api.now().0 as f64;
-    if ends_ms.is_none_or(|ends_ms| ends_ms <= now_ms) {
-        return Err(Problem::Unauthorized("the token has expired"));
-    }
-    if claims.kind.as_deref() != Some("service") {
-        return Err(Problem::Unauthorized("the token is not of type service"));
-    }
-    if claims.service_type.as_deref() != Some("isp") {
-        return Err(Problem::Forbidden("only isp services may call this"));
-    }
-    Ok(())
+fn kept(desired: &Desired) -> impl Iterator<Item = (&Wanted, &Arc<Instance>)> {
+    desired.values().filter_map(|wanted| match &wanted.order {
+        Order::Keep(instance) => Some((wanted, instance)),
+        Order::Remove => None,
+    })
 }

@@ -4,36 +4,33 @@ use axum::{
     Json,
     extract::{Path, State},
 };
-use dotmac_protocol::{time::Timestamp, unit::LicenseStanding};
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
     Api,
     access::{Body, Caller},
+    fields::Fields,
     problem::Problem,
+    standing::time_text,
     tenant_config,
 };
 use crate::stations::LICENSED;
 
-#[derive(Deserialize)]
-pub(super) struct ValidateRequest {
-    license_key: String,
-    #[serde(default)]
-    version: Option<String>,
-}
-
-#[derive(Deserialize)]
-pub(super) struct HeartbeatRequest {
-    activation_token: String,
-}
+/// Bytes of a text of these calls at most.
+const TEXT_BYTES_MAX: usize = 1024;
 
 /// POST `/license/validate`: always 200.
 pub(super) async fn validate(
     State(api): State<Api>,
     caller: Caller,
-    Body(request): Body<ValidateRequest>,
+    Body(body): Body,
 ) -> Result<Json<Value>, Problem> {
+    let mut fields = Fields::new("", &body);
+    let key = fields.text("license_key", TEXT_BYTES_MAX);
+    fields.line("isp_instance_id", TEXT_BYTES_MAX);
+    let version = fields.line("version", TEXT_BYTES_MAX);
+    fields.optional_text("device_fingerprint", TEXT_BYTES_MAX);
+    fields.finish()?;
     let refused = |message: &str| {
         Json(json!({
             "valid": false,
@@ -43,33 +40,21 @@ pub(super) async fn validate(
             "activation_token": null,
         }))
     };
-    if !caller.secrets.is_license_key(&request.license_key) {
+    if !caller.secrets.is_license_key(&key) {
         return Ok(refused("the license key is unknown"));
     }
-    let license = &caller.instance.license;
-    match license.standing {
-        LicenseStanding::Suspended => return Ok(refused("the license is suspended")),
-        LicenseStanding::Revoked => return Ok(refused("the license was revoked")),
-        LicenseStanding::Valid => {}
+    let standing = api.standing(&caller);
+    if !standing.is_valid() {
+        return Ok(refused(&standing.notice()));
     }
     let config = tenant_config::build(&api, &caller)?;
-    let over = license.expires_at.is_some_and(|end| end <= api.now());
-    let message = if over {
-        "the license is valid; its term is over and it should be renewed"
-    } else {
-        "the license is valid"
-    };
     api.note(&caller, LICENSED);
-    api.reports.started(&caller.wanted.unit);
-    let unit = caller.wanted.unit.as_str();
-    tracing::info!(
-        unit,
-        version = request.version,
-        "an instance validated its license"
-    );
+    api.due.started(&caller.wanted.unit);
+    let (unit, phase) = (caller.wanted.unit.as_str(), standing.phase.as_str());
+    tracing::info!(unit, version, phase, "an instance validated its license");
     Ok(Json(json!({
         "valid": true,
-        "message": message,
+        "message": standing.notice_or("the license is valid"),
         "license_info": info(&api, &caller),
         "config_hash": config.version,
         "activation_token": caller.secrets.activation_token(),
@@ -91,41 +76,36 @@ pub(super) async fn show(
 
 /// POST `/license/heartbeat`.
 pub(super) async fn heartbeat(
+    State(api): State<Api>,
     caller: Caller,
-    Body(request): Body<HeartbeatRequest>,
+    Body(body): Body,
 ) -> Result<Json<Value>, Problem> {
-    if request.activation_token != caller.secrets.activation_token() {
+    let mut fields = Fields::new("", &body);
+    let token = fields.text("activation_token", TEXT_BYTES_MAX);
+    fields.finish()?;
+    if !caller.secrets.is_activation_token(&token) {
         return Err(Problem::NotFound);
     }
-    Ok(Json(
-        json!({"status": "acknowledged", "message": "the license is active"}),
-    ))
-}
-
-pub(super) fn is_valid(caller: &Caller) -> bool {
-    caller.instance.license.standing == LicenseStanding::Valid
-}
-
-/// RFC 3339, UTC.
-pub(super) fn time_text(time: Timestamp) -> Option<String> {
-    let millis = i64::try_from(time.0).ok()?;
-    let time = jiff::Timestamp::from_millisecond(millis).ok()?;
-    Some(time.to_string())
+    let message = api.standing(&caller).notice_or("the license is active");
+    Ok(Json(json!({"status": "acknowledged", "message": message})))
 }
 
 fn info(api: &Api, caller: &Caller) -> Value {
-    let license = &caller.instance.license;
+    let (instance, license) = (&caller.instance, &caller.instance.license);
+    let standing = api.standing(caller);
     json!({
         "license_key": caller.secrets.license_key(),
-        "tenant_id": caller.instance.tenant,
-        "tenant_name": caller.instance.tenant_name,
+        "tenant_id": instance.tenant,
+        "tenant_name": instance.tenant_name,
         "tier": license.tier,
-        "is_valid": is_valid(caller),
+        "is_valid": standing.is_valid(),
+        "status": standing.phase,
+        "message": standing.notice(),
         "expires_at": license.expires_at.and_then(time_text),
-        "features": caller.instance.features,
-        "max_subscribers": license.max_subscribers,
+        "features": license.features(&instance.features, standing.phase),
+        "max_subscribers": standing.max_subscribers,
         "max_services": license.max_services,
         "api_rate_limit": license.api_rate_limit,
-        "current_subscribers": api.reports.subscribers(&caller.wanted.unit),
+        "current_subscribers": api.sources.reports.active(&caller.wanted.unit),
     })
 }

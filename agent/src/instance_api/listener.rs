@@ -1,4 +1,5 @@
-//! A listener with a bound: when so many connections are open, the next one waits in the kernel's queue.
+//! A listener with a bound: when so many connections are open, the next one waits in the kernel's queue. A connection on
+//! which nothing comes in for a while is closed, so that nobody keeps the places of others for nothing.
 
 use std::{
     io::{self, IoSlice},
@@ -6,6 +7,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use axum::serve::Listener;
@@ -13,16 +15,17 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, Sleep, sleep},
 };
 
 #[derive(Debug)]
-pub(super) struct LimitedListener {
+pub(crate) struct LimitedListener {
     listener: TcpListener,
     connections: Arc<Semaphore>,
 }
 
 impl LimitedListener {
-    pub(super) fn new(listener: TcpListener, connections_max: usize) -> Self {
+    pub(crate) fn new(listener: TcpListener, connections_max: usize) -> Self {
         Self {
             listener,
             connections: Arc::new(Semaphore::new(connections_max)),
@@ -41,6 +44,7 @@ impl Listener for LimitedListener {
         (
             LimitedStream {
                 stream,
+                silent: Box::pin(sleep(SILENCE_MAX)),
                 _permit: permit,
             },
             address,
@@ -52,10 +56,15 @@ impl Listener for LimitedListener {
     }
 }
 
+/// How long a connection may be silent: longer than instances keep one between their calls.
+const SILENCE_MAX: Duration = Duration::from_secs(90);
+
 /// A connection and its place among those that may be open.
 #[derive(Debug)]
-pub(super) struct LimitedStream {
+pub(crate) struct LimitedStream {
     stream: TcpStream,
+    /// When it has been silent for too long.
+    silent: Pin<Box<Sleep>>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -65,7 +74,18 @@ impl AsyncRead for LimitedStream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        match Pin::new(&mut self.stream).poll_read(context, buffer) {
+            Poll::Ready(read) => {
+                let later = Instant::now() + SILENCE_MAX;
+                self.silent.as_mut().reset(later);
+                Poll::Ready(read)
+            }
+            Poll::Pending => self
+                .silent
+                .as_mut()
+                .poll(context)
+                .map(|()| Err(io::ErrorKind::TimedOut.into())),
+        }
     }
 }
 

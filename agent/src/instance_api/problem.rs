@@ -6,6 +6,9 @@ use axum::{
 };
 use serde_json::json;
 
+use super::fields::Wrong;
+use crate::reports::Refusal;
+
 /// Why a call is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Problem {
@@ -19,17 +22,36 @@ pub(super) enum Problem {
     Method,
     /// The body is not what the call takes.
     Body(String),
+    /// Members of the body are not what the call takes.
+    Fields(Vec<Wrong>),
     /// The body is too large.
     BodySize,
     /// Too many requests at once.
     Busy,
     /// The request took too long.
     Slow,
+    /// Too much waits for the controllers: no report is taken until some of it was acknowledged.
+    Full,
     /// The agent itself cannot answer; its log says why.
     Unavailable,
 }
 
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Full => Self::Full,
+            Refusal::Busy => Self::Busy,
+            Refusal::Failed => Self::Unavailable,
+        }
+    }
+}
+
 impl Problem {
+    /// What is wrong, in one line.
+    pub(super) fn detail(&self) -> String {
+        self.parts().2
+    }
+
     fn parts(&self) -> (StatusCode, &'static str, String) {
         match self {
             Self::Unauthorized(detail) => (
@@ -52,6 +74,16 @@ impl Problem {
                 "invalid-body",
                 detail.clone(),
             ),
+            Self::Fields(wrong) => {
+                let fields: Vec<String> = wrong
+                    .iter()
+                    .map(|one| {
+                        format!("{} is {}, allowed is {}", one.field, one.value, one.allowed)
+                    })
+                    .collect();
+                let (status, detail) = (StatusCode::UNPROCESSABLE_ENTITY, fields.join("; "));
+                (status, "invalid-body", detail)
+            }
             Self::BodySize => {
                 let detail = "the body is too large".to_owned();
                 (StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", detail)
@@ -64,9 +96,14 @@ impl Problem {
                 let detail = "the request took too long".to_owned();
                 (StatusCode::REQUEST_TIMEOUT, "timeout", detail)
             }
+            Self::Full => {
+                let detail =
+                    "too many reports wait for the controllers; try again later".to_owned();
+                (StatusCode::SERVICE_UNAVAILABLE, "reports-full", detail)
+            }
             Self::Unavailable => {
                 let detail = "the platform cannot answer now; try again".to_owned();
-                (StatusCode::INTERNAL_SERVER_ERROR, "unavailable", detail)
+                (StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail)
             }
         }
     }
@@ -75,13 +112,19 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let (status, code, detail) = self.parts();
-        let body = json!({
+        let mut body = json!({
             "type": "about:blank",
             "title": status.canonical_reason(),
             "status": status.as_u16(),
             "code": code,
             "detail": detail,
         });
+        if let Self::Fields(wrong) = &self {
+            let errors = wrong
+                .iter()
+                .map(|one| json!({"field": one.field, "value": one.value, "allowed": one.allowed}));
+            body["errors"] = errors.collect();
+        }
         let mut response = (status, body.to_string()).into_response();
         let headers = response.headers_mut();
         let problem = HeaderValue::from_static("application/problem+json");
@@ -92,6 +135,9 @@ impl IntoResponse for Problem {
             }
             Self::Busy => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            }
+            Self::Full | Self::Unavailable => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("60"));
             }
             _ => {}
         }

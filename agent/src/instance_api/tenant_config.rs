@@ -6,37 +6,36 @@ use axum::{
     extract::{Path, State},
 };
 use dotmac_protocol::digest::Digest;
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{
     Api,
     access::{Body, Caller},
-    license::time_text,
+    fields::Fields,
     problem::Problem,
+    standing::{Standing, time_text},
 };
 use crate::stations::CONFIGURED;
 
 /// Members that custom configuration cannot replace.
-const OURS: [&str; 5] = [
+const OURS: [&str; 6] = [
     "tenant_id",
     "tenant_name",
     "features",
+    "license",
     "config_version",
     "updated_at",
 ];
 /// How deep custom configuration is merged; deeper members are replaced whole.
 const MERGE_DEPTH_MAX: usize = 8;
 
+/// Bytes of a version that an instance has at most.
+const VERSION_BYTES_MAX: usize = 256;
+
 /// A configuration and the digest of its content.
 pub(super) struct TenantConfig {
     pub(super) version: String,
     content: Map<String, Value>,
-}
-
-#[derive(Deserialize)]
-pub(super) struct SyncRequest {
-    current_version: Option<String>,
 }
 
 /// GET `/config/{tenant}`.
@@ -55,15 +54,18 @@ pub(super) async fn sync(
     State(api): State<Api>,
     caller: Caller,
     Path(tenant): Path<String>,
-    Body(request): Body<SyncRequest>,
+    Body(body): Body,
 ) -> Result<Json<Value>, Problem> {
+    let mut fields = Fields::new("", &body);
+    let current = fields.optional_text("current_version", VERSION_BYTES_MAX);
+    fields.finish()?;
     let config = of_caller(&api, &caller, &tenant)?;
     api.note(&caller, CONFIGURED);
-    if request.current_version.as_ref() == Some(&config.version) {
-        return Ok(Json(json!({"needs_update": false, "config": null})));
-    }
+    let message = api.standing(&caller).notice();
+    let needs_update = current.as_ref() != Some(&config.version);
+    let config = needs_update.then_some(config.content);
     Ok(Json(
-        json!({"needs_update": true, "config": config.content}),
+        json!({"needs_update": needs_update, "config": config, "message": message}),
     ))
 }
 
@@ -78,7 +80,8 @@ pub(super) fn build(api: &Api, caller: &Caller) -> Result<TenantConfig, Problem>
             tracing::error!(%unit, %error, "an instance's configuration cannot be put together");
             Problem::Unavailable
         })?;
-    let mut content = defaults(caller);
+    let standing = api.standing(caller);
+    let mut content = defaults(caller, &standing);
     if !instance.custom_config.is_empty() {
         match serde_json::from_str::<Map<String, Value>>(&instance.custom_config) {
             Ok(custom) => merge(&mut content, custom, OURS.as_slice(), MERGE_DEPTH_MAX),
@@ -96,25 +99,26 @@ pub(super) fn build(api: &Api, caller: &Caller) -> Result<TenantConfig, Problem>
     let bytes = serde_json::to_vec(&content).expect("it has text keys only");
     let version = Digest::of(&bytes).hex();
     content.insert("config_version".into(), json!(version));
-    content.insert("updated_at".into(), json!(time_text(caller.wanted.at)));
+    let updated_at = standing
+        .since()
+        .map_or(caller.wanted.at, |since| since.max(caller.wanted.at));
+    content.insert("updated_at".into(), json!(time_text(updated_at)));
     Ok(TenantConfig { version, content })
 }
 
 /// Somebody else's tenant is answered like one that does not exist.
 fn of_caller(api: &Api, caller: &Caller, tenant: &str) -> Result<TenantConfig, Problem> {
-    if tenant == caller.wanted.tenant.as_str() {
-        build(api, caller)
-    } else {
-        Err(Problem::NotFound)
-    }
+    caller.check_tenant(tenant)?;
+    build(api, caller)
 }
 
-fn defaults(caller: &Caller) -> Map<String, Value> {
+fn defaults(caller: &Caller, standing: &Standing<'_>) -> Map<String, Value> {
     let instance = &caller.instance;
     let content = json!({
         "tenant_id": instance.tenant,
         "tenant_name": instance.tenant_name,
-        "features": instance.features,
+        "features": instance.license.features(&instance.features, standing.phase),
+        "license": standing.summary(),
         "radius": {
             "nas_identifier": instance.deployment,
             "default_session_timeout": 86_400,

@@ -9,7 +9,10 @@ use dotmac_runtime::causes;
 use tokio::sync::watch;
 
 use super::{Inner, Intake};
-use crate::signed_clock::{Finding, HearError, Heard, Sight};
+use crate::{
+    signed_clock::{Finding, HearError, Heard, Sight},
+    traces::SessionMark,
+};
 
 /// What became of a signed clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +33,12 @@ impl Intake {
     /// A session begins: until it brings a signed clock, no new work is taken.
     pub fn begin_session(&self) {
         self.session_clock.send_replace(None);
+        self.session.send_replace(None);
+    }
+
+    /// A controller welcomed this agent: what comes now comes in this session.
+    pub fn welcomed(&self, session: SessionMark) {
+        self.session.send_replace(Some(session));
     }
 
     /// The newest signed clock, once the present session brought one.
@@ -45,6 +54,7 @@ impl Intake {
         match inner.clocks.hear(clock, &trust) {
             Ok(Heard::Newer(verified)) => {
                 self.judge(&mut inner, &verified);
+                self.license_time.hear(verified.statement().at);
                 self.session_clock.send_replace(inner.clocks.at());
                 ClockVerdict::Newest
             }

@@ -22,6 +22,7 @@ use crate::{
         trust_root, unit,
     },
     journal::Journal,
+    license_time::LicenseTime,
     signed_clock::ClockStore,
     stations::Stations,
     trust::TrustStore,
@@ -63,7 +64,9 @@ impl Site {
         let journal = journal.unwrap().0;
         let stations = Stations::default();
         let (clocks, _) = ClockStore::open(&path("trust"), agent(), &trust);
-        let intake = Intake::new(journal, trust, clocks, Arc::clone(&chain), stations, now);
+        let (time, _) = LicenseTime::open(path("license_time"), clocks.at(), now.clone());
+        let kept = Arc::clone(&chain);
+        let intake = Intake::new(journal, trust, clocks, kept, stations, time, now);
         assert_eq!(intake.hear(&clock(1, NOW)), ClockVerdict::Newest);
         (intake, chain, accepted)
     }

@@ -111,8 +111,9 @@ pub(super) async fn run(link: &Link, connection: &Connection) -> SessionEnd {
         Err(end) => end,
         Ok((send, receive, welcome)) => {
             let node = welcome.node;
+            link.parts.intake.welcomed((node, welcome.now));
             link.state.send_replace(LinkState::Connected(node));
-            tracing::info!(%node, "session");
+            tracing::info!(node = node.0, "session");
             let (control, frames) = mpsc::channel(CONTROL_FRAMES_MAX);
             let (renewals, renewed) = mpsc::channel(1);
             let acknowledged = watch::Sender::new(welcome.acknowledged);
@@ -167,7 +168,11 @@ async fn introduce(
     };
     let off_ms = welcome.now.distance_millis(parts.clock.now());
     if off_ms > CLOCK_TOLERANCE_MS {
-        tracing::warn!(off_ms, node = %welcome.node, "the clocks of agent and controller differ");
+        tracing::warn!(
+            off_ms,
+            node = welcome.node.0,
+            "the clocks of agent and controller differ"
+        );
     }
     parts.intake.follow(&welcome.trust_roots)?;
     if let Some(controllers) = usable_addresses(&welcome.controllers) {
@@ -378,7 +383,10 @@ impl Session<'_> {
             drop(stream.finish());
             match timeout(ACKNOWLEDGE_PATIENCE, acknowledged.changed()).await {
                 Ok(changed) => changed.map_err(|_| SessionEnd::Closed)?,
-                Err(_) => tracing::warn!(first, "a report was not acknowledged; sending it again"),
+                Err(_) => tracing::warn!(
+                    sequence = first,
+                    "a report was not acknowledged; sending it again"
+                ),
             }
             if *acknowledged.borrow() < first {
                 tokio::time::sleep(REPORT_PAUSE).await;

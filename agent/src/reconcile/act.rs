@@ -16,6 +16,7 @@ use crate::{
         process::{Order, Started, environment::Rendering},
     },
     limits::Caps,
+    metrics::Start,
     unit::Wanted,
 };
 
@@ -46,6 +47,7 @@ impl Hands {
         let memory = self.slot_memory(slot);
         memory.launch += 1;
         memory.fingerprint = Some(target.fingerprint);
+        memory.trace = wanted.start_context();
         memory.generation = target.generation;
         memory.stopping = None;
         let again = memory.crashes > 0;
@@ -54,10 +56,28 @@ impl Hands {
             return;
         }
         self.adopted.remove(slot);
-        match self.launch(wanted, target, slot) {
+        let started = self.shared.stations.traces().now();
+        let launched = self.launch(wanted, target, slot);
+        self.trace_start(wanted, slot, started, launched.is_ok());
+        self.shared.stations.metrics().started(match &launched {
+            Ok(_) if again => Start::Again,
+            Ok(_) => Start::First,
+            Err(_) => Start::Refused,
+        });
+        match launched {
             Ok(started) => self.note_start(wanted, slot, &started, again),
             Err(error) => self.note_refusal(wanted, slot, &error),
         }
+    }
+
+    /// What is started again after the order was carried out is no part of its trace.
+    fn trace_start(&mut self, wanted: &Wanted, slot: &SlotName, started: u64, is_started: bool) {
+        if self.memory.applied == Some((wanted.generation, wanted.sequence)) {
+            return;
+        }
+        let launch = self.slot_memory(slot).launch;
+        let traces = self.shared.stations.traces();
+        traces.started(wanted, slot, launch, started, is_started);
     }
 
     fn launch(
@@ -98,6 +118,7 @@ impl Hands {
             files: &self.files,
             platform: &platform,
             caps,
+            trace: wanted.start_context(),
         };
         let order = Order {
             slot,
@@ -201,6 +222,7 @@ impl Hands {
             return false;
         }
         self.receipt(wanted, Outcome::Removed);
+        self.shared.stations.traces().applied(wanted);
         let (data_dir, order) = (&self.shared.data_dir, (wanted.generation, wanted.sequence));
         if let Err(error) = memory::mark_removed(data_dir, &self.unit, order.0, order.1) {
             tracing::warn!(unit = %self.unit, %error, "the removal cannot be marked and may be told again");

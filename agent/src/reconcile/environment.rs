@@ -101,7 +101,7 @@ impl Environments {
         let asked = names.filter(|name| component.is_none_or(|one| one == *name));
         let mut copies = asked
             .flat_map(|name| target.slots(name))
-            .map(|slot| self.copy(target, &slot, &memory, &files, &platform))
+            .map(|slot| self.copy((&wanted, target), &slot, &memory, &files, &platform))
             .collect::<Result<Vec<_>, _>>()?;
         for (copy, remaining) in copies.iter_mut().rev().zip(0..) {
             copy.remaining = remaining;
@@ -112,7 +112,7 @@ impl Environments {
 
     fn copy(
         &self,
-        target: &Target,
+        (wanted, target): (&Wanted, &Target),
         slot: &SlotName,
         memory: &Memory,
         files: &UnitFiles,
@@ -127,6 +127,7 @@ impl Environments {
         if component.ports.iter().any(|port| !ports.contains_key(port)) {
             return Err(EnvironmentError::NotStarted(slot.clone()));
         }
+        let running = memory.filter(|memory| self.is_running(target, slot, memory, files));
         let rendering = Rendering {
             instance: &target.instance,
             manifest: &target.manifest,
@@ -136,6 +137,8 @@ impl Environments {
             files,
             platform,
             caps: Caps::of(&target.instance.resources, component.resources),
+            // A process that goes on through a change keeps the one it was started with.
+            trace: running.map_or_else(|| wanted.start_context(), |memory| memory.trace),
         };
         let rendered = self.shared.driver.environment(files, slot, &rendering);
         let variables = rendered.map_err(|source| EnvironmentError::Start {
@@ -145,7 +148,7 @@ impl Environments {
         Ok(CopyEnvironment {
             component: slot.component.clone(),
             replica: slot.replica,
-            running: memory.is_some_and(|memory| self.is_running(target, slot, memory, files)),
+            running: running.is_some(),
             remaining: 0,
             variables,
         })

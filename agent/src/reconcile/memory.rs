@@ -12,6 +12,7 @@ use dotmac_protocol::{
     ids::{Generation, PartName, Sequence, UnitId},
     record::{ComponentHealth, HealthStatus, Limits},
     time::Timestamp,
+    trace::TraceContext,
 };
 use dotmac_runtime::disk::{create_private_dir, write_atomic};
 use serde::{Deserialize, Serialize};
@@ -67,6 +68,8 @@ pub struct SlotMemory {
     pub booked: u64,
     /// What the last start was made from; [`None`] before the first.
     pub fingerprint: Option<Digest>,
+    /// The trace that the last start belongs to; no process is replaced for another one.
+    pub trace: Option<TraceContext>,
     /// The generation it counts for.
     pub generation: Generation,
     /// When it was started.

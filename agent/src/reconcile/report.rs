@@ -16,6 +16,7 @@ use super::{
 use crate::{
     driver::SlotName,
     logs,
+    metrics::EndKind,
     shim::files::{End, Exit, State},
     unit::{About, Wanted},
 };
@@ -92,6 +93,14 @@ impl Hands {
             });
         }
         tracing::info!(unit = %self.unit, %slot, end = %exit.end, expected, since = %opened_at, "a process ended");
+        self.shared
+            .stations
+            .metrics()
+            .ended(match (done, expected) {
+                (true, _) => EndKind::Done,
+                (_, true) => EndKind::Stopped,
+                _ => EndKind::Crashed,
+            });
         if done {
             self.audit(wanted, "instance.task_done", &how);
         } else if expected {
@@ -130,12 +139,14 @@ impl Hands {
                 reason: "nothing runs".into(),
             });
             self.receipt(wanted, Outcome::Applied { limits });
+            self.shared.stations.traces().applied(wanted);
             self.memory.applied = Some(order);
         }
         let failed = assessment.status == Some(HealthStatus::Failed);
         if failed && self.memory.failing != Some(order) {
             let reason = cut_detail(&assessment.reason);
             self.receipt(wanted, Outcome::Failing { reason });
+            self.shared.stations.traces().failing(wanted);
             self.memory.failing = Some(order);
         }
     }
@@ -171,7 +182,9 @@ impl Hands {
             self.shared
                 .stations
                 .note(&self.unit, generation, HEALTHY, now);
-            self.shared.stations.take(&self.unit)
+            let way = self.shared.stations.take(&self.unit);
+            self.shared.stations.traces().healthy(wanted, &way, STARTED);
+            way
         } else {
             Vec::new()
         };

@@ -18,7 +18,9 @@ use tokio::{
 
 use crate::{
     driver::SlotName,
-    probe::{self, Board, Inquiry},
+    metrics::Metrics,
+    probe::{self, Board, Inquiry, Kind},
+    reports::UnitTally,
 };
 
 /// What is to be watched of one slot.
@@ -33,12 +35,14 @@ pub(super) struct Live {
 
 /// All watching tasks of a unit.
 pub(super) struct Watchers {
+    tally: UnitTally,
     watched: BTreeMap<SlotName, Watched>,
     board: Board,
     wake: Arc<Notify>,
     client: Client,
     clock: Clock,
     entropy: Entropy,
+    metrics: Metrics,
 }
 
 struct Watched {
@@ -56,19 +60,23 @@ impl Drop for Watched {
 
 impl Watchers {
     pub(super) fn new(
+        tally: UnitTally,
         board: Board,
         wake: Arc<Notify>,
         client: Client,
         clock: Clock,
         entropy: Entropy,
+        metrics: Metrics,
     ) -> Self {
         Self {
+            tally,
             watched: BTreeMap::new(),
             board,
             wake,
             client,
             clock,
             entropy,
+            metrics,
         }
     }
 
@@ -99,14 +107,20 @@ impl Watchers {
             wake.notify_one();
         });
         tasks.push(waiting.abort_handle());
+        // How available a component is: whether it is ready or, where nobody asks that, alive.
+        let asks_ready = live.inquiries.iter().any(|one| one.kind == Kind::Ready);
         for inquiry in &live.inquiries {
+            let is_counted = inquiry.kind == Kind::Ready || !asks_ready;
+            let counter = is_counted.then(|| self.tally.counter(&live.slot.component));
             let offset_ms = self.entropy.below(inquiry.probe.period_ms.into());
             let asking = probe::keep_asking(
                 inquiry.clone(),
                 self.client.clone(),
                 self.board.clone(),
                 self.clock.clone(),
+                self.metrics.clone(),
                 offset_ms,
+                counter,
             );
             tasks.push(supervise::spawn("probe", asking).abort_handle());
         }

@@ -25,6 +25,10 @@ use super::{files::SlotFiles, signals::Signals};
 /// While the output grows it is looked at this often.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
+/// How often it is looked at where the system tells nobody that it grew: a user has 128 inotify instances by default
+/// (`fs.inotify.max_user_instances`), and every shim takes one.
+const LOOK_UNTOLD_EVERY: Duration = Duration::from_millis(250);
+
 /// File systems take away whole blocks only; none has larger ones.
 const BLOCK_BYTES: u64 = 64 * 1024;
 
@@ -32,7 +36,8 @@ const BLOCK_BYTES: u64 = 64 * 1024;
 pub(super) struct OutputBound {
     files: SlotFiles,
     bytes_max: u64,
-    grown: OwnedFd,
+    /// Told when it grew; `None` when the system has no more of these to give.
+    grown: Option<OwnedFd>,
     next_look: Instant,
 }
 
@@ -46,10 +51,11 @@ pub(super) fn open(path: &Path) -> io::Result<File> {
 }
 
 impl OutputBound {
-    pub(super) fn watch(files: &SlotFiles, bytes_max: u64) -> io::Result<Self> {
-        let flags = inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC;
-        let grown = inotify::init(flags)?;
-        inotify::add_watch(&grown, files.output(), inotify::WatchFlags::MODIFY)?;
+    pub(super) fn watch(files: &SlotFiles, bytes_max: u64) -> Self {
+        Self::told_by(growth_of(&files.output()).ok(), files, bytes_max)
+    }
+
+    fn told_by(grown: Option<OwnedFd>, files: &SlotFiles, bytes_max: u64) -> Self {
         let mut bound = Self {
             files: files.clone(),
             bytes_max: bytes_max.max(BLOCK_BYTES),
@@ -57,7 +63,7 @@ impl OutputBound {
             next_look: Instant::now(),
         };
         bound.bound();
-        Ok(bound)
+        bound
     }
 
     /// Waits for a signal, for growth, or for `limit`; cuts the output if it is full.
@@ -69,17 +75,24 @@ impl OutputBound {
             (None, true) => Some(until_look),
             (limit, false) => limit,
         };
+        let limit = match &self.grown {
+            Some(_) => limit,
+            None => Some(limit.map_or(LOOK_UNTOLD_EVERY, |limit| limit.min(LOOK_UNTOLD_EVERY))),
+        };
         let limit = limit.map(|limit| Timespec {
             tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: i64::from(limit.subsec_nanos()),
         });
         let signal = PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN);
-        if muted {
+        let Some(grown) = self.grown.as_ref().filter(|_| !muted) else {
             let _woken = poll(&mut [signal], limit.as_ref());
             signals.clear();
+            if self.grown.is_none() {
+                self.bound();
+            }
             return;
-        }
-        let mut wake = [signal, PollFd::new(&self.grown, PollFlags::IN)];
+        };
+        let mut wake = [signal, PollFd::new(grown, PollFlags::IN)];
         let _woken = poll(&mut wake, limit.as_ref());
         let grew = !wake[1].revents().is_empty();
         signals.clear();
@@ -133,8 +146,39 @@ impl OutputBound {
     }
 
     fn forget_growth(&self) {
+        let Some(grown) = &self.grown else { return };
         let mut room = [MaybeUninit::uninit(); 1_024];
-        let mut reader = inotify::Reader::new(&self.grown, &mut room);
+        let mut reader = inotify::Reader::new(grown, &mut room);
         while reader.next().is_ok() {}
+    }
+}
+
+fn growth_of(output: &Path) -> io::Result<OwnedFd> {
+    let grown = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC)?;
+    inotify::add_watch(&grown, output, inotify::WatchFlags::MODIFY)?;
+    Ok(grown)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, io::Write as _};
+
+    use super::{BLOCK_BYTES, OutputBound, open};
+    use crate::shim::{files::SlotFiles, signals::Signals};
+
+    #[test]
+    fn law_11_output_is_bounded_on_a_host_that_has_no_inotify_instance_left() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = SlotFiles::new(directory.path());
+        let mut output = open(&files.output()).unwrap();
+        let mut bound = OutputBound::told_by(None, &files, BLOCK_BYTES);
+        let written = BLOCK_BYTES * 4;
+        let line = vec![b'x'; usize::try_from(written).unwrap()];
+        output.write_all(&line).unwrap();
+        // The other end of the pair is gone, so this returns at once, as it does when a signal came.
+        bound.wait(&Signals::none(), None);
+        let left = fs::metadata(files.output()).unwrap().len();
+        assert!(left <= BLOCK_BYTES, "{left} bytes are left");
+        assert_eq!(files.output_total(), written);
     }
 }

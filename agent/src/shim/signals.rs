@@ -42,6 +42,18 @@ impl Signals {
         Ok(Self { came, stop, kill })
     }
 
+    /// To which no signal comes: a test program keeps its own.
+    #[cfg(test)]
+    pub(super) fn none() -> Self {
+        let (came, _) = UnixStream::pair().expect("a pair of sockets");
+        came.set_nonblocking(true).expect("a socket");
+        Self {
+            came,
+            stop: Arc::default(),
+            kill: Arc::default(),
+        }
+    }
+
     pub(super) fn stop_is_asked(&self) -> bool {
         self.stop.load(Ordering::SeqCst)
     }

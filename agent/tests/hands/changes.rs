@@ -14,8 +14,9 @@ use std::{
 
 use dotmac_protocol::{
     ids::Generation,
+    license::{LicenseStanding, Tier},
     record::{Event, Health, HealthStatus},
-    unit::{LicenseStanding, RunState},
+    unit::RunState,
 };
 use dotmac_runtime::process::{ProcessIdentity, Signal};
 use serde_json::{Value, json};
@@ -265,7 +266,7 @@ async fn a_changed_licence_and_configuration_restart_and_run_nothing() {
     fleet.until_healthy(1).await;
     let first = fleet.process("web.0");
     fleet.change(2, |instance| {
-        instance.license.tier = "enterprise".into();
+        instance.license.tier = Tier::Enterprise;
         instance.license.max_subscribers = 9;
         instance.license.standing = LicenseStanding::Suspended;
         instance.features.insert("billing".into(), true);

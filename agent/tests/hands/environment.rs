@@ -2,10 +2,10 @@
 
 use std::{collections::BTreeMap, fs};
 
-use dotmac_protocol::{frame::CopyEnvironment, record::Event, unit::RunState};
+use dotmac_protocol::{frame::CopyEnvironment, record::Event, trace::TraceContext, unit::RunState};
 use serde_json::json;
 
-use super::fleet::{Fleet, SLEEPER};
+use super::fleet::{Fleet, SLEEPER, trace};
 
 /// The environment of a process as the kernel keeps it.
 fn of_process(pid: u32) -> BTreeMap<String, String> {
@@ -16,6 +16,20 @@ fn of_process(pid: u32) -> BTreeMap<String, String> {
         .map(|variable| variable.split_once('=').unwrap())
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect()
+}
+
+fn untraced(copy: &CopyEnvironment) -> BTreeMap<String, String> {
+    let mut variables = copy.variables.clone();
+    variables.remove("TRACEPARENT");
+    variables
+}
+
+/// What an instance does at its start belongs to the trace of the request that led to it, unless the release says otherwise.
+fn check_traces(web: &BTreeMap<String, String>, worker: &BTreeMap<String, String>) {
+    let start: TraceContext = web["TRACEPARENT"].parse().unwrap();
+    assert_eq!(start.trace_id, trace(1).trace_id);
+    assert_ne!(start.parent, trace(1).parent);
+    assert_eq!(worker["TRACEPARENT"], "the release's own");
 }
 
 fn names(copies: &[CopyEnvironment]) -> Vec<(String, bool)> {
@@ -36,7 +50,9 @@ async fn what_is_told_is_what_the_processes_have_and_nothing_of_it_is_recorded()
             "DATA": "${volume.data}", "PORT": "${port.http}", "GREETING": "line one\nand 'two'",
         },
     });
-    let components = json!({"web": web, "worker": {"run": {"command": ["sh", "-c", SLEEPER]}, "after": ["web"]}});
+    let components = json!({"web": web, "worker": {
+        "run": {"command": ["sh", "-c", SLEEPER]}, "after": ["web"], "env": {"TRACEPARENT": "the release's own"},
+    }});
     fleet.keep_copies(1, 2, components);
     fleet.start();
     fleet.until_healthy(1).await;
@@ -59,6 +75,7 @@ async fn what_is_told_is_what_the_processes_have_and_nothing_of_it_is_recorded()
     assert!(!web.contains_key("REDIS_URL"));
     assert_ne!(web["PORT"], copies[1].variables["PORT"]);
     let worker = fleet.environment(Some("worker")).await.unwrap();
+    check_traces(web, &worker[0].variables);
     assert_eq!(
         names(&worker),
         [("worker.0".to_owned(), true), ("worker.1".to_owned(), true)]
@@ -101,7 +118,9 @@ async fn what_is_told_is_what_the_processes_have_and_nothing_of_it_is_recorded()
         names(&stopped),
         [("web.0".to_owned(), false), ("web.1".to_owned(), false)]
     );
-    assert_eq!(stopped[0].variables, *web);
+    let next: TraceContext = stopped[0].variables["TRACEPARENT"].parse().unwrap();
+    assert_eq!(next.trace_id, trace(2).trace_id);
+    assert_eq!(untraced(&stopped[0]), untraced(&copies[0]));
     fleet.remove(3);
     fleet
         .until("it is removed", |events| {

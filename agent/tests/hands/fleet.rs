@@ -15,6 +15,7 @@ use dotmac_agent::{
     reconcile::{
         self, ReconcileConfig, Reconciler, UnitStatus, environment::EnvironmentError, plan::Backoff,
     },
+    reports::Tally,
     shim::files::State,
     stations::Stations,
     unit::{About, Desired, Order, Platform, PlatformEnvironment, PlatformError, Recorder, Wanted},
@@ -23,10 +24,12 @@ use dotmac_protocol::{
     digest::Digest,
     frame::CopyEnvironment,
     ids::{DeploymentId, Generation, Sequence, TenantId, UnitId},
+    license::{GRACE_DEFAULT_MS, License, LicenseStanding, Tier},
     record::{Event, Health, HealthStatus, Limits, Outcome},
     release::Manifest,
     time::Timestamp,
-    unit::{Instance, License, LicenseStanding, Resources, RunState},
+    trace::{SpanId, TraceContext, TraceId},
+    unit::{Instance, Resources, RunState},
 };
 use dotmac_runtime::{clock::Clock, entropy::Entropy, process::ProcessIdentity};
 use tempfile::TempDir;
@@ -110,6 +113,7 @@ impl Fleet {
                 damping_ms: 300,
                 never_ready_ms: 5_000,
             },
+            tally: Tally::default(),
         };
         let reconciler = reconcile::start(
             config,
@@ -460,12 +464,24 @@ fn unit() -> UnitId {
     "instance/demo-isp-0190a1b2".parse().unwrap()
 }
 
+pub(crate) fn trace(generation: u64) -> TraceContext {
+    let mut bytes = [1; 16];
+    bytes[8..].copy_from_slice(&generation.to_be_bytes());
+    TraceContext {
+        trace_id: TraceId::of(bytes),
+        parent: SpanId::of(generation.to_be_bytes()),
+        is_sampled: true,
+    }
+}
+
 fn wanted(name: &str, generation: u64, instance: Instance) -> Wanted {
     let deployment: DeploymentId = name.parse().unwrap();
     Wanted {
         tenant: instance.tenant.clone(),
         unit: UnitId::instance(&deployment),
         request: "0".repeat(32).parse().unwrap(),
+        // Every generation comes of another request, in a trace of its own: nothing may be replaced for that.
+        trace: Some(trace(generation)),
         generation: Generation(generation),
         sequence: Sequence(generation),
         leaf: Digest::of(&generation.to_be_bytes()),
@@ -499,11 +515,12 @@ fn instance(name: &str, components: serde_json::Value) -> Instance {
         restarts: 0,
         run: RunState::Running,
         license: License {
-            tier: "premium".into(),
+            tier: Tier::Premium,
             max_subscribers: 1_000,
             max_services: 500,
             api_rate_limit: 1_000,
             expires_at: None,
+            grace_ms: GRACE_DEFAULT_MS,
             standing: LicenseStanding::Valid,
         },
         features: BTreeMap::new(),

@@ -89,11 +89,17 @@ pub enum Permission {
     TokenWrite,
     /// Choose what is paid for: resource tier, license tier, limits, reseller.
     DeploymentPlan,
+    /// See licences.
+    LicenseRead,
+    /// Change, suspend, revoke and reinstate licences.
+    LicenseUpdate,
+    /// Read what controllers count.
+    MetricsRead,
 }
 
 impl Permission {
     /// All of them.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 28] = [
         Self::TenantCreate,
         Self::TenantRead,
         Self::TenantUpdate,
@@ -119,6 +125,9 @@ impl Permission {
         Self::TokenRead,
         Self::TokenWrite,
         Self::DeploymentPlan,
+        Self::LicenseRead,
+        Self::LicenseUpdate,
+        Self::MetricsRead,
     ];
 
     /// The permission as the contract writes it.
@@ -148,8 +157,11 @@ impl Permission {
             Self::AuditRead => "audit:read",
             Self::EventRead => "event:read",
             Self::TokenRead => "token:read",
-            Self::DeploymentPlan => "deployment:plan",
             Self::TokenWrite => "token:write",
+            Self::DeploymentPlan => "deployment:plan",
+            Self::LicenseRead => "license:read",
+            Self::LicenseUpdate => "license:update",
+            Self::MetricsRead => "metrics:read",
         }
     }
 }
@@ -191,6 +203,8 @@ impl Role {
                 | P::AgentRead
                 | P::ClusterRead
                 | P::EventRead
+                | P::LicenseRead
+                | P::MetricsRead
         );
         match self {
             Self::PlatformAdmin => true,
@@ -208,10 +222,11 @@ impl Role {
                     | P::RegionRead
                     | P::AuditRead
                     | P::EventRead
+                    | P::LicenseRead
             ),
             Self::TenantUser => matches!(
                 permission,
-                P::TenantRead | P::DeploymentRead | P::RegionRead | P::EventRead
+                P::TenantRead | P::DeploymentRead | P::RegionRead | P::EventRead | P::LicenseRead
             ),
             Self::Reseller => matches!(permission, P::ReleaseRead | P::RegionRead),
             Self::Support => reads,

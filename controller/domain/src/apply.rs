@@ -179,6 +179,14 @@ impl State {
             Command::UpdateRegion(update) => self.update_region(envelope, update, now),
             Command::RevokeAgent { agent } => self.revoke_agent(envelope, agent, now),
             Command::RevokeJoinToken { token } => self.revoke_join_token(envelope, token, now),
+            Command::UpdateLicense(update) => self.update_license(envelope, update, now),
+            Command::SuspendLicense { deployment, reason }
+            | Command::RevokeLicense { deployment, reason } => {
+                self.withdraw_license(envelope, deployment, reason, now)
+            }
+            Command::ReinstateLicense { deployment } => {
+                self.reinstate_license(envelope, deployment, now)
+            }
         }
     }
 

@@ -1,4 +1,5 @@
-//! Audit facts: hash-chained streams, one for the platform, one a tenant, one for each life of each agent.
+//! Audit facts: hash-chained streams, one for the platform, one a tenant, one for each life of each agent, three series
+//! a deployment.
 //!
 //! The State keeps the end of every stream; the ledger keeps the links. A link that is missing, moved or changed
 //! breaks the chain behind it.
@@ -8,8 +9,8 @@ use std::{fmt, str::FromStr};
 use dotmac_protocol::{
     codec::{self, Format},
     digest::Digest,
-    ids::{AgentId, IdError, IncarnationId, RequestId, TenantId, UnitId},
-    record::{ChainHead, SignedRecord},
+    ids::{AgentId, DeploymentId, IdError, IncarnationId, RequestId, TenantId, UnitId},
+    record::{ChainHead, Record, SignedRecord, reports::Report},
     time::Timestamp,
 };
 use serde::{Deserialize, Serialize};
@@ -28,6 +29,12 @@ pub enum Stream {
     Tenant(TenantId),
     /// The signed records of one life of one agent.
     Agent(AgentId, IncarnationId),
+    /// What a deployment's instance used, by its own count.
+    Usage(DeploymentId),
+    /// What happened in a deployment's instance, as it told.
+    Events(DeploymentId),
+    /// What the probes of a deployment found, minute by minute.
+    Minutes(DeploymentId),
 }
 
 impl fmt::Display for Stream {
@@ -36,6 +43,9 @@ impl fmt::Display for Stream {
             Self::Platform => formatter.write_str("platform"),
             Self::Tenant(tenant) => write!(formatter, "tenant/{tenant}"),
             Self::Agent(agent, incarnation) => write!(formatter, "agent/{agent}/{incarnation}"),
+            Self::Usage(deployment) => write!(formatter, "usage/{deployment}"),
+            Self::Events(deployment) => write!(formatter, "events/{deployment}"),
+            Self::Minutes(deployment) => write!(formatter, "minutes/{deployment}"),
         }
     }
 }
@@ -47,12 +57,15 @@ impl FromStr for Stream {
         let unknown = || IdError {
             kind: "stream",
             found: text.chars().take(80).collect(),
-            allowed: "platform, tenant/ID or agent/ID/INCARNATION",
+            allowed: "platform, tenant/ID, agent/ID/INCARNATION, usage/ID, events/ID or minutes/ID",
         };
         match text.split('/').collect::<Vec<_>>()[..] {
             ["platform"] => Ok(Self::Platform),
             ["tenant", tenant] => Ok(Self::Tenant(tenant.parse()?)),
             ["agent", agent, incarnation] => Ok(Self::Agent(agent.parse()?, incarnation.parse()?)),
+            ["usage", deployment] => Ok(Self::Usage(deployment.parse()?)),
+            ["events", deployment] => Ok(Self::Events(deployment.parse()?)),
+            ["minutes", deployment] => Ok(Self::Minutes(deployment.parse()?)),
             _ => Err(unknown()),
         }
     }
@@ -76,6 +89,8 @@ pub enum Link {
     Entry(Vec<u8>),
     /// An agent's own record, kept as received.
     Record(SignedRecord),
+    /// Written by apply: an encoded [`ReportRecord`], kept as first encoded.
+    Report(Vec<u8>),
 }
 
 impl Format for Fact {
@@ -103,6 +118,31 @@ impl Format for AuditRecord {
     const BYTES_MAX: usize = 48 * 1024;
 }
 
+/// Version 1 of a link of a series: one report, and the signed record that brought it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportRecord {
+    /// Its place, from 1.
+    pub sequence: u64,
+    /// Digest of the link before it; [`Digest::ZERO`] for the first.
+    pub previous: Digest,
+    /// The State's clock when it came.
+    pub at: Timestamp,
+    /// The agent that brought it.
+    pub agent: AgentId,
+    /// Which life of the agent.
+    pub incarnation: IncarnationId,
+    /// The number of the record, in that life's chain.
+    pub record: u64,
+    /// What was reported.
+    pub report: Report,
+}
+
+impl Format for ReportRecord {
+    const KIND: &'static str = "report record";
+    const VERSION: u8 = 1;
+    const BYTES_MAX: usize = 48 * 1024;
+}
+
 /// What happened, by whom, for whom, because of what.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
@@ -124,6 +164,8 @@ pub struct Entry {
 
 /// The domain under which links written by apply are hashed.
 pub const AUDIT_DOMAIN: &str = "dotmac/audit/v1";
+/// The domain under which links of series are hashed.
+pub const REPORT_DOMAIN: &str = "dotmac/report/v1";
 
 impl Link {
     /// Digest of the link: what the next one carries as `previous`.
@@ -132,6 +174,7 @@ impl Link {
         match self {
             Self::Entry(bytes) => Digest::tagged(AUDIT_DOMAIN, bytes),
             Self::Record(record) => record.digest(),
+            Self::Report(bytes) => Digest::tagged(REPORT_DOMAIN, bytes),
         }
     }
 }
@@ -157,11 +200,7 @@ impl State {
             .tenant
             .clone()
             .map_or(Stream::Platform, Stream::Tenant);
-        let head = self
-            .streams
-            .get(&stream)
-            .copied()
-            .unwrap_or(ChainHead::START);
+        let head = self.head_of(&stream);
         let sequence = head.sequence.saturating_add(1);
         let record = AuditRecord {
             sequence,
@@ -171,6 +210,34 @@ impl State {
         };
         let bytes = codec::encode(&record).expect("texts of an entry are cut to their limits");
         self.append_link(stream, sequence, Link::Entry(bytes), facts);
+    }
+
+    /// Appends a report to its series.
+    pub(crate) fn append_report(
+        &mut self,
+        stream: Stream,
+        (record, report): (&Record, Report),
+        at: Timestamp,
+        facts: &mut Facts,
+    ) {
+        let head = self.head_of(&stream);
+        let sequence = head.sequence.saturating_add(1);
+        let link = ReportRecord {
+            sequence,
+            previous: head.digest,
+            at,
+            agent: record.agent.clone(),
+            incarnation: record.incarnation.clone(),
+            record: record.sequence,
+            report,
+        };
+        let bytes = codec::encode(&link).expect("a report is smaller than the record it came in");
+        self.append_link(stream, sequence, Link::Report(bytes), facts);
+    }
+
+    fn head_of(&self, stream: &Stream) -> ChainHead {
+        let head = self.streams.get(stream).copied();
+        head.unwrap_or(ChainHead::START)
     }
 
     /// Appends a link whose place was checked.

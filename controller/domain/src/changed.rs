@@ -64,6 +64,13 @@ impl<K: Ord + Clone, V> Entities<K, V> {
         was_there
     }
 
+    /// Notes an entity that looks different although its value stayed: it is shown with something that is kept elsewhere.
+    pub(crate) fn note(&mut self, key: &K) {
+        if self.map.contains_key(key) {
+            self.touched.insert(key.clone());
+        }
+    }
+
     /// The keys noted since this was asked last, in order.
     fn take_touched(&mut self) -> BTreeSet<K> {
         std::mem::take(&mut self.touched)

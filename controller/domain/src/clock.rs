@@ -102,6 +102,7 @@ impl State {
             let detail = "the cluster is not founded yet";
             return Err(Rejection::new(Code::NotFounded, detail));
         };
+        let (trust_version, epoch) = (trust.version, trust.epoch);
         if self.clock_due().is_none_or(|due| now < due) {
             return Ok(Accepted::Done);
         }
@@ -109,15 +110,17 @@ impl State {
         let desired: Map<AgentId, Digest> = agents
             .map(|agent| (agent.clone(), self.desired_of(agent)))
             .collect();
-        let number = self.clock.as_ref().map_or(0, |clock| clock.number);
+        let last = self.clock.as_ref().map(|clock| (clock.number, clock.at));
+        let (number, before) = last.unwrap_or((0, now));
         let number = number.saturating_add(1);
+        self.note_phases(before, now);
         let statement = ClockStatement {
             number,
             at: now,
             root: merkle_root(&leaves(&desired)),
             leaves: u32::try_from(desired.size()).unwrap_or(u32::MAX),
-            epoch: trust.epoch,
-            trust_version: trust.version,
+            epoch,
+            trust_version,
         };
         let body = codec::encode(&statement).expect("a clock statement is of bounded size");
         self.clock = Some(SealedClock {

@@ -19,8 +19,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::{access::Role, envelope::Envelope, fleet::Presence};
 
+mod join;
+mod license;
 mod platform;
 
+pub use join::{CreateJoinToken, EnrolAgent};
+pub use license::UpdateLicense;
 pub use platform::{UpdateRegion, UpdateTenant};
 
 /// One change of the State, in the imperative.
@@ -184,6 +188,27 @@ pub enum Command {
         /// Which one.
         token: TokenId,
     },
+    /// Changes what a deployment's licence grants and how long.
+    UpdateLicense(Box<UpdateLicense>),
+    /// Suspends a deployment's licence: its instance is stopped until it is reinstated.
+    SuspendLicense {
+        /// Whose.
+        deployment: DeploymentId,
+        /// Why, for the audit and for whoever asks; at most 500 characters.
+        reason: String,
+    },
+    /// Ends a deployment's licence: its instance is stopped.
+    RevokeLicense {
+        /// Whose.
+        deployment: DeploymentId,
+        /// Why, for the audit and for whoever asks; at most 500 characters.
+        reason: String,
+    },
+    /// Makes a suspended or revoked licence count again, and starts the instance if that had stopped it.
+    ReinstateLicense {
+        /// Whose.
+        deployment: DeploymentId,
+    },
 }
 
 /// What is to be different about a deployment; what is absent stays.
@@ -343,40 +368,6 @@ pub struct CustomResources {
     pub resources: Resources,
     /// Replicas at most, 1 to 50.
     pub max_replicas: u16,
-}
-
-/// A single-use token for an agent of one region.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CreateJoinToken {
-    /// Its public name.
-    pub id: TokenId,
-    /// Digest of the 32 secret bytes.
-    pub secret_digest: Digest,
-    /// The region it is bound to.
-    pub region: RegionId,
-    /// First moment at which it no longer counts.
-    pub expires_at: Timestamp,
-}
-
-/// An agent's admission.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EnrolAgent {
-    /// The token it showed.
-    pub token: TokenId,
-    /// Proof that it knows the token's secret: `JoinToken::proof`.
-    pub proof: Digest,
-    /// Its region.
-    pub region: RegionId,
-    /// Its present life.
-    pub incarnation: IncarnationId,
-    /// Signs its records and recovery requests.
-    pub identity: PublicKey,
-    /// X25519 key that credentials are sealed to.
-    pub seal_key: [u8; 32],
-    /// Digest of its certificate's public key.
-    pub key: Digest,
-    /// When the certificate ends.
-    pub not_after: Timestamp,
 }
 
 impl Genesis {

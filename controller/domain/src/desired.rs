@@ -6,27 +6,26 @@ use dotmac_protocol::{
     codec,
     digest::Digest,
     ids::{AgentId, DeploymentId, Generation, RequestId, Sequence, TenantId, UnitId},
-    record::Hop,
     time::{Timestamp, Window},
+    trace::TraceContext,
     unit::{Instance, Payload},
     wave::{self, Leaf, Verb, WAVE_LEAVES_MAX, WaveHeader},
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    envelope::Envelope,
+    envelope::{Envelope, Warrant},
     reply::{Accepted, Code, Rejection, Reply},
     state::State,
     tenancy::Status,
 };
 
 mod inventory;
+mod journey;
 mod waiting;
 
-/// Stations of a journey at most; later ones are left out.
-pub const JOURNEY_MAX: usize = 64;
-/// Bytes of a station's name at most; a longer one is left out.
-pub const STATION_BYTES_MAX: usize = 64;
+pub use journey::{JOURNEY_MAX, STATION_BYTES_MAX};
+
 /// The smallest unit id there is.
 const FIRST_UNIT: &str = "0------------------0/0";
 
@@ -57,6 +56,8 @@ pub struct Unit {
     pub refused: Option<String>,
     /// The request that authorises it.
     pub request: RequestId,
+    /// The trace of that request.
+    pub trace: Option<TraceContext>,
 }
 
 /// A sealed wave, until all its orders are acknowledged or replaced.
@@ -77,7 +78,7 @@ struct Order {
     verb: Verb,
     generation: Generation,
     payload: Vec<u8>,
-    request: RequestId,
+    warrant: Warrant,
 }
 
 impl Unit {
@@ -150,7 +151,7 @@ impl State {
             verb: Verb::Apply,
             generation: deployment.generation,
             payload,
-            request: deployment.warrant.request,
+            warrant: deployment.warrant,
         };
         self.write_unit(&agent, id, deployment.tenant, order);
         self.refresh_waiting_of(id, now);
@@ -168,7 +169,7 @@ impl State {
             verb: Verb::Remove,
             generation: deployment.generation,
             payload: codec::encode(&Payload::Nothing).expect("an empty payload is small"),
-            request: removal.request,
+            warrant: removal,
         };
         self.write_unit(agent, id, deployment.tenant, order);
         self.refresh_waiting_of(id, now);
@@ -203,7 +204,8 @@ impl State {
             wave: None,
             sealed_in: 0,
             refused: None,
-            request: order.request,
+            request: order.warrant.request,
+            trace: order.warrant.trace,
         };
         self.put_unit(key, entry);
     }
@@ -287,10 +289,8 @@ impl State {
             ));
         }
         let (Some(genesis), Some(trust)) = (self.genesis.as_ref(), self.trust.as_ref()) else {
-            return Err(Rejection::new(
-                Code::NotFounded,
-                "the cluster is not founded yet",
-            ));
+            let detail = "the cluster is not founded yet";
+            return Err(Rejection::new(Code::NotFounded, detail));
         };
         // The window opens early enough for an agent whose clock is behind; see the signers' and agents' checks.
         let window = Window {
@@ -320,6 +320,7 @@ impl State {
                 window,
                 payload: Digest::of(&unit.payload),
                 request: unit.request.clone(),
+                trace: unit.trace,
             };
             leaves.push(leaf.bytes());
             sealed.insert(key.clone(), (unit.sealed_in, leaf.sequence));
@@ -375,23 +376,5 @@ impl State {
             self.note_hop(&deployment, "controller.sealed", now);
             self.refresh_waiting_of(&deployment, now);
         }
-    }
-
-    /// Notes a station once, while the first order is under way.
-    pub(crate) fn note_hop(&mut self, id: &DeploymentId, station: &str, at: Timestamp) {
-        let Some(deployment) = self.deployments.get(id) else {
-            return;
-        };
-        let is_known = deployment.journey.iter().any(|hop| hop.station == station);
-        let is_full = deployment.journey.len() >= JOURNEY_MAX || station.len() > STATION_BYTES_MAX;
-        if is_known || is_full || deployment.deployed_at.is_some() {
-            return;
-        }
-        let hop = Hop {
-            station: station.into(),
-            at,
-        };
-        let updated = deployment.updated_at;
-        self.change_deployment(id, updated, |deployment| deployment.journey.push(hop));
     }
 }

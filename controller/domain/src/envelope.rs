@@ -7,11 +7,12 @@ use dotmac_protocol::{
     keys::Signature,
     record::Hop,
     time::Timestamp,
+    trace::TraceContext,
     trust::ROLE_KEYS_MAX,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{command::Command, reply::Rejection};
+use crate::{checked::Checked, command::Command, reply::Rejection};
 
 /// One entry of the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +33,8 @@ pub struct Envelope {
     pub expected: Option<u64>,
     /// Stations passed so far, for the story only.
     pub hops: Vec<Hop>,
+    /// The trace that it belongs to. Nothing is decided by it, and nobody vouches for it.
+    pub trace: Option<TraceContext>,
     /// What is asked.
     pub command: Command,
 }
@@ -147,6 +150,11 @@ pub struct Warrant {
     pub evidence: Evidence,
     /// When it was applied.
     pub at: Timestamp,
+    /// The trace of the request, for the spans of what follows from it.
+    pub trace: Option<TraceContext>,
+    /// What this process knows of the evidence; no part of the warrant.
+    #[serde(skip)]
+    pub checked: Checked,
 }
 
 impl Warrant {
@@ -159,6 +167,8 @@ impl Warrant {
             actor: envelope.actor.clone(),
             evidence: envelope.evidence.clone(),
             at,
+            trace: envelope.trace,
+            checked: Checked::default(),
         }
     }
 }

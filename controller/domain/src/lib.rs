@@ -11,7 +11,9 @@
 pub mod access;
 pub mod apply;
 pub mod audit;
+pub mod calendar;
 pub mod changed;
+pub mod checked;
 pub mod clock;
 pub mod command;
 pub mod desired;
@@ -22,6 +24,7 @@ pub mod region;
 pub mod release;
 pub mod reply;
 pub mod report;
+pub mod reported;
 pub mod signer;
 pub mod state;
 pub mod tenancy;

@@ -80,6 +80,13 @@ impl State {
             Event::Receipt(receipt) if is_its_agent => self.take_receipt(key, receipt, now),
             Event::Health(health) if is_its_agent => self.take_health(&unit, health, now),
             Event::Receipt(_) | Event::Health(_) | Event::Audit { .. } => {}
+            Event::Reports(reports) => {
+                if is_its_agent {
+                    self.take_reports(&unit.deployment, (record, reports), now, facts);
+                }
+                // Its batches are in the agent's own chain: the tenant's story is of what was done.
+                return;
+            }
         }
         let (action, detail) = describe(&record.event);
         let detail = cut_detail(&detail);
@@ -267,5 +274,9 @@ fn describe(event: &Event) -> (String, String) {
             (format!("health.{status}"), health.reason.clone())
         }
         Event::Audit { action, detail } => (action.chars().take(64).collect(), detail.clone()),
+        Event::Reports(reports) => (
+            "instance.reported".into(),
+            format!("{} reports", reports.len()),
+        ),
     }
 }

@@ -131,7 +131,8 @@ fn check_leaf(state: &State, number: u64, leaf: &Leaf) -> Result<(), SignRefusal
         && unit.generation == leaf.generation
         && unit.sequence == leaf.sequence
         && Digest::of(&unit.payload) == leaf.payload
-        && unit.request == leaf.request;
+        && unit.request == leaf.request
+        && unit.trace == leaf.trace;
     if !fits {
         return Err(wrong());
     }
@@ -275,11 +276,8 @@ pub fn check_evidence(trust: &TrustRoot, warrant: &Warrant) -> Result<(), Eviden
         actor: warrant.actor.clone(),
         expires_at: *expires_at,
     };
-    trust.controller.check(
-        "controller",
-        ATTESTATION_DOMAIN,
-        &attestation.bytes(),
-        signatures,
-    )?;
+    let (role, message) = (&trust.controller, attestation.bytes());
+    let check = || role.check("controller", ATTESTATION_DOMAIN, &message, signatures);
+    warrant.checked.once(role, &message, signatures, check)?;
     Ok(())
 }

@@ -24,6 +24,7 @@ use crate::{
     region::Region,
     release::{Release, ReleaseKey},
     reply::Reply,
+    reported::Reported,
     tenancy::{Deployment, Tenant},
 };
 
@@ -88,6 +89,8 @@ pub struct State {
     pub removals: Map<(Timestamp, DeploymentId), TenantId>,
     /// The newest sealed clock.
     pub clock: Option<SealedClock>,
+    /// What the deployments' instances reported of themselves and their probes found of them, in short.
+    pub reported: Map<DeploymentId, Reported>,
 }
 
 /// The answer to one request.

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use dotmac_protocol::{
     ids::{AgentId, DeploymentId, Generation, RegionId, RequestId, TenantId},
+    license::{GRACE_DEFAULT_MS, License, LicenseStanding},
     record::{ComponentHealth, HealthStatus, Hop, Limits},
     time::Timestamp,
-    unit::{License, LicenseStanding, Resources, RunState, SealedCredential},
+    unit::{Resources, RunState, SealedCredential},
 };
 use serde::{Deserialize, Serialize};
 
@@ -22,75 +23,18 @@ use crate::{
 mod change;
 mod grant;
 mod removal;
+mod status;
 mod tenants;
 mod validate;
 mod version;
 
-pub use change::{REASON_CHARS_MAX, REPLICAS_BOUND_MAX, REPLICAS_MAX};
+pub use change::{EXPIRY_MAX, LicenseOrder, REASON_CHARS_MAX, REPLICAS_BOUND_MAX, REPLICAS_MAX};
 pub(crate) use removal::BUDGET_REASON;
 pub use removal::DESTROYED_KEPT_MS;
+pub use status::Status;
 pub use tenants::{TENANTS_MAX, Tenant, TenantStatus};
 pub use validate::tenant_slug;
 pub use version::Version;
-
-/// Where a deployment is in its life; see the contract. Only guarded transitions exist.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Status {
-    /// No agent has taken it yet.
-    Pending,
-    /// Its agent makes it true.
-    Provisioning,
-    /// It runs and its probes are well.
-    Active,
-    /// It runs, not all of it is well.
-    Degraded,
-    /// A new version is coming.
-    Upgrading,
-    /// The version before is coming back.
-    RollingBack,
-    /// It is stopped by order.
-    Suspended,
-    /// It keeps failing.
-    Failed,
-    /// It will be removed when its grace time is over.
-    Destroying,
-    /// It is gone. Final.
-    Destroyed,
-}
-
-impl Status {
-    /// All of them.
-    pub const ALL: [Self; 10] = [
-        Self::Pending,
-        Self::Provisioning,
-        Self::Active,
-        Self::Degraded,
-        Self::Upgrading,
-        Self::RollingBack,
-        Self::Suspended,
-        Self::Failed,
-        Self::Destroying,
-        Self::Destroyed,
-    ];
-
-    /// The status as the contract writes it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Provisioning => "provisioning",
-            Self::Active => "active",
-            Self::Degraded => "degraded",
-            Self::Upgrading => "upgrading",
-            Self::RollingBack => "rolling_back",
-            Self::Suspended => "suspended",
-            Self::Failed => "failed",
-            Self::Destroying => "destroying",
-            Self::Destroyed => "destroyed",
-        }
-    }
-}
 
 /// Why something is not done yet (law 10).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -138,6 +82,8 @@ pub struct Deployment {
     pub license_tier: String,
     /// What the license grants.
     pub license: License,
+    /// The operator's order against its licence, while it is suspended or revoked.
+    pub license_order: Option<LicenseOrder>,
     /// Host name.
     pub domain_name: Option<String>,
     /// A label for people.
@@ -260,13 +206,15 @@ impl State {
             restarts: 0,
             license_tier: create.license_tier.clone(),
             license: License {
-                tier: plan.license_tier.to_owned(),
+                tier: plan.license_tier,
                 max_subscribers: create.max_customers,
                 max_services: create.max_services,
                 api_rate_limit: create.api_rate_limit,
                 expires_at: None,
+                grace_ms: GRACE_DEFAULT_MS,
                 standing: LicenseStanding::Valid,
             },
+            license_order: None,
             domain_name: create
                 .domain_name
                 .as_ref()

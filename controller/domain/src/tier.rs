@@ -127,16 +127,11 @@ pub const LICENSE_LIST: [LicenseTier; 5] = [
     license("enterprise", None, Some((9_990, 500, 50))),
 ];
 
-/// The license tier that a name stands for.
-#[must_use]
-pub fn license_tier(name: &str) -> Option<&'static str> {
-    let tier = LICENSE_LIST.iter().find(|tier| tier.name == name)?;
-    Some(tier.alias_of.unwrap_or(tier.name))
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{LICENSE_LIST, LICENSE_TIERS, PRICE_LIST, license_tier};
+    use dotmac_protocol::license::Tier;
+
+    use super::{LICENSE_LIST, LICENSE_TIERS, PRICE_LIST};
 
     #[test]
     fn tiers_have_the_numbers_of_the_contract() {
@@ -170,11 +165,11 @@ mod tests {
     }
 
     #[test]
-    fn professional_is_premium() {
-        assert_eq!(license_tier("professional"), Some("premium"));
-        assert_eq!(license_tier("gold"), None);
-        for name in LICENSE_LIST.map(|tier| tier.name) {
-            assert!(LICENSE_TIERS.contains(name), "{name}");
+    fn every_name_of_a_license_tier_is_known_and_told() {
+        for tier in LICENSE_LIST {
+            let stands_for = Tier::from_name(tier.name).map(Tier::as_str);
+            assert_eq!(stands_for, Some(tier.alias_of.unwrap_or(tier.name)));
+            assert!(LICENSE_TIERS.contains(tier.name), "{}", tier.name);
         }
     }
 }

@@ -38,10 +38,7 @@ pub(super) fn page_of<K: ToString, T: Serialize>(
     }
 }
 
-fn cut<K: ToString, T: Serialize>(
-    items: impl Iterator<Item = (K, T)>,
-    limit: usize,
-) -> Response {
+fn cut<K: ToString, T: Serialize>(items: impl Iterator<Item = (K, T)>, limit: usize) -> Response {
     let mut items = items.peekable();
     let mut last = None;
     let mut page_items = Vec::new();

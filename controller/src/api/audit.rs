@@ -7,7 +7,7 @@ use axum::{http::StatusCode, response::Response};
 use dotmac_domain::{
     State,
     access::Permission,
-    audit::{AuditRecord, Fact, Link, Stream},
+    audit::{AuditRecord, Fact, Link, ReportRecord, Stream},
     envelope::Actor,
 };
 use dotmac_protocol::{codec, record::Record};
@@ -29,7 +29,7 @@ pub(super) use shapes::schemas;
 /// Where the audit is.
 const AUDIT: &str = "/api/v1/audit";
 /// What a chain is called.
-const STREAM: &str = "platform, tenant/ID or agent/ID/INCARNATION";
+const STREAM: &str = "platform, tenant/ID, agent/ID/INCARNATION, usage/ID, events/ID or minutes/ID";
 /// No chain is longer; each number of it has a place in every reader's integers.
 const SEQUENCE_MAX: u64 = 999_999_999_999_999_999;
 
@@ -128,7 +128,11 @@ async fn streams(mut reading: Reading) -> Result<Response, Problem> {
                     let identity = state.identity_of(agent);
                     identity.map(|identity| hex::encode(identity.0))
                 }
-                Stream::Platform | Stream::Tenant(_) => None,
+                Stream::Platform
+                | Stream::Tenant(_)
+                | Stream::Usage(_)
+                | Stream::Events(_)
+                | Stream::Minutes(_) => None,
             };
             let item = json!({
                 "stream": stream.to_string(), "sequence": head.sequence,
@@ -178,9 +182,11 @@ async fn answer(
     match &stream {
         Stream::Tenant(tenant) => who.tenant(&state, Permission::AuditRead, tenant)?,
         Stream::Platform => who.require(&state, Permission::AuditRead, None)?,
-        Stream::Agent(..)
+        Stream::Agent(..) | Stream::Usage(_) | Stream::Events(_) | Stream::Minutes(_)
             if may_see(&who, &state, &stream) && state.streams.contains_key(&stream) => {}
-        Stream::Agent(..) => return Err(Problem::not_found("stream", &stream.to_string())),
+        Stream::Agent(..) | Stream::Usage(_) | Stream::Events(_) | Stream::Minutes(_) => {
+            return Err(Problem::not_found("stream", &stream.to_string()));
+        }
     }
     let head = state.streams.get(&stream).map_or(0, |head| head.sequence);
     let read = tokio::task::spawn_blocking(move || node.log.facts(&stream, after, limit)).await;
@@ -201,6 +207,9 @@ async fn answer(
 fn may_see(who: &Principal, state: &State, stream: &Stream) -> bool {
     let tenant = match stream {
         Stream::Tenant(tenant) => Some(tenant),
+        Stream::Usage(id) | Stream::Events(id) | Stream::Minutes(id) => {
+            state.deployments.get(id).map(|one| &one.tenant)
+        }
         Stream::Platform | Stream::Agent(..) => None,
     };
     state.may(&who.actor(), Permission::AuditRead, tenant)
@@ -208,7 +217,7 @@ fn may_see(who: &Principal, state: &State, stream: &Stream) -> bool {
 
 fn size(link: &Link) -> usize {
     match link {
-        Link::Entry(bytes) => bytes.len(),
+        Link::Entry(bytes) | Link::Report(bytes) => bytes.len(),
         Link::Record(record) => record.body.len(),
     }
 }
@@ -239,6 +248,10 @@ fn link(fact: &Fact) -> Result<Value, Problem> {
     let (body, previous, signature) = match &fact.link {
         Link::Entry(bytes) => {
             let record: AuditRecord = codec::decode(bytes).map_err(|_| unreadable(fact))?;
+            (bytes, record.previous, Value::Null)
+        }
+        Link::Report(bytes) => {
+            let record: ReportRecord = codec::decode(bytes).map_err(|_| unreadable(fact))?;
             (bytes, record.previous, Value::Null)
         }
         Link::Record(signed) => {

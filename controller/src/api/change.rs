@@ -190,6 +190,7 @@ impl Change {
             asked: self.asked,
             received_at: self.received_at,
             expected: self.expected,
+            trace: self.tag.context(),
             command,
         }
     }

@@ -31,8 +31,9 @@ mod update;
 mod view;
 
 pub(super) use operations::operations;
-pub(super) use shapes::schemas;
-pub(super) use view::deployment as item;
+pub(super) use order::word;
+pub(super) use shapes::{choice, schemas};
+pub(super) use view::{deployment as item, health};
 
 async fn create(change: Change) -> Result<Response, Problem> {
     change.who.has(Permission::DeploymentCreate)?;
@@ -169,7 +170,9 @@ struct Filter {
 impl Filter {
     fn read(query: &mut Fields) -> Self {
         let status = query.text("status_filter").and_then(|text| {
-            let status = Status::ALL.into_iter().find(|status| status.as_str() == text);
+            let status = Status::ALL
+                .into_iter()
+                .find(|status| status.as_str() == text);
             if status.is_none() {
                 query.refuse(
                     "status_filter",

@@ -7,6 +7,7 @@ use dotmac_domain::reply::FieldError;
 use serde_json::{Map, Value};
 
 mod number;
+mod time;
 
 pub(super) use number::whole;
 

@@ -12,6 +12,9 @@ use serde_json::{Value, json};
 use super::{answer::answer, operation::Operation, schema};
 use crate::node::Node;
 
+/// Entries of the log that may wait to be applied: more than a full queue of batches, less than a restart leaves.
+const BEHIND_MAX: u64 = 256;
+
 /// What can be asked.
 pub(super) fn operations() -> Vec<Operation> {
     let readiness = || schema::of("Readiness");
@@ -27,7 +30,8 @@ pub(super) fn operations() -> Vec<Operation> {
             .public()
             .says(
                 "Whether it can serve",
-                "Ready is a controller that knows a leader and how the cluster began, and is not about to stop.",
+                "Ready is a controller that knows a leader (and, if it leads, reaches a majority) and how the cluster began, has \
+                 applied what is committed, takes writes, and is not about to stop. `checks` says which of these hold.",
             )
             .answers(StatusCode::OK, "It can serve", readiness())
             .answers(
@@ -49,10 +53,18 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
         ],
         &[],
     );
+    let names = [
+        "staying", "leader", "majority", "genesis", "applied", "storage",
+    ];
+    let check = schema::object(
+        &[("name", schema::one_of(&names)), ("ok", schema::flag())],
+        &[],
+    );
     let readiness = schema::object(
         &[
             ("status", schema::one_of(&["ready", "not ready"])),
             ("reason", schema::text_or_null()),
+            ("checks", schema::list(check)),
             ("node", schema::count()),
         ],
         &[],
@@ -68,27 +80,64 @@ async fn live() -> Response {
     )
 }
 
-/// Ready is whoever knows a leader and how the cluster began, and is not about to stop.
+/// What must be so for a controller to serve, and whether it is; the first that is not is the reason. It looks at memory
+/// and asks the file system once, so that it may be asked often.
+fn checks(node: &Node) -> [Check; 6] {
+    let leader = node.log.leadership().borrow().leader;
+    let peers = node.peers().count();
+    let reached = node.log.connected().borrow().len();
+    let has_majority = 2 * (reached + 1) > peers + 1;
+    let figures = node.log.figures();
+    let waiting = figures.last_log.saturating_sub(figures.applied);
+    [
+        ("staying", !node.is_stopping(), "it is about to stop"),
+        ("leader", leader.is_some(), "no leader is known"),
+        (
+            "majority",
+            !node.is_leader() || has_majority,
+            "it leads and has no connection to a majority",
+        ),
+        (
+            "genesis",
+            node.state().genesis.is_some(),
+            "the genesis is not applied yet",
+        ),
+        (
+            "applied",
+            waiting <= BEHIND_MAX,
+            "it applies entries that others have applied before",
+        ),
+        (
+            "storage",
+            node.log.storage().is_ok(),
+            "its storage takes no writes",
+        ),
+    ]
+    .map(|(name, is_ok, reason)| Check {
+        name,
+        is_ok,
+        reason,
+    })
+}
+
+/// One thing that must be so.
+struct Check {
+    name: &'static str,
+    is_ok: bool,
+    /// Why it is not ready if it is not so.
+    reason: &'static str,
+}
+
 async fn ready(State(node): State<Arc<Node>>) -> Response {
-    let has_leader = node.log.leadership().borrow().leader.is_some();
-    let is_founded = node.state().genesis.is_some();
-    let reason = match (node.is_stopping(), has_leader, is_founded) {
-        (false, true, true) => None,
-        (true, _, _) => Some("it is about to stop"),
-        (false, false, _) => Some("no leader is known"),
-        (false, true, false) => Some("the genesis is not applied yet"),
+    let checks = checks(&node);
+    let reason = checks.iter().find(|check| !check.is_ok);
+    let reason = reason.map(|check| check.reason);
+    let (status, word) = match reason {
+        None => (StatusCode::OK, "ready"),
+        Some(_) => (StatusCode::SERVICE_UNAVAILABLE, "not ready"),
     };
-    let status = if reason.is_none() {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
-    let word = if reason.is_none() {
-        "ready"
-    } else {
-        "not ready"
-    };
-    let body = json!({"status": word, "reason": reason, "node": node.card.node});
+    let checks = checks.map(|check| json!({"name": check.name, "ok": check.is_ok}));
+    let body = json!({"status": word, "reason": reason, "checks": checks, "node": node.card.node});
     let mut response = answer(status, body);
     if reason.is_some() {
         let soon = HeaderValue::from_static("1");

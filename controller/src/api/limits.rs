@@ -20,7 +20,7 @@ use super::{
     problem::{Problem, RATE_LIMITED},
     server::Peer,
 };
-use crate::config::Limits;
+use crate::{config::Limits, metrics::Limited};
 
 mod buckets;
 
@@ -204,6 +204,7 @@ impl Refused {
         let detail = format!("there are at most {limit} {what}");
         let mut response = Problem::new(&RATE_LIMITED, detail).into_response();
         let seconds = whole_seconds(wait);
+        response.extensions_mut().insert(Limited(what));
         let headers = response.headers_mut();
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         if closes {

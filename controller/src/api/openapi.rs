@@ -19,6 +19,7 @@ pub(super) const TAGS: &[(&str, &str)] = &[
         "Instances of the ISP Framework, one a tenant and environment.",
     ),
     ("tenants", "The ISPs that are customers."),
+    ("licenses", "What instances may do, and until when."),
     ("releases", "What instances consist of."),
     ("regions", "Places where instances run."),
     ("tiers", "What resource and license tiers grant."),
@@ -33,6 +34,7 @@ pub(super) const TAGS: &[(&str, &str)] = &[
         "What was done, by whom, in chains that nobody can rewrite unseen.",
     ),
     ("health", "Whether this controller lives and can serve."),
+    ("metrics", "What this controller counts."),
     ("root", "The way in."),
     ("docs", "This document, and pages about errors."),
 ];
@@ -191,7 +193,14 @@ fn answers(one: &Operation) -> Value {
     let mut made = json!({});
     let mut first = true;
     for success in &one.answers {
-        made[success.status.as_str()] = answer(one, success, std::mem::take(&mut first));
+        let shown = answer(one, success, std::mem::take(&mut first));
+        match (made.get_mut(success.status.as_str()), &success.content) {
+            // The same answer, as another sort of text.
+            (Some(known), Some((media, _))) => {
+                known["content"][*media] = shown["content"][*media].clone();
+            }
+            _ => made[success.status.as_str()] = shown,
+        }
     }
     if one.audit == Audit::ByCommand {
         let plan = schema::of("DryRun");

@@ -13,7 +13,7 @@ use dotmac_domain::{
 };
 use serde_json::{Value, json};
 
-use crate::{log::LogError, node::AskError};
+use crate::{log::LogError, metrics::ProblemCode, node::AskError};
 
 mod kind;
 
@@ -183,6 +183,9 @@ impl IntoResponse for Problem {
             "errors": errors,
         });
         let mut response = (self.kind.status, body.to_string()).into_response();
+        response
+            .extensions_mut()
+            .insert(ProblemCode(self.kind.code));
         let headers = response.headers_mut();
         let content = HeaderValue::from_static("application/problem+json");
         headers.insert(header::CONTENT_TYPE, content);

@@ -110,6 +110,7 @@ impl Reading {
             asked: Digest::tagged("dotmac/asked/v1", self.address.as_bytes()),
             received_at: self.received_at,
             expected: None,
+            trace: self.tag.context(),
             command,
         };
         self.node

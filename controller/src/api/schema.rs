@@ -6,8 +6,8 @@ use serde_json::{Map, Value, json};
 mod forms;
 
 pub(super) use forms::{
-    agent_id, bytes, cpu, deployment_id, digest, host_name, line, note, part_name, region_id,
-    release_key, release_name, release_version, secret, stream, tenant_id, token_id,
+    agent_id, bytes, cpu, deployment_id, digest, host_name, line, moment, note, part_name,
+    region_id, release_key, release_name, release_version, secret, stream, tenant_id, token_id,
 };
 
 /// The component schema of this name.

@@ -18,13 +18,21 @@ use serde_json::{Value, json};
 use super::{
     answer::{page_of, time},
     change::{Change, Entity},
+    licenses,
     operation::{Operation, Scope},
     problem::{LIMIT_REACHED, Problem, WRONG_STATE},
     reading::{Named, Reading},
     schema,
 };
 
+mod environment;
+mod events;
+mod health;
 mod instance_env;
+mod series;
+mod usage;
+
+pub(super) use usage::{Brief as UsageBrief, brief as usage_brief, brief_schema as usage_schema};
 
 /// Where tenants live.
 const TENANTS: &str = "/api/v1/tenants";
@@ -102,6 +110,9 @@ pub(super) fn operations() -> Vec<Operation> {
         .versioned()
         .problems(&[&WRONG_STATE]),
         instance_env::operation(format!("{path}/instance-env")),
+        usage::operation(format!("{path}/usage")),
+        events::operation(format!("{path}/events")),
+        health::operation(format!("{path}/health")),
     ]
 }
 
@@ -126,16 +137,25 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
             ("status", schema::one_of(&statuses)),
             ("reseller_id", schema::text_or_null()),
             ("deployments", schema::list(schema::deployment_id())),
+            (
+                "license",
+                schema::about(
+                    "of the deployment that its status is of",
+                    schema::or_null(licenses::brief_schema()),
+                ),
+            ),
+            ("usage", usage::brief_schema()),
             ("created_at", schema::time()),
             ("last_updated", schema::time()),
         ],
         &[],
     );
-    vec![
+    let own = vec![
         ("TenantCreate", create),
         ("TenantUpdate", update),
         ("Tenant", tenant),
-    ]
+    ];
+    [own, usage::schemas(), events::schemas(), health::schemas()].concat()
 }
 
 async fn list(mut reading: Reading) -> Result<Response, Problem> {
@@ -245,9 +265,12 @@ pub(super) fn item(state: &State, id: &TenantId, tenant: &Tenant) -> Value {
         .deployments_of(id)
         .map(|(id, _)| id.as_str())
         .collect();
+    let main = state.main_deployment_of(id);
+    let license = main.map(|(_, one)| licenses::brief(state, one));
+    let usage = main.and_then(|(id, one)| usage::brief(state, id, one));
     json!({
         "id": id, "tenant_name": tenant.name, "status": state.status_of(id, tenant).as_str(),
         "reseller_id": tenant.reseller, "deployments": deployments, "created_at": time(tenant.created_at),
-        "last_updated": time(tenant.updated_at),
+        "last_updated": time(tenant.updated_at), "license": license, "usage": usage,
     })
 }

@@ -1,23 +1,33 @@
 //! Gives every answer the id under which logs and audit know its request. Logs hold method, path and status: never a
 //! query, a header or a body.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use axum::{
-    extract::{Request, State},
-    http::{HeaderName, HeaderValue, header, request::Parts},
+    extract::{MatchedPath, Request, State},
+    http::{HeaderName, HeaderValue, Method, header, request::Parts},
     middleware::Next,
     response::Response,
 };
-use dotmac_protocol::ids::RequestId;
+use dotmac_protocol::{ids::RequestId, trace::TraceContext};
 use dotmac_runtime::entropy::Entropy;
 use tokio::time::Instant;
+use tracing::field::display;
 
 use super::{address, server::Connection};
-use crate::node::Node;
+use crate::{
+    metrics::{Limited, ProblemCode, Routes},
+    node::Node,
+    traces::{Answered, HttpTrace},
+};
 
 /// The header of every answer.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Paths that are asked again and again.
+const HEALTH: &str = "/health/";
 /// What browsers are told over TLS: a year without anything else.
 const STAY_WITH_TLS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
@@ -29,6 +39,7 @@ pub(super) struct Tag(Arc<Inside>);
 struct Inside {
     id: OnceLock<RequestId>,
     trace: OnceLock<Trace>,
+    spans: Option<HttpTrace>,
 }
 
 /// What a request left in the audit.
@@ -46,6 +57,18 @@ impl Tag {
     /// The tag that [`track`] gave to a request.
     pub(super) fn of(parts: &Parts) -> Self {
         parts.extensions.get().cloned().unwrap_or_default()
+    }
+
+    fn traced(spans: Option<HttpTrace>) -> Self {
+        Self(Arc::new(Inside {
+            spans,
+            ..Inside::default()
+        }))
+    }
+
+    /// The W3C trace that what follows from the request belongs to.
+    pub(super) fn context(&self) -> Option<TraceContext> {
+        self.0.spans.map(|spans| spans.context)
     }
 
     /// Decides; only the first decision counts.
@@ -75,15 +98,27 @@ impl Tag {
     }
 }
 
+/// Where requests are counted, and the controller that they reached.
+#[derive(Debug, Clone)]
+pub(super) struct Tracked {
+    pub(super) node: Arc<Node>,
+    pub(super) routes: Arc<Routes>,
+}
+
 /// Wraps every request.
 pub(super) async fn track(
-    State(node): State<Arc<Node>>,
+    State(Tracked { node, routes }): State<Tracked>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    let tag = Tag::default();
+    let spans = node
+        .traces
+        .begin(request.method(), request.headers(), &node.entropy);
+    let tag = Tag::traced(spans);
     request.extensions_mut().insert(tag.clone());
     let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let in_flight = routes.begin();
     let path = address::for_logs(request.uri()).to_owned();
     let connection = request.extensions().get::<Arc<Connection>>();
     let is_tls = connection.is_some_and(|connection| connection.is_tls);
@@ -91,10 +126,24 @@ pub(super) async fn track(
     let mut response = next.run(request).await;
     let id = tag.random(&node.entropy);
     let (status, took) = (response.status().as_u16(), started.elapsed());
-    if response.status().is_server_error() {
-        tracing::warn!(%method, path, status, ?took, request = %id, "request not served");
+    drop(in_flight);
+    count(&routes, route.as_ref(), &method, &response, took);
+    if let Some(spans) = spans {
+        let answered = Answered {
+            route: route.as_ref().map(MatchedPath::as_str),
+            method: &method,
+            status,
+            request: &id,
+        };
+        node.traces.answered(&spans, &answered);
+    }
+    let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    let trace_id = spans.map(|spans| display(spans.context.trace_id));
+    // Whoever asks whether this controller is ready asks often, and is answered 503 until it is.
+    if response.status().is_server_error() && !path.starts_with(HEALTH) {
+        tracing::warn!(%method, path, status, took_ms, request = %id, trace_id, "request not served");
     } else {
-        tracing::debug!(%method, path, status, ?took, request = %id, "request served");
+        tracing::debug!(%method, path, status, took_ms, request = %id, trace_id, "request served");
     }
     let headers = response.headers_mut();
     if is_tls {
@@ -111,4 +160,25 @@ pub(super) async fn track(
         .entry(header::CACHE_CONTROL)
         .or_insert(HeaderValue::from_static("no-store"));
     response
+}
+
+fn count(
+    routes: &Routes,
+    route: Option<&MatchedPath>,
+    method: &Method,
+    response: &Response,
+    took: Duration,
+) {
+    routes.answered(
+        route.map(MatchedPath::as_str),
+        method,
+        response.status(),
+        took,
+    );
+    if let Some(code) = response.extensions().get::<ProblemCode>() {
+        routes.problem(*code);
+    }
+    if let Some(limit) = response.extensions().get::<Limited>() {
+        routes.limited(*limit);
+    }
 }

@@ -1,7 +1,7 @@
 //! Lists as every noun shows them: page after page until the bound, which is said when it cuts something off.
 
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
 
 use super::{
     client::{Client, encode},
@@ -12,6 +12,8 @@ use super::{
 
 /// Items shown when nobody says how many.
 const ITEMS_DEFAULT: usize = 10_000;
+/// Items of a history shown when nobody says how many.
+const NEWEST_DEFAULT: u32 = 20;
 /// Items shown at most with `--all`.
 const ITEMS_MAX: usize = 1_000_000;
 /// Items asked for at a time.
@@ -33,12 +35,46 @@ pub(crate) struct Paging {
     all: bool,
 }
 
+/// How much of a long history is shown, newest first.
+#[derive(Args, Debug, Clone, Copy, Default)]
+pub(crate) struct Newest {
+    /// Items shown at most [default: 20]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    limit: Option<u32>,
+    /// Everything, however much it is
+    #[arg(long, conflicts_with = "limit")]
+    all: bool,
+}
+
+impl From<Newest> for Paging {
+    fn from(newest: Newest) -> Self {
+        let Newest { limit, all } = newest;
+        let usual = (!all).then_some(NEWEST_DEFAULT);
+        Self {
+            limit: limit.or(usual),
+            all,
+        }
+    }
+}
+
 /// A list as it was read.
 pub(crate) struct Listed {
     /// Its items.
     pub(crate) items: Vec<Value>,
     /// Where it goes on.
     pub(crate) next: Option<String>,
+    /// What its first page says beside the items.
+    pub(crate) beside: Map<String, Value>,
+}
+
+impl Listed {
+    /// All of it, as one page.
+    pub(crate) fn data(self) -> Value {
+        let mut page = self.beside;
+        page.insert("items".to_owned(), self.items.into());
+        page.insert("next_cursor".to_owned(), self.next.into());
+        Value::Object(page)
+    }
 }
 
 impl Paging {
@@ -61,6 +97,7 @@ impl Paging {
         let bound = self.bound();
         let mut items: Vec<Value> = Vec::new();
         let mut cursor: Option<String> = None;
+        let mut beside: Option<Map<String, Value>> = None;
         loop {
             let wanted = (bound - items.len()).min(PAGE_ITEMS);
             let page: Value = client
@@ -71,11 +108,17 @@ impl Paging {
                 .as_array()
                 .ok_or_else(|| Failure::foreign(path, "it is no list"))?;
             items.extend(found.iter().take(wanted).cloned());
+            beside.get_or_insert_with(|| others(&page));
             let next = page["next_cursor"].as_str().map(str::to_owned);
             let is_done = next.is_none() || next == cursor || items.len() == before;
             if is_done || items.len() >= bound {
                 let next = next.filter(|_| items.len() > before);
-                return Ok(Listed { items, next });
+                let beside = beside.unwrap_or_default();
+                return Ok(Listed {
+                    items,
+                    next,
+                    beside,
+                });
             }
             cursor = next;
         }
@@ -100,8 +143,7 @@ impl Paging {
             output.note(&missing.to_string());
         }
         if output.is_data() {
-            let body = json!({"items": listed.items, "next_cursor": listed.next});
-            return output.data(&body);
+            return output.data(&listed.data());
         }
         output.table(header, listed.items.iter().map(row).collect(), empty)?;
         if listed.next.is_some() {
@@ -110,6 +152,14 @@ impl Paging {
         }
         Ok(())
     }
+}
+
+/// The members of a page but for the items and where it goes on.
+fn others(page: &Value) -> Map<String, Value> {
+    let members = page.as_object().into_iter().flatten();
+    let own = members.filter(|(name, _)| !["items", "next_cursor"].contains(&name.as_str()));
+    own.map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
 }
 
 fn address(
@@ -129,7 +179,9 @@ fn address(
 
 #[cfg(test)]
 mod tests {
-    use super::{ITEMS_DEFAULT, Paging, address};
+    use serde_json::json;
+
+    use super::{ITEMS_DEFAULT, NEWEST_DEFAULT, Newest, Paging, address, others};
 
     #[test]
     fn filters_and_cursors_become_parameters_that_cannot_break_out() {
@@ -149,5 +201,18 @@ mod tests {
             all: true,
         };
         assert!(all.bound() > ITEMS_DEFAULT);
+    }
+
+    #[test]
+    fn of_a_history_the_newest_are_shown_unless_all_is_wanted() {
+        let bound = |limit, all| Paging::from(Newest { limit, all }).bound();
+        let usual = usize::try_from(NEWEST_DEFAULT).unwrap();
+        assert_eq!((bound(None, false), bound(Some(3), false)), (usual, 3));
+        assert!(bound(None, true) > ITEMS_DEFAULT);
+        let page = json!({"items": [1], "next_cursor": "1", "current": {"active_subscribers": 5}});
+        assert_eq!(
+            json!(others(&page)),
+            json!({"current": {"active_subscribers": 5}})
+        );
     }
 }

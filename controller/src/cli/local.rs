@@ -3,6 +3,7 @@
 use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, Subcommand};
+use dotmac_runtime::telemetry::Endpoint;
 
 use super::{failure::Failure, find::Context};
 use crate::local::{down, session, status, up};
@@ -25,6 +26,9 @@ pub(crate) enum Local {
             value_name = "MS"
         )]
         grace_ms: u64,
+        /// An OpenTelemetry collector, such as http://127.0.0.1:4318, that takes the traces of this fleet until its next start
+        #[arg(long, env = "DOTMAC_OTLP_ENDPOINT", value_name = "URL")]
+        otlp_endpoint: Option<String>,
     },
     /// What runs, since when and where
     Status,
@@ -69,14 +73,17 @@ impl Local {
                 detach,
                 port_base,
                 grace_ms,
+                otlp_endpoint,
             } => {
                 let port_base = parse_base(port_base.as_deref())?;
+                let otlp_endpoint = parse_endpoint(otlp_endpoint.as_deref())?;
                 up::run(
                     context,
                     up::Wish {
                         detach,
                         port_base,
                         grace_ms,
+                        otlp_endpoint,
                     },
                 )
                 .await
@@ -102,9 +109,37 @@ fn parse_base(text: Option<&str>) -> Result<Option<u16>, Failure> {
     }
 }
 
+/// An empty variable is none: make exports it so.
+fn parse_endpoint(text: Option<&str>) -> Result<Option<Endpoint>, Failure> {
+    match text.map(str::trim) {
+        None | Some("") => Ok(None),
+        Some(text) => match text.parse() {
+            Ok(endpoint) => Ok(Some(endpoint)),
+            Err(error) => Err(Failure::Usage(format!(
+                "DOTMAC_OTLP_ENDPOINT={text}: {error}"
+            ))),
+        },
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::parse_base;
+    use super::{parse_base, parse_endpoint};
+
+    #[test]
+    fn an_empty_endpoint_is_none_and_a_wrong_one_says_what_is_right() {
+        assert_eq!(parse_endpoint(Some(" ")).unwrap(), None);
+        assert!(
+            parse_endpoint(Some("http://127.0.0.1:4318"))
+                .unwrap()
+                .is_some()
+        );
+        let refused = parse_endpoint(Some("localhost:4318")).unwrap_err();
+        assert!(
+            refused.to_string().contains("http://HOST:PORT"),
+            "{refused}"
+        );
+    }
 
     #[test]
     fn an_empty_port_base_is_none_and_a_wrong_one_is_named() {

@@ -6,7 +6,7 @@ use super::{
     client::{Client, encode},
     deployments,
     failure::{Failure, Problem},
-    releases, view,
+    licenses, releases, view,
 };
 
 /// Things that are looked through for a similar name at most.
@@ -14,8 +14,9 @@ const ITEMS_MAX: usize = 5_000;
 /// Names suggested at most.
 const NAMES_MAX: usize = 3;
 /// Lists whose things have their id behind the path.
-const LISTS: [&str; 6] = [
+const LISTS: [&str; 7] = [
     deployments::PATH,
+    licenses::PATH,
     releases::PATH,
     TENANTS,
     AGENTS,

@@ -1,16 +1,19 @@
 //! `dotmac tenants`: the ISPs themselves, which keep their name and their history when deployments come and go.
 
+mod events;
+mod health;
 mod instance_env;
 
 use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::{Map, Value};
 
-use self::instance_env::InstanceEnv;
+use self::{events::TenantEvents, health::TenantHealth, instance_env::InstanceEnv};
 use super::{
     client::{Client, encode},
     failure::Failure,
     find::Context,
+    licenses,
     list::Paging,
     plan::{Consent, Outcome, Plan, Seen},
     view,
@@ -25,7 +28,7 @@ pub(crate) enum Tenants {
     Create(Create),
     /// All tenants
     List(List),
-    /// One tenant and its deployments
+    /// One tenant, its deployments, its licence, what it uses, and how its instance is
     Show {
         /// Id of the tenant
         id: String,
@@ -41,6 +44,10 @@ pub(crate) enum Tenants {
     },
     /// What a tenant's instance is started with, its secrets too; the audit keeps who asked
     InstanceEnv(InstanceEnv),
+    /// What happened in a tenant's instance, as it told
+    Events(TenantEvents),
+    /// How a tenant's instance is: what the probes found, and what it claims
+    Health(TenantHealth),
 }
 
 #[derive(Args)]
@@ -90,9 +97,6 @@ struct Fields {
 
 impl Tenants {
     pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
-        if let Self::InstanceEnv(question) = self {
-            return question.run(context).await;
-        }
         let client = context.client()?;
         match self {
             Self::Create(create) => {
@@ -103,7 +107,14 @@ impl Tenants {
             Self::List(list) => list.run(context, &client).await,
             Self::Show { id } => {
                 let tenant = client.thing(&path_of(&id)).await?;
-                print(context, &tenant)
+                print(context, &tenant)?;
+                let now = context.clock.now().0;
+                match context.output.is_data() {
+                    true => Ok(()),
+                    false => context
+                        .output
+                        .line(&health::brief(&client, &id, now).await.join("\n")),
+                }
             }
             Self::Update(update) => {
                 let Update {
@@ -122,7 +133,9 @@ impl Tenants {
                 let plan = Plan::delete(format!("delete tenant {id}"), &id, seen);
                 change(context, &client, plan, consent).await
             }
-            Self::InstanceEnv(_) => Ok(()),
+            Self::InstanceEnv(question) => question.run(context).await,
+            Self::Events(question) => question.run(context).await,
+            Self::Health(question) => question.run(context).await,
         }
     }
 }
@@ -174,6 +187,14 @@ fn print(context: &Context, tenant: &Value) -> Result<(), Failure> {
         ("last_updated", "changed"),
     ];
     context.output.line(&view::page(tenant, &members))?;
+    let now = context.clock.now().0;
+    let more = [
+        ("license", licenses::short(tenant)),
+        ("usage", licenses::usage(tenant, now)),
+    ];
+    for (heading, value) in more.iter().filter(|(_, value)| !value.is_empty()) {
+        context.output.line(&format!("{heading:<12} {value}"))?;
+    }
     let deployments = view::items(tenant, "deployments").iter();
     for deployment in deployments.filter_map(Value::as_str) {
         let line = format!("{:<12} {deployment}", "deployment");

@@ -29,7 +29,13 @@ pub async fn handle_call(
             bearer,
             envelope,
             expires_at,
-        } => attest(node, &bearer, &envelope, expires_at).await,
+        } => {
+            let started = node.traces.now();
+            let answer = attest(node, &bearer, &envelope, expires_at).await;
+            let has_vouched = matches!(answer, PeerAnswer::Attested(_));
+            node.traces.vouched(&envelope, started, has_vouched);
+            answer
+        }
         PeerCall::Countersign { subject, signature } => note(node, from, subject, signature).await,
         PeerCall::Signatures { subject } => PeerAnswer::Signatures(node.book.signatures(subject)),
         PeerCall::Hear { agents } => {

@@ -5,14 +5,17 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use dotmac_domain::State;
+use dotmac_domain::{State, desired::Wave};
 use dotmac_protocol::{
     keys::{KeyId, Signature},
     time::Timestamp,
 };
 use tokio::sync::watch;
 
-use super::signable::{Signable, subjects};
+use super::{
+    intents::WaveProofs,
+    signable::{Signable, subjects},
+};
 use crate::peers::Subject;
 
 /// Refusals remembered at most; the oldest go first.
@@ -29,6 +32,8 @@ pub struct SignatureBook {
 struct Inner {
     signatures: BTreeMap<Subject, BTreeMap<KeyId, (Signature, Timestamp)>>,
     refusals: BTreeMap<Subject, String>,
+    /// Of waves that were delivered, while the State has them.
+    proofs: BTreeMap<u64, Arc<WaveProofs>>,
 }
 
 impl Default for SignatureBook {
@@ -84,6 +89,23 @@ impl SignatureBook {
         counts
     }
 
+    /// What proves the orders of a wave of the State; worked out by the first who asks, while the others wait.
+    pub(super) fn proofs(&self, number: u64, wave: &Wave) -> Arc<WaveProofs> {
+        let mut inner = self.lock();
+        match inner
+            .proofs
+            .get(&number)
+            .filter(|proofs| proofs.is_of(wave))
+        {
+            Some(proofs) => Arc::clone(proofs),
+            None => {
+                let proofs = Arc::new(WaveProofs::new(wave));
+                inner.proofs.insert(number, Arc::clone(&proofs));
+                proofs
+            }
+        }
+    }
+
     pub(super) fn insert(&self, subject: Subject, signature: Signature, at: Timestamp) {
         let is_new = {
             let mut inner = self.lock();
@@ -133,6 +155,9 @@ impl SignatureBook {
         let mut inner = self.lock();
         let is_there = |subject: &Subject| Signable::find(state, *subject).is_some();
         inner.signatures.retain(|subject, _| is_there(subject));
+        inner
+            .proofs
+            .retain(|number, _| state.waves.contains_key(number));
         let is_wave = |subject: &Subject| matches!(subject, Subject::Wave(_));
         inner
             .refusals

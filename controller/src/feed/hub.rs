@@ -49,6 +49,10 @@ impl Hub {
             .map_or(0, |(_, ring)| ring.receiver_count())
     }
 
+    pub(super) fn index(&self) -> u64 {
+        self.index
+    }
+
     /// Who leads or who is connected changed.
     pub(super) fn touch_cluster(&mut self) {
         self.is_cluster_touched = true;

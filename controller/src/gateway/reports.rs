@@ -62,7 +62,7 @@ impl Gateway {
             match self.node.propose(actor, command, PROPOSE_DEADLINE).await {
                 Ok(Ok(Accepted::Through(through))) => return through,
                 Ok(Ok(other)) => {
-                    tracing::error!(%agent, ?other, "a report got another kind of answer")
+                    tracing::error!(%agent, detail = ?other, "a report got another kind of answer")
                 }
                 Ok(Err(rejection)) => {
                     if rejection.code != Code::OutOfOrder {

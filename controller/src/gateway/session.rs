@@ -6,6 +6,7 @@ use dotmac_domain::{Command, audit::Stream, envelope::Actor};
 use dotmac_protocol::{
     frame::{AgentFrame, ControllerFrame, Hello, INVENTORY_MAX, Welcome},
     ids::{AgentId, Sequence, UnitId},
+    time::Timestamp,
 };
 use dotmac_runtime::{
     pki,
@@ -32,6 +33,7 @@ impl Gateway {
         };
         self.check_hello(&agent, &hello)?;
         let welcome = self.welcome(&agent, &hello);
+        let began = welcome.now;
         within(write_frame(&mut send, &ControllerFrame::Welcome(welcome))).await??;
         let key = tls::peer(connection)?.key;
         let now = self.node.clock.now();
@@ -41,7 +43,7 @@ impl Gateway {
         tracing::info!(%agent, software = hello.software, "agent connected");
         self.resend_lost(&agent, &hello).await;
         let ended = self
-            .run_session(connection, &agent, &hello, send, receive)
+            .run_session(connection, &agent, &hello, (began, send, receive))
             .await;
         self.node.registry.remove(&agent, connection);
         tracing::info!(%agent, "agent gone");
@@ -107,15 +109,14 @@ impl Gateway {
         connection: &Connection,
         agent: &AgentId,
         hello: &Hello,
-        send: SendStream,
-        receive: RecvStream,
+        (began, send, receive): (Timestamp, SendStream, RecvStream),
     ) -> Result<(), SessionError> {
         let (control, queue) = mpsc::channel(CONTROL_QUEUE);
         tokio::select! {
             ended = write_control(send, queue) => ended,
             ended = self.read_control(agent, receive, control.clone()) => ended,
             ended = self.take_reports(connection, agent, &hello.incarnation, control.clone()) => ended,
-            ended = deliver(&self.node, connection, agent, control.clone()) => ended,
+            ended = deliver(&self.node, connection, (agent, began), control.clone()) => ended,
             reason = connection.closed() => Err(reason.into()),
         }
     }
@@ -192,19 +193,17 @@ async fn write_control(
 }
 
 /// Sends every newer signed clock, and every signed, unacknowledged intent once a session, each on a stream of its own,
-/// newest State first.
+/// newest State first. The session began at this time by this controller's clock.
 async fn deliver(
     node: &Arc<Node>,
     connection: &Connection,
-    agent: &AgentId,
+    (agent, began): (&AgentId, Timestamp),
     control: mpsc::Sender<ControllerFrame>,
 ) -> Result<(), SessionError> {
-    let mut applied = node.log.applied();
     let mut signatures = node.book.changes();
     let mut sent: BTreeMap<UnitId, Sequence> = BTreeMap::new();
     let mut clock_sent = 0;
     loop {
-        applied.mark_unchanged();
         signatures.mark_unchanged();
         let state = node.state();
         let newest = node.clocks.newest(&state, &node.book);
@@ -218,16 +217,20 @@ async fn deliver(
         }
         let is_sent = |unit: &UnitId, sequence| sent.get(unit).is_some_and(|one| *one >= sequence);
         for outgoing in dispatch::outgoing(&state, &node.book, agent, is_sent) {
+            let started = node.traces.now();
             let mut stream = connection.open_uni().await?;
             write_frame(&mut stream, &outgoing.delivery).await?;
             // A stream that was reset already needs no end.
             let _ = stream.finish();
+            let order = (&outgoing.unit, outgoing.sequence);
+            node.traces
+                .dispatched(outgoing.trace, order, began, outgoing.signed_at, started);
             sent.insert(outgoing.unit, outgoing.sequence);
         }
-        tokio::select! {
-            changed = applied.changed() => changed.map_err(|_| SessionError::Closed)?,
-            changed = signatures.changed() => changed.map_err(|_| SessionError::Closed)?,
-        }
+        // Whatever becomes deliverable does so by a signature, and that comes after what it is under; thousands of
+        // sessions that look at every commit would keep the commits waiting.
+        let changed = signatures.changed().await;
+        changed.map_err(|_| SessionError::Closed)?;
     }
 }
 

@@ -164,7 +164,7 @@ async fn end(processes: &[ProcessIdentity]) -> usize {
     let signal_all = |signal: Signal| {
         for process in processes.iter().filter(|process| process.is_alive()) {
             if let Err(cause) = process.send_signal(signal) {
-                tracing::debug!(pid = process.pid, %cause, "not signalled");
+                tracing::debug!(pid = process.pid, error = %cause, "not signalled");
             }
         }
     };

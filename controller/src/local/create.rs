@@ -90,6 +90,7 @@ mod tests {
         let settings = Settings {
             port_base: 9000,
             grace_ms: 7,
+            otlp_endpoint: None,
         };
         let (clock, entropy) = (Clock::system(), Entropy::system());
         layout.prepare().unwrap();

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use dotmac_runtime::disk;
+use dotmac_runtime::{disk, telemetry::Endpoint};
 use serde::{Deserialize, Serialize};
 
 use super::ports::{BASE_DEFAULT, CONTROLLERS, Ports, REGIONS};
@@ -25,6 +25,9 @@ pub(crate) struct Settings {
     pub(crate) port_base: u16,
     /// Milliseconds between the deletion of a deployment and its removal.
     pub(crate) grace_ms: u64,
+    /// Where its processes send their spans; asked for anew at every start.
+    #[serde(skip)]
+    pub(crate) otlp_endpoint: Option<Endpoint>,
 }
 
 impl Settings {
@@ -164,6 +167,7 @@ impl Layout {
             Some(_) => Ok(Settings {
                 port_base,
                 grace_ms,
+                otlp_endpoint: None,
             }),
             None => Err(Failure::Usage(format!(
                 "DOTMAC_PORT_BASE={port_base} is not within 1024 to 64935"
@@ -232,6 +236,7 @@ mod tests {
             .keep(&Settings {
                 port_base: 9000,
                 grace_ms: 1,
+                otlp_endpoint: None,
             })
             .unwrap();
         (directory, layout)
@@ -245,7 +250,8 @@ mod tests {
             kept,
             Settings {
                 port_base: 9000,
-                grace_ms: 1
+                grace_ms: 1,
+                otlp_endpoint: None,
             }
         );
         assert!(layout.settings_or(Some(9000), 5).is_ok());

@@ -117,7 +117,11 @@ impl Member {
             Kind::Controller(node) => format!("http://127.0.0.1:{}", ports.api(node)),
             Kind::Agent(place) => {
                 let instances = ports.instances(place);
-                format!("instances on {}-{}", instances.start(), instances.end())
+                let instances = format!("instances on {}-{}", instances.start(), instances.end());
+                match std::fs::read_to_string(self.data().join("status.port")) {
+                    Ok(port) => format!("http://127.0.0.1:{} {instances}", port.trim()),
+                    Err(_) => instances,
+                }
             }
         }
     }
@@ -127,12 +131,17 @@ impl Member {
         let ports = settings.ports();
         let header = "# Written by `make up` at every start. For a configuration of your own see config/ in the checkout.\n";
         let log = "[log]\nbytes_max = 8388608\nkeep = 3\n";
+        let telemetry = settings.otlp_endpoint.as_ref().map(|endpoint| {
+            let endpoint = toml::Value::String(endpoint.to_string());
+            format!("\n[telemetry]\notlp_endpoint = {endpoint}\n")
+        });
+        let telemetry = telemetry.unwrap_or_default();
         match self.kind {
             Kind::Controller(node) => format!(
                 "{header}node = {node}\ndata_dir = \"data\"\ngenesis = {genesis}\nseal_key_file = \"seal.key\"\n\n\
                  [api]\nlisten = \"127.0.0.1:{api}\"\nstop_notice_ms = 100\n\n\
                  [link]\nlisten = \"127.0.0.1:{link}\"\nadvertise = \"127.0.0.1:{link}\"\n\n\
-                 {log}file = \"controller.log\"\n",
+                 {log}file = \"controller.log\"\n{telemetry}",
                 genesis = quoted(&layout.genesis()),
                 api = ports.api(node),
                 link = ports.link(node),
@@ -140,7 +149,7 @@ impl Member {
             Kind::Agent(place) => format!(
                 "{header}region = \"{region}\"\ndata_dir = \"data\"\njoin_token_file = \"join.token\"\ntenants = []\n\n\
                  [instance_api]\nlisten = \"127.0.0.1:{api}\"\n\n\
-                 [process]\nport_first = {first}\nport_last = {last}\n\n{log}file = \"agent.log\"\n",
+                 [process]\nport_first = {first}\nport_last = {last}\n\n{log}file = \"agent.log\"\n{telemetry}",
                 region = self.name,
                 api = ports.instance_api(place),
                 first = ports.instances(place).start(),
@@ -168,6 +177,7 @@ mod tests {
         let settings = Settings {
             port_base: 9000,
             grace_ms: 10_000,
+            otlp_endpoint: None,
         };
         let members = Member::all(&layout);
         let names: Vec<_> = members.iter().map(|member| member.name.as_str()).collect();
@@ -184,6 +194,15 @@ mod tests {
         for member in &members {
             let parsed: toml::Table = member.render(&layout, &settings).parse().unwrap();
             assert_eq!(parsed["data_dir"].as_str(), Some("data"));
+        }
+        let exporting = Settings {
+            otlp_endpoint: "http://127.0.0.1:4318".parse().ok(),
+            ..settings.clone()
+        };
+        for member in &members {
+            let parsed: toml::Table = member.render(&layout, &exporting).parse().unwrap();
+            let endpoint = parsed["telemetry"]["otlp_endpoint"].as_str();
+            assert_eq!(endpoint, Some("http://127.0.0.1:4318/"));
         }
         let second: toml::Table = members[1].render(&layout, &settings).parse().unwrap();
         assert_eq!(second["api"]["listen"].as_str(), Some("127.0.0.1:9001"));

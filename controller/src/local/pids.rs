@@ -76,7 +76,7 @@ impl PidFile {
         if let Err(cause) = std::fs::remove_file(&self.path)
             && cause.kind() != std::io::ErrorKind::NotFound
         {
-            tracing::warn!(file = %self.path.display(), %cause, "a pid file stays");
+            tracing::warn!(path = %self.path.display(), error = %cause, "a pid file stays");
         }
     }
 }

@@ -120,6 +120,7 @@ mod tests {
         let settings = Settings {
             port_base: port - 20,
             grace_ms: 1,
+            otlp_endpoint: None,
         };
         let layout = Layout::new(PathBuf::from("/nonexistent/home"));
         let refused = check(&layout, &settings).unwrap_err().to_string();

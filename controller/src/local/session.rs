@@ -19,7 +19,7 @@ pub(crate) fn become_program(pid_file: &Path, program: &[OsString]) -> Failure {
     };
     // A process that leads a group already has a session or cannot get one; it runs all the same.
     if let Err(cause) = rustix::process::setsid() {
-        tracing::debug!(%cause, "no session of its own");
+        tracing::debug!(error = %cause, "no session of its own");
     }
     let identity = serde_json::to_vec(&ProcessIdentity::own()).expect("text and numbers");
     if let Err(cause) = disk::write_atomic(pid_file, &identity, 0o600) {

@@ -79,7 +79,7 @@ async fn admit(client: &Client, entropy: &Entropy, agents: &[Member]) -> Result<
         if let Some(identity) = agent.pid_file.running()
             && let Err(cause) = identity.send_signal(Signal::TERM)
         {
-            tracing::debug!(%cause, "not restarted");
+            tracing::debug!(error = %cause, "not restarted");
         }
     }
     Ok(())

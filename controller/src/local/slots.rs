@@ -49,7 +49,7 @@ impl Slot {
             (None, None) => Ok(()),
         };
         if let Err(cause) = sent {
-            tracing::debug!(slot = %self.directory.display(), %cause, "not signalled");
+            tracing::debug!(path = %self.directory.display(), error = %cause, "not signalled");
         }
     }
 }

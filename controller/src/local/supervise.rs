@@ -101,9 +101,16 @@ async fn keep(layout: &Layout, member: &Member, mut stop: watch::Receiver<bool>)
                 let status =
                     status.map_or_else(|| "unknown".to_owned(), |status| status.to_string());
                 let stopping = *stop.borrow();
-                tracing::info!(process = member.name, status, stopping, "ended");
+                tracing::info!(
+                    process = member.name,
+                    end = status,
+                    expected = stopping,
+                    "ended"
+                );
             }
-            Err(cause) => tracing::error!(process = member.name, %cause, "cannot be started"),
+            Err(cause) => {
+                tracing::error!(process = member.name, error = %cause, "cannot be started")
+            }
         }
         let ran_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let pause = Duration::from_millis(backoff.after(ran_ms));

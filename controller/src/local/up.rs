@@ -3,7 +3,7 @@
 
 use std::{fs::File, process::Stdio, time::Duration};
 
-use dotmac_runtime::{logging, process::Signal, supervise::spawn};
+use dotmac_runtime::{logging, process::Signal, supervise::spawn, telemetry::Endpoint};
 use tokio::{
     process::{Child, Command},
     signal::unix::{self, SignalKind},
@@ -41,13 +41,16 @@ pub(crate) struct Wish {
     pub(crate) port_base: Option<u16>,
     /// Milliseconds between a deletion and the removal, for a new fleet.
     pub(crate) grace_ms: u64,
+    /// Where its processes send their spans until the next start, if anywhere.
+    pub(crate) otlp_endpoint: Option<Endpoint>,
 }
 
 /// Starts the fleet.
 pub(crate) async fn run(context: &CliContext, wish: Wish) -> Result<(), Failure> {
     let started = Instant::now();
     let layout = context.home_or_new();
-    let settings = layout.settings_or(wish.port_base, wish.grace_ms)?;
+    let mut settings = layout.settings_or(wish.port_base, wish.grace_ms)?;
+    settings.otlp_endpoint = wish.otlp_endpoint;
     if Lock::is_taken(&layout)? {
         let alive = Alive::look(&layout).describe();
         context.output.line(&format!("already up: {alive}"))?;
@@ -140,14 +143,14 @@ pub(crate) async fn stay(context: &CliContext) -> Result<(), Failure> {
     let layout = context.local()?;
     // Whoever leads a group already stays in its session.
     if let Err(cause) = rustix::process::setsid() {
-        tracing::debug!(%cause, "no session of its own");
+        tracing::debug!(error = %cause, "no session of its own");
     }
     let mut signals = Signals::watch()?;
     let mut supervisor = Supervisor::here(&layout)?;
     signals.next().await;
     let ended = supervisor.end(context, &layout).await;
     tracing::info!(
-        stopped = ended.describe(),
+        detail = ended.describe(),
         left = ended.left,
         "the fleet has stopped"
     );
@@ -240,7 +243,7 @@ impl Supervisor {
                 if let Some(task) = task.take()
                     && let Err(cause) = task.await
                 {
-                    tracing::error!(%cause, "the supervising ended badly");
+                    tracing::error!(error = %cause, "the supervising ended badly");
                 }
                 supervisor_pid(layout).forget();
                 ended
@@ -324,12 +327,12 @@ impl Signals {
 pub(super) async fn end_supervisor(layout: &Layout, patience_ms: u64) {
     if let Some(supervisor) = supervisor_pid(layout).running() {
         if let Err(cause) = supervisor.send_signal(Signal::TERM) {
-            tracing::debug!(%cause, "not signalled");
+            tracing::debug!(error = %cause, "not signalled");
         }
         if !alive::wait(patience_ms, || !supervisor.is_alive()).await
             && let Err(cause) = supervisor.send_signal(Signal::KILL)
         {
-            tracing::debug!(%cause, "not killed");
+            tracing::debug!(error = %cause, "not killed");
         }
     }
     supervisor_pid(layout).forget();

@@ -21,7 +21,7 @@ use super::{
     rpc::{PeerReply, PeerRequest, Refusal},
     types::{ENTRY_BYTES_MAX, ENTRY_ENVELOPES_MAX, Proposal, Raft},
 };
-use crate::storage::engine::Engine;
+use crate::{metrics::RaftMetrics, storage::engine::Engine, traces::Traces};
 
 /// Proposals that may wait.
 const QUEUE_MAX: usize = 4096;
@@ -36,6 +36,7 @@ type Answer = Result<Reply, Refusal>;
 #[derive(Debug, Clone)]
 pub struct Batcher {
     queue: mpsc::Sender<Waiting>,
+    metrics: RaftMetrics,
 }
 
 #[derive(Debug)]
@@ -60,27 +61,26 @@ enum Outcome {
 
 impl Batcher {
     /// Starts the one task that proposes.
-    pub(super) fn start(
-        node: u64,
-        raft: Raft,
-        links: Links,
-        engine: Engine,
-    ) -> (Self, JoinHandle<()>) {
+    pub(super) fn start(proposer: Proposer) -> (Self, JoinHandle<()>) {
         let (queue, waiting) = mpsc::channel(QUEUE_MAX);
-        let proposer = Proposer {
-            node,
-            raft,
-            links,
-            engine,
-        };
+        let metrics = proposer.metrics.clone();
         let task = supervise::spawn("proposer", proposer.run(waiting));
-        (Self { queue }, task)
+        (Self { queue, metrics }, task)
     }
 
     /// Proposes through whoever leads, and waits for the answer until `deadline`.
     pub async fn propose(&self, envelope: Envelope, deadline: Instant) -> Answer {
-        let answer = self.enqueue(envelope, deadline, false)?;
-        wait(answer, deadline).await
+        let answer = match self.enqueue(envelope, deadline, false) {
+            Ok(answer) => wait(answer, deadline).await,
+            Err(refusal) => Err(refusal),
+        };
+        match &answer {
+            Ok(_) => &self.metrics.answered,
+            Err(Refusal::TimedOut) => &self.metrics.timed_out,
+            Err(_) => &self.metrics.refused,
+        }
+        .inc();
+        answer
     }
 
     /// Proposes for a peer that takes this node for the leader; one answer each.
@@ -138,11 +138,14 @@ async fn wait(answer: oneshot::Receiver<Answer>, deadline: Instant) -> Answer {
     }
 }
 
-struct Proposer {
-    node: u64,
-    raft: Raft,
-    links: Links,
-    engine: Engine,
+/// What proposing needs.
+pub(super) struct Proposer {
+    pub(super) node: u64,
+    pub(super) raft: Raft,
+    pub(super) links: Links,
+    pub(super) engine: Engine,
+    pub(super) traces: Traces,
+    pub(super) metrics: RaftMetrics,
 }
 
 impl Proposer {
@@ -250,9 +253,17 @@ impl Proposer {
             .iter()
             .map(|waiting| waiting.envelope.clone())
             .collect();
+        let (started, begun) = (self.traces.now(), Instant::now());
         let writing = self.raft.client_write(Proposal { envelopes });
         match tokio::time::timeout_at(latest, writing).await {
-            Ok(Ok(written)) => Outcome::Answers(written.data.0.into_iter().map(Ok).collect()),
+            Ok(Ok(written)) => {
+                self.metrics.committed(begun.elapsed(), batch.len());
+                for waiting in batch {
+                    self.traces
+                        .committed(&waiting.envelope, started, batch.len());
+                }
+                Outcome::Answers(written.data.0.into_iter().map(Ok).collect())
+            }
             Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) => {
                 Outcome::NotProposed
             }

@@ -11,11 +11,15 @@ use thiserror::Error;
 use super::{
     lives::LivesError, log_store::LogStoreError, state_machine::StateMachineError, types::Node,
 };
-use crate::storage::{
-    directory::DirectoryError,
-    engine::{EngineConfig, OpenError},
-    ledger::LedgerError,
-    snapshots::SnapshotError,
+use crate::{
+    metrics::RaftMetrics,
+    storage::{
+        directory::DirectoryError,
+        engine::{EngineConfig, OpenError},
+        ledger::LedgerError,
+        snapshots::SnapshotError,
+    },
+    traces::Traces,
 };
 
 /// How one controller takes part.
@@ -33,6 +37,10 @@ pub struct RaftConfig {
     pub engine: EngineConfig,
     /// Entries between two snapshots.
     pub snapshot_every: u64,
+    /// Where the spans of requests go.
+    pub traces: Traces,
+    /// What is counted.
+    pub metrics: RaftMetrics,
 }
 
 /// Entries between two snapshots, unless told otherwise.

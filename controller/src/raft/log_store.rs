@@ -76,6 +76,12 @@ impl LogStore {
         })
     }
 
+    /// Index of the last entry that is known to be committed.
+    #[must_use]
+    pub fn committed(&self) -> u64 {
+        self.lock().committed.map_or(0, |last| last.index)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -9,6 +9,7 @@
 
 mod batch;
 mod error;
+mod fatal;
 mod mark;
 mod record;
 mod scan;
@@ -33,6 +34,9 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use batch::{Area, Batch, Key};
 pub use error::{FatalError, OpenError, ReadError, WriteError};
+#[cfg(test)]
+pub(crate) use fatal::fail_on_fatal;
+pub use fatal::{OnFatal, abort_on_fatal};
 pub use record::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 pub use scan::Scan;
 
@@ -71,30 +75,6 @@ impl Default for EngineConfig {
             queue_batches_max: 128,
         }
     }
-}
-
-/// What happens at a fatal error; it should not return in production.
-pub type OnFatal = Arc<dyn Fn(&FatalError) + Send + Sync>;
-
-/// Logs the error and ends the process at once, without running destructors.
-#[must_use]
-pub fn abort_on_fatal() -> OnFatal {
-    Arc::new(|error| {
-        tracing::error!(error = %error, source = ?std::error::Error::source(error), "storage failed");
-        std::process::abort();
-    })
-}
-
-/// For tests: says the error and lets the writers fail. A test that ends removes its files while a killed node may still
-/// be writing, and that must not end the tests beside it.
-#[cfg(test)]
-pub(crate) fn fail_on_fatal() -> OnFatal {
-    Arc::new(|error| {
-        eprintln!(
-            "storage failed: {error}: {:?}",
-            std::error::Error::source(error)
-        )
-    })
 }
 
 /// Whether a batch may use the disk's reserve, and whether it is worth a sync of its own.
@@ -267,10 +247,16 @@ impl Engine {
             .map_err(|_| WriteError::Stopped)
     }
 
+    /// Bytes that are free on the disk, and how many must stay free.
+    #[must_use]
+    pub fn free_and_reserve(&self) -> (u64, u64) {
+        let free_bytes = free_bytes(self.shared.directory.path());
+        (free_bytes, self.shared.reserve_bytes)
+    }
+
     /// Whether new writes are taken at the moment.
     pub fn check_reserve(&self) -> Result<(), WriteError> {
-        let reserve_bytes = self.shared.reserve_bytes;
-        let free_bytes = free_bytes(self.shared.directory.path());
+        let (free_bytes, reserve_bytes) = self.free_and_reserve();
         if free_bytes < reserve_bytes {
             return Err(WriteError::Reserve {
                 free_bytes,

@@ -1,4 +1,4 @@
-//! The only source of wall-clock time. Whoever needs time takes a [`Clock`]; nothing here sleeps or measures durations.
+//! The only source of wall-clock time and of the host's uptime. Whoever needs time takes a [`Clock`]; nothing here sleeps.
 
 use std::{
     fmt,
@@ -19,12 +19,18 @@ pub struct Clock(Source);
 #[derive(Clone)]
 enum Source {
     System,
-    Manual(Arc<AtomicU64>),
+    Manual(Arc<Hands>),
 }
 
 /// Turns the clock that was made together with it.
 #[derive(Debug, Clone)]
-pub struct ManualClock(Arc<AtomicU64>);
+pub struct ManualClock(Arc<Hands>);
+
+#[derive(Debug)]
+struct Hands {
+    time: AtomicU64,
+    uptime: AtomicU64,
+}
 
 impl Clock {
     /// The system's wall clock. A time before 1970 reads as 0.
@@ -36,8 +42,11 @@ impl Clock {
     /// A clock that stands at `start` until it is turned.
     #[must_use]
     pub fn manual(start: Timestamp) -> (Self, ManualClock) {
-        let time = Arc::new(AtomicU64::new(start.0));
-        (Self(Source::Manual(Arc::clone(&time))), ManualClock(time))
+        let hands = Arc::new(Hands {
+            time: AtomicU64::new(start.0),
+            uptime: AtomicU64::new(0),
+        });
+        (Self(Source::Manual(Arc::clone(&hands))), ManualClock(hands))
     }
 
     /// The present time. May go backwards when the system's clock is set.
@@ -45,20 +54,40 @@ impl Clock {
     pub fn now(&self) -> Timestamp {
         match &self.0 {
             Source::System => system_now(),
-            Source::Manual(time) => Timestamp(time.load(Ordering::SeqCst)),
+            Source::Manual(hands) => Timestamp(hands.time.load(Ordering::SeqCst)),
+        }
+    }
+
+    /// The present time in nanoseconds since 1970, for the spans of traces alone: nothing is decided by it.
+    #[must_use]
+    pub fn now_nanos(&self) -> u64 {
+        match &self.0 {
+            Source::System => system_nanos(),
+            Source::Manual(_) => self.now().0.saturating_mul(1_000_000),
+        }
+    }
+
+    /// Milliseconds since the host was started, sleep included, in steps of a second. Setting the wall clock does not
+    /// move it; it only goes forward while the host runs. A manual clock's starts at 0.
+    #[must_use]
+    pub fn uptime_ms(&self) -> u64 {
+        match &self.0 {
+            Source::System => system_uptime_ms(),
+            Source::Manual(hands) => hands.uptime.load(Ordering::SeqCst),
         }
     }
 }
 
 impl ManualClock {
-    /// Moves the clock forward.
+    /// Lets time pass.
     pub fn advance_millis(&self, millis: u64) {
-        self.0.fetch_add(millis, Ordering::SeqCst);
+        self.0.time.fetch_add(millis, Ordering::SeqCst);
+        self.0.uptime.fetch_add(millis, Ordering::SeqCst);
     }
 
-    /// Sets the clock, also backwards.
+    /// Sets the wall clock, also backwards; no time passes.
     pub fn set(&self, now: Timestamp) {
-        self.0.store(now.0, Ordering::SeqCst);
+        self.0.time.store(now.0, Ordering::SeqCst);
     }
 }
 
@@ -80,15 +109,27 @@ impl TimeProvider for Clock {
     }
 }
 
+fn system_now() -> Timestamp {
+    Timestamp(u64::try_from(since_1970().as_millis()).unwrap_or(u64::MAX))
+}
+
+fn system_uptime_ms() -> u64 {
+    let seconds = rustix::system::sysinfo().uptime;
+    u64::try_from(seconds).unwrap_or(0).saturating_mul(1_000)
+}
+
+fn system_nanos() -> u64 {
+    u64::try_from(since_1970().as_nanos()).unwrap_or(u64::MAX)
+}
+
 #[allow(
     clippy::disallowed_methods,
     reason = "the one place that reads the system's clock"
 )]
-fn system_now() -> Timestamp {
-    let elapsed = SystemTime::now()
+fn since_1970() -> Duration {
+    SystemTime::now()
         .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    Timestamp(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -108,6 +149,14 @@ mod tests {
         );
         hand.set(Timestamp(7));
         assert_eq!(clone.now(), Timestamp(7));
+        assert_eq!(clone.uptime_ms(), 500, "setting a clock lets no time pass");
+    }
+
+    #[test]
+    fn the_host_runs_for_some_time_already() {
+        let clock = Clock::system();
+        let before = clock.uptime_ms();
+        assert!(0 < before && before <= clock.uptime_ms());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! open longer than its owner wants and never follows a half-written one.
 
 pub mod cut;
+mod measured;
 
 use std::{
     fmt,
@@ -11,6 +12,8 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
+
+pub use measured::MeasuredDisk;
 
 /// What makes bytes durable. The real one syncs; a test's one remembers what was synced and drops the rest.
 pub trait Disk: Send + Sync + fmt::Debug {

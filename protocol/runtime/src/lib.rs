@@ -3,7 +3,9 @@
 //! ```text
 //!   clock  entropy                     the only sources of time and randomness, passed as arguments
 //!   disk   keyfile  logging            files: atomic, private, bounded
+//!   metrics                            what the process counts, as OpenMetrics
 //!   process  supervise                 who runs: identities that survive pid reuse, named tasks
+//!   telemetry                          spans, exported without anybody waiting for it
 //!   seal                               one message to one key (HPKE)
 //!   pki -> tls -> quic                 who may speak: issuers, pinned chains, limited connections and frames
 //! ```
@@ -17,9 +19,11 @@ pub mod keyfile;
 pub mod logging;
 #[cfg(test)]
 mod loopback;
+pub mod metrics;
 pub mod pki;
 pub mod process;
 pub mod quic;
 pub mod seal;
 pub mod supervise;
+pub mod telemetry;
 pub mod tls;

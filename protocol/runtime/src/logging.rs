@@ -13,6 +13,8 @@ use tracing_subscriber::EnvFilter;
 
 /// The variable that says what is logged, such as `info,dotmac_controller=debug`.
 pub const FILTER_VARIABLE: &str = "DOTMAC_LOG";
+/// What is logged unless the variable says otherwise: what we say, and what libraries warn of.
+const FILTER: &str = "warn,dotmac=info";
 
 /// A log file and its bounds: at most `bytes_max * (keep + 1)` bytes on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +54,7 @@ pub enum LoggingError {
 pub fn init(program: &'static str, file: Option<LogFile>) -> Result<(), LoggingError> {
     let filter = match std::env::var(FILTER_VARIABLE) {
         Ok(text) => EnvFilter::try_new(text).map_err(LoggingError::Filter)?,
-        Err(_) => EnvFilter::new("info"),
+        Err(_) => EnvFilter::new(FILTER),
     };
     match file {
         Some(file) => install(to_file(file, filter)?)?,
@@ -97,8 +99,8 @@ fn log_panics() {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         let location = panic.location().map(ToString::to_string);
-        let message = panic.payload_as_str().unwrap_or("no message");
-        tracing::error!(location, message, "panic");
+        let detail = panic.payload_as_str().unwrap_or("no message");
+        tracing::error!(location, detail, "panic");
         before(panic);
     }));
 }

@@ -17,8 +17,8 @@ use crate::{
     hexfile::Golden,
     samples::{
         NOW, agent, component, desired_leaf, header, hops, incarnation, instance, intent, key,
-        leaf, payload, record, sealed, signed_clock, signed_record, signed_trust_root, statement,
-        trust_root, unit,
+        leaf, payload, record, reports, sealed, signed_clock, signed_record, signed_trust_root,
+        statement, trust_root, unit,
     },
 };
 
@@ -65,6 +65,7 @@ fn events() -> Vec<(&'static str, Event)> {
                 detail: "exit status 7".into(),
             },
         ),
+        ("reports", Event::Reports(reports())),
     ];
     let statuses = [
         ("health-unknown", HealthStatus::Unknown),

@@ -11,14 +11,16 @@ use dotmac_protocol::{
         TenantId, TrustVersion, UnitId,
     },
     keys::{PublicKey, Signature},
-    record::{ComponentHealth, Hop, RECORD_DOMAIN, SignedRecord},
-    record::{Event, Record},
+    license::{GRACE_DEFAULT_MS, License, LicenseStanding, Tier},
+    record::{
+        ComponentHealth, Event, Hop, RECORD_DOMAIN, Record, SignedRecord,
+        reports::{Claim, InstanceEvent, PluginUsage, ProbeMinute, Report, Usage},
+    },
     release::Manifest,
     time::{Timestamp, Window},
+    trace::TraceContext,
     trust::{ControllerIdentity, Role, SignedTrustRoot, TRUST_ROOT_DOMAIN, TrustRoot},
-    unit::{
-        Instance, License, LicenseStanding, Payload, Resources, RunState, Sealed, SealedCredential,
-    },
+    unit::{Instance, Payload, Resources, RunState, Sealed, SealedCredential},
     wave::{Leaf, SignedIntent, Verb, WAVE_DOMAIN, WaveHeader, merkle_paths, merkle_root},
 };
 use ed25519_dalek::SigningKey;
@@ -141,11 +143,12 @@ pub(crate) fn instance() -> Instance {
         restarts: 3,
         run: RunState::Running,
         license: License {
-            tier: "basic".into(),
+            tier: Tier::Basic,
             max_subscribers: 1_000,
             max_services: 500,
             api_rate_limit: 10_000,
             expires_at: Some(NOW),
+            grace_ms: GRACE_DEFAULT_MS,
             standing: LicenseStanding::Valid,
         },
         features: BTreeMap::from([("billing".into(), true), ("voice".into(), false)]),
@@ -159,6 +162,11 @@ pub(crate) fn instance() -> Instance {
 
 pub(crate) fn payload() -> Payload {
     Payload::Instance(Box::new(instance()))
+}
+
+pub(crate) fn trace() -> TraceContext {
+    let text = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    text.parse().unwrap()
 }
 
 pub(crate) fn leaf() -> Leaf {
@@ -175,6 +183,7 @@ pub(crate) fn leaf() -> Leaf {
         window: window(),
         payload: Digest::of(&encode(&payload()).unwrap()),
         request: request(),
+        trace: Some(trace()),
     }
 }
 
@@ -280,4 +289,63 @@ pub(crate) fn component() -> ComponentHealth {
         pids: vec![4_711, 4_712],
         address: Some("127.0.0.1:8101".into()),
     }
+}
+
+/// One report of each kind.
+pub(crate) fn reports() -> Vec<Report> {
+    let usage = Usage {
+        reported_at: NOW,
+        active_subscribers: 850,
+        total_subscribers: 900,
+        new_subscribers_today: 5,
+        churned_subscribers_today: 1,
+        active_sessions: 420,
+        sessions_today: 2_000,
+        data_usage_kb: 1_234_567,
+        active_nas_devices: 3,
+        active_olts: 2,
+        active_onts: 700,
+        revenue_today: Some("1200.50".into()),
+        outstanding_invoices: None,
+    };
+    let event = InstanceEvent {
+        event_id: "evt-1".into(),
+        event_type: "subscriber.created".into(),
+        occurred_at: NOW,
+        payload: "{\"subscriber_id\":\"s-1\"}".into(),
+    };
+    let claim = Claim {
+        reported_at: NOW,
+        status: "healthy".into(),
+        api_status: "healthy".into(),
+        radius_status: "healthy".into(),
+        database_status: "degraded".into(),
+        redis_status: "healthy".into(),
+        cpu_usage_basis_points: 1_250,
+        memory_usage_basis_points: 4_000,
+        disk_usage_basis_points: 9_999,
+        app_version: "1.4.2".into(),
+        config_version: "00ff".into(),
+    };
+    let minute = ProbeMinute {
+        minute: NOW,
+        component: "web".parse().unwrap(),
+        probes: 60,
+        failed: 2,
+        latency_sum_ms: 180,
+        latency_max_ms: 40,
+    };
+    let plugin = PluginUsage {
+        plugin_id: "crm".into(),
+        metric_name: "api_calls".into(),
+        usage_count: 17,
+        timestamp: NOW,
+    };
+    vec![
+        Report::Usage(Box::new(usage)),
+        Report::Event(event),
+        Report::Claim(Box::new(claim)),
+        Report::Minute(minute),
+        Report::Plugin(plugin),
+    ]
 }

@@ -19,6 +19,8 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::{output::say, pages::Instance, settings::Settings};
 
 const TOKEN_LIFETIME_S: u64 = 3_600;
+/// Calls that belong to the start, and so to its trace: the licence and the first configuration.
+const START_CALLS: u64 = 2;
 
 /// A client of the platform's API.
 pub(crate) struct Platform {
@@ -166,6 +168,13 @@ impl Platform {
         });
         let token = jsonwebtoken::encode(&Header::default(), &claims, &self.key)
             .context("the service token cannot be signed")?;
+        let request = match &self.settings.trace_id {
+            Some(trace_id) if number < START_CALLS => {
+                let span = format!("{:08x}{:08x}", std::process::id(), number + 1);
+                request.header("traceparent", format!("00-{trace_id}-{span}-01"))
+            }
+            _ => request,
+        };
         Ok(request
             .bearer_auth(token)
             .header("X-ISP-Version", &self.settings.version)

@@ -15,6 +15,8 @@ pub(crate) struct Settings {
     pub(crate) host: String,
     pub(crate) port: u16,
     pub(crate) version: String,
+    /// The trace that this start belongs to.
+    pub(crate) trace_id: Option<String>,
     pub(crate) config_period: Duration,
     pub(crate) metrics_period: Duration,
     pub(crate) health_period: Duration,
@@ -34,6 +36,7 @@ impl Settings {
                 .parse()
                 .context("PORT is not a port number")?,
             version: or("APP_VERSION", env!("CARGO_PKG_VERSION").to_owned())?,
+            trace_id: given("TRACEPARENT").and_then(|text| trace_id(&text)),
             config_period: Duration::from_millis(or("DEMO_CONFIG_MS", 300_000)?),
             metrics_period: Duration::from_millis(or("DEMO_METRICS_MS", 60_000)?),
             health_period: Duration::from_millis(or("DEMO_HEALTH_MS", 30_000)?),
@@ -48,6 +51,15 @@ impl Settings {
 
 fn given(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// The trace of a sampled `traceparent`.
+fn trace_id(traceparent: &str) -> Option<String> {
+    let parts: Vec<&str> = traceparent.split('-').collect();
+    match parts[..] {
+        ["00", trace_id, _, "01"] => Some(trace_id.to_owned()),
+        _ => None,
+    }
 }
 
 fn needed(name: &str) -> Result<String> {

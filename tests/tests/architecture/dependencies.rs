@@ -33,7 +33,14 @@ const ARROWS: [(&str, &[&str]); 8] = [
     ),
     (
         "dotmac-benches",
-        &["dotmac-controller", "dotmac-runtime", "dotmac-tests"],
+        &[
+            "dotmac-agent",
+            "dotmac-controller",
+            "dotmac-domain",
+            "dotmac-protocol",
+            "dotmac-runtime",
+            "dotmac-tests",
+        ],
     ),
 ];
 

@@ -64,6 +64,14 @@ fn sources() -> Vec<Source> {
     found
 }
 
+/// Path and text, without comments, of every file that is part of a program.
+pub(super) fn programs() -> Vec<(String, String)> {
+    let product = ["agent/", "controller/", "protocol/"];
+    let sources = sources().into_iter();
+    let ours = sources.filter(|one| one.is_within(&product));
+    ours.map(|one| (one.path.clone(), one.code())).collect()
+}
+
 fn collect(root: &Path, folder: &Path, found: &mut Vec<Source>) {
     let entries = fs::read_dir(folder).unwrap();
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use dotmac_protocol::{
     ids::PartName,
     release::{Component, Manifest},
+    trace::TraceContext,
     unit::Instance,
 };
 
@@ -38,6 +39,9 @@ pub struct Rendering<'a> {
     pub platform: &'a PlatformEnvironment,
     /// What it may use.
     pub caps: Caps,
+    /// The trace that its start belongs to: `TRACEPARENT`, unless the manifest sets that itself. No process is replaced
+    /// because of it.
+    pub trace: Option<TraceContext>,
 }
 
 /// What a reference stands for.
@@ -71,6 +75,10 @@ impl Rendering<'_> {
                 return Err(StartError::Identity(name));
             }
             environment.insert(name.to_owned(), value.to_owned());
+        }
+        if let Some(trace) = self.trace {
+            let variable = environment.entry("TRACEPARENT".to_owned());
+            variable.or_insert_with(|| trace.to_string());
         }
         Ok(environment)
     }

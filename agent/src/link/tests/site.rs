@@ -31,6 +31,7 @@ use crate::{
     fixture::{NOW, agent, clock, sign_trust, trust_root_with, unit},
     intake::Intake,
     journal::Journal,
+    license_time::LicenseTime,
     link::{
         Host, Link, LinkParts, LinkState,
         enrol::Enrolment,
@@ -368,7 +369,16 @@ impl Agent {
         let stations = Stations::default();
         let (clocks, _) = ClockStore::open(&self.path("trust"), agent(), &trust);
         let recorded = Arc::clone(&chain);
-        let intake = Intake::new(journal, trust, clocks, recorded, stations, clock.clone());
+        let (time, _) = LicenseTime::open(self.path("license_time"), None, clock.clone());
+        let intake = Intake::new(
+            journal,
+            trust,
+            clocks,
+            recorded,
+            stations,
+            time,
+            clock.clone(),
+        );
         let intake = Arc::new(intake);
         let parts = LinkParts {
             endpoint: self.endpoint.clone(),

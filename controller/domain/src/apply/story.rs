@@ -9,7 +9,8 @@ use dotmac_protocol::{
 use crate::{
     access::Words,
     audit::{Entry, Facts},
-    command::{Command, UpdateDeployment},
+    calendar,
+    command::{Command, UpdateDeployment, UpdateLicense},
     desired,
     envelope::{Actor, Envelope, Warrant},
     reply::{Accepted, Code, Reply},
@@ -212,6 +213,16 @@ impl State {
             Command::RollbackDeployment { deployment } => {
                 ("deployment.rolled-back", deployment.to_string())
             }
+            Command::UpdateLicense(update) => ("license.updated", words_of_license(update)),
+            Command::SuspendLicense { deployment, reason } => {
+                ("license.suspended", format!("{deployment}: {reason}"))
+            }
+            Command::RevokeLicense { deployment, reason } => {
+                ("license.revoked", format!("{deployment}: {reason}"))
+            }
+            Command::ReinstateLicense { deployment } => {
+                ("license.reinstated", deployment.to_string())
+            }
             _ => return None,
         };
         let (id, _) = command.changes_content_of()?;
@@ -240,6 +251,27 @@ fn words_of_update(update: &UpdateDeployment) -> String {
     for (name, value) in update.features.iter().flatten() {
         let value = value.map_or("removed", |value| if value { "on" } else { "off" });
         words.push_str(&format!(" features.{name}={value}"));
+    }
+    words
+}
+
+/// What a change of a licence asks for, field by field.
+fn words_of_license(update: &UpdateLicense) -> String {
+    let number = |number: Option<u32>| number.map(|number| number.to_string());
+    let end = |end: Option<Timestamp>| end.map_or("never".to_owned(), calendar::moment);
+    let fields = [
+        ("license_tier", update.license_tier.clone()),
+        ("max_subscribers", number(update.max_subscribers)),
+        ("max_services", number(update.max_services)),
+        ("api_rate_limit", number(update.api_rate_limit)),
+        ("expires_at", update.expires_at.map(end)),
+        ("grace_ms", update.grace_ms.map(|grace| grace.to_string())),
+    ];
+    let mut words = update.deployment.to_string();
+    for (name, value) in fields {
+        if let Some(value) = value {
+            words.push_str(&format!(" {name}={value}"));
+        }
     }
     words
 }

@@ -55,6 +55,12 @@ impl State {
         match deployment.status {
             Status::Destroyed => return None,
             Status::Active | Status::Suspended if self.is_settled(id, deployment) => return None,
+            Status::Suspended if deployment.agent.is_none() => {
+                return Some((
+                    "its license was withdrawn before an agent had it".to_owned(),
+                    format!("the operator: `dotmac licenses reinstate {id}`"),
+                ));
+            }
             _ => {}
         }
         if deployment.delete_after.is_some() {

@@ -1,8 +1,8 @@
-//! How a deployment is changed while it lives: updated, scaled, restarted, suspended, resumed, rolled back. Every
+//! How a deployment is changed while it lives: updated, scaled, restarted, suspended, resumed, rolled back, licensed. Every
 //! change is a new generation of its unit; none is taken that is not proven, because a later order would carry it
 //! along (docs/decisions/0004).
 
-use dotmac_protocol::{ids::DeploymentId, time::Timestamp};
+use dotmac_protocol::{ids::DeploymentId, license::Tier, time::Timestamp};
 
 use super::{Deployment, Status, grant::TierGrant, validate};
 use crate::{
@@ -16,9 +16,11 @@ use crate::{
 };
 
 mod bounds;
+mod license;
 
 pub use bounds::{REPLICAS_BOUND_MAX, REPLICAS_MAX};
 use bounds::{check_replicas, update_bounds};
+pub use license::{EXPIRY_MAX, LicenseOrder};
 
 /// Characters of the reason of a change at most.
 pub const REASON_CHARS_MAX: usize = 500;
@@ -36,6 +38,12 @@ impl Command {
             }
             Self::RestartDeployment { deployment } => {
                 Some((deployment, Permission::DeploymentRestart))
+            }
+            Self::UpdateLicense(update) => Some((&update.deployment, Permission::LicenseUpdate)),
+            Self::SuspendLicense { deployment, .. }
+            | Self::RevokeLicense { deployment, .. }
+            | Self::ReinstateLicense { deployment } => {
+                Some((deployment, Permission::LicenseUpdate))
             }
             Self::SuspendDeployment { deployment, .. }
             | Self::ResumeDeployment { deployment }
@@ -89,7 +97,9 @@ impl State {
         require_status(id, &before, &[Status::Active, Status::Degraded], "updated")?;
         let mut after = before.clone();
         self.check_update(envelope, update, &mut after)?;
-        after.tenant_name = self.name_of_tenant(&before);
+        if !is_licensed_alone(&before, &after) {
+            after.tenant_name = self.name_of_tenant(&before);
+        }
         if after == before {
             return Ok(Accepted::Deployment {
                 tenant: before.tenant,
@@ -188,6 +198,7 @@ impl State {
     ) -> Reply {
         let deployment = self.changeable(envelope, id)?;
         require_status(id, deployment, &[Status::Suspended], "resumed")?;
+        license::require_valid(id, deployment)?;
         if deployment.suspended_by_operator && self.is_bound(&envelope.actor) {
             let detail = format!("the operator suspended {id}: only he resumes it");
             return Err(Rejection::new(Code::Forbidden, detail));
@@ -283,10 +294,10 @@ impl State {
             return Err(Rejection::field("resources", "given", allowed));
         }
         if let Some(name) = &update.license_tier {
-            let tier = tier::license_tier(name)
+            let tier = Tier::from_name(name)
                 .ok_or_else(|| Rejection::field("license_tier", name, tier::LICENSE_TIERS))?;
             after.license_tier.clone_from(name);
-            after.license.tier = tier.to_owned();
+            after.license.tier = tier;
         }
         if let Some(tag) = &update.image_tag {
             after.release = self.choose_release(Some(tag))?;
@@ -338,6 +349,16 @@ impl State {
             self.domains.insert_mut(domain.clone(), id.clone());
         }
     }
+}
+
+/// Whether only the licence is another one: then nothing of the instance is replaced.
+fn is_licensed_alone(before: &Deployment, after: &Deployment) -> bool {
+    let unlicensed = Deployment {
+        license_tier: before.license_tier.clone(),
+        license: before.license.clone(),
+        ..after.clone()
+    };
+    unlicensed == *before && after != before
 }
 
 fn check_reason(reason: &str) -> Result<(), Rejection> {

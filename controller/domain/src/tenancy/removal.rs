@@ -266,6 +266,7 @@ impl State {
         }
         // Its unit stays as a tombstone: should the id be used again, its numbers go on where the agent's journal ends.
         self.deployments.remove_mut(id);
+        self.reported.remove_mut(id);
         Ok(Accepted::Done)
     }
 }

@@ -153,6 +153,15 @@ impl State {
         if tenant.cancelled_at.is_some() {
             return TenantStatus::Cancelled;
         }
+        let main = self.main_deployment_of(id);
+        main.map_or(TenantStatus::Pending, |(_, one)| {
+            TenantStatus::of(one.status)
+        })
+    }
+
+    /// The deployment that a tenant's status is of: that for production, or else staging, or else development.
+    #[must_use]
+    pub fn main_deployment_of(&self, id: &TenantId) -> Option<(&DeploymentId, &Deployment)> {
         let rank = |one: &Deployment| match one.environment.as_str() {
             "production" => 0,
             "staging" => 1,
@@ -161,10 +170,7 @@ impl State {
         let living = self
             .deployments_of(id)
             .filter(|(_, one)| one.status != Status::Destroyed);
-        let first = living.min_by_key(|(_, one)| rank(one));
-        first.map_or(TenantStatus::Pending, |(_, one)| {
-            TenantStatus::of(one.status)
-        })
+        living.min_by_key(|(_, one)| rank(one))
     }
 
     pub(crate) fn create_tenant(

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use dotmac_protocol::{
     digest::Digest,
     ids::{DeploymentId, Generation, RegionId, TenantId},
+    license::{License, Tier},
 };
 
 use super::grant::{TierGrant, is_plain};
@@ -35,7 +36,7 @@ pub(super) struct CreatePlan {
     pub(super) id: DeploymentId,
     pub(super) region: RegionId,
     pub(super) grant: TierGrant,
-    pub(super) license_tier: &'static str,
+    pub(super) license_tier: Tier,
     pub(super) release: ReleaseKey,
     pub(super) generation: Generation,
 }
@@ -96,7 +97,7 @@ impl State {
         self.check_credentials(create)?;
         self.check_domain(envelope, create.domain_name.as_deref(), None)?;
         let grant = TierGrant::of(&create.resource_tier, create.resources.as_ref())?;
-        let license_tier = tier::license_tier(&create.license_tier).ok_or_else(|| {
+        let license_tier = Tier::from_name(&create.license_tier).ok_or_else(|| {
             Rejection::field("license_tier", &create.license_tier, tier::LICENSE_TIERS)
         })?;
         let release = self.choose_release(create.image_tag.as_deref())?;
@@ -221,16 +222,14 @@ fn check_fields(create: &CreateDeployment) -> Result<(), Rejection> {
             tier::ENVIRONMENTS,
         ));
     }
-    let numbers = [
-        ("max_customers", create.max_customers, 1, 1_000_000),
-        ("max_services", create.max_services, 1, 100_000),
-        ("api_rate_limit", create.api_rate_limit, 100, 1_000_000),
-    ];
-    for (field, value, least, most) in numbers {
-        if value < least || value > most {
-            return Err(Rejection::field(field, value, format!("{least} to {most}")));
-        }
-    }
+    check_grants(
+        "max_customers",
+        [
+            create.max_customers,
+            create.max_services,
+            create.api_rate_limit,
+        ],
+    )?;
     for (field, text) in [
         ("cluster_name", &create.cluster_name),
         ("reseller_id", &create.reseller),
@@ -252,6 +251,30 @@ fn check_fields(create: &CreateDeployment) -> Result<(), Rejection> {
     if config.len() > CUSTOM_CONFIG_BYTES_MAX || !is_object {
         let allowed = format!("a JSON object of at most {CUSTOM_CONFIG_BYTES_MAX} bytes");
         return Err(Rejection::field("custom_config", config.len(), allowed));
+    }
+    Ok(())
+}
+
+/// What a licence may grant; the contract calls its first number by two names.
+pub(super) fn check_license(subscribers: &str, license: &License) -> Result<(), Rejection> {
+    let numbers = [
+        license.max_subscribers,
+        license.max_services,
+        license.api_rate_limit,
+    ];
+    check_grants(subscribers, numbers)
+}
+
+fn check_grants(subscribers: &str, numbers: [u32; 3]) -> Result<(), Rejection> {
+    let bounds = [
+        (subscribers, 1, 1_000_000),
+        ("max_services", 1, 100_000),
+        ("api_rate_limit", 100, 1_000_000),
+    ];
+    for ((field, least, most), value) in bounds.into_iter().zip(numbers) {
+        if value < least || value > most {
+            return Err(Rejection::field(field, value, format!("{least} to {most}")));
+        }
     }
     Ok(())
 }

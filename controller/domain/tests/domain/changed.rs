@@ -41,6 +41,8 @@ fn differing(before: &State, after: &State) -> BTreeSet<Changed> {
         answer_order: _,
         removals: _,
         clock: _,
+        // Noted with its deployment, and only where it changes what is shown.
+        reported: _,
     } = after;
     let mut found = BTreeSet::new();
     let is_cluster = (rules, genesis, trust) != (&before.rules, &before.genesis, &before.trust);

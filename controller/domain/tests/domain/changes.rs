@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use dotmac_domain::{
-    Command, Reply,
+    Command, Envelope, Reply,
     access::Role,
     audit::Link,
     command::UpdateDeployment,
@@ -24,6 +24,7 @@ use crate::fixture::{
     TestAgent, World, admin, code_of, create, deployment as creation, deployment_of, token,
     token_id,
 };
+use crate::licenses::{longer, suspend as suspend_license};
 
 fn update(id: &DeploymentId) -> UpdateDeployment {
     UpdateDeployment {
@@ -102,6 +103,37 @@ fn report(world: &mut World, agent: &mut TestAgent, id: &DeploymentId, status: H
         agent.health(&leaf, status, "said by a test"),
     ];
     world.report(agent, records).unwrap();
+}
+
+#[test]
+fn an_order_belongs_to_the_trace_of_the_request_that_led_to_it_and_is_the_same_with_or_without() {
+    let (mut world, mut agent, id) = World::with_active();
+    assert_eq!(unit(&world, &id).trace, None);
+    let before = unit(&world, &id);
+    let mut envelope = world.proven(admin(), restart(&id));
+    envelope.trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+        .parse()
+        .ok();
+    let mut untraced = world.state.clone();
+    let reply = untraced.apply(&Envelope {
+        trace: None,
+        ..envelope.clone()
+    });
+    assert_eq!(world.apply(&envelope), reply.reply);
+    let ordered = unit(&world, &id);
+    assert_eq!(ordered.trace, envelope.trace);
+    assert_eq!(ordered.generation, before.generation.next());
+    let key = untraced
+        .units
+        .iter()
+        .find(|(_, unit)| unit.deployment == id);
+    let same = Unit {
+        trace: None,
+        ..ordered
+    };
+    assert_eq!(key.unwrap().1, &same, "a trace decides nothing");
+    report(&mut world, &mut agent, &id, HealthStatus::Healthy);
+    assert_eq!(unit(&world, &id).trace, envelope.trace);
 }
 
 #[test]
@@ -316,7 +348,7 @@ fn law_7_the_story_of_a_tenant_names_nobody_elses_deployment() {
 fn entry_bytes(world: &World) -> Vec<u8> {
     match &world.facts().last().unwrap().link {
         Link::Entry(bytes) => bytes.clone(),
-        Link::Record(_) => panic!("a record is no entry"),
+        Link::Record(_) | Link::Report(_) => panic!("a record is no entry"),
     }
 }
 
@@ -357,6 +389,8 @@ fn only_guarded_transitions_exist() {
             ("restart", restart(&id)),
             ("suspend", suspend(&id)),
             ("resume", resume(&id)),
+            ("license", Command::UpdateLicense(Box::new(longer(&id)))),
+            ("suspend license", suspend_license(&id)),
         ];
         for (name, command) in commands {
             let mut world = world.clone();
@@ -386,6 +420,10 @@ fn only_guarded_transitions_exist() {
         ("suspend", Status::Failed),
         ("resume", Status::Suspended),
     ];
+    // A licence may be changed until its deployment is deleted.
+    for status in &all[..8] {
+        expected.extend([("license", *status), ("suspend license", *status)]);
+    }
     expected.sort_unstable();
     assert_eq!(allowed, expected);
 }

@@ -138,6 +138,7 @@ impl World {
             evidence: Evidence::None,
             expected: None,
             hops: vec![],
+            trace: None,
             command,
         }
     }
@@ -246,6 +247,7 @@ impl World {
             },
             payload: Digest::of(&unit.payload),
             request: unit.request.clone(),
+            trace: unit.trace,
         }
     }
 

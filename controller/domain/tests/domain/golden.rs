@@ -3,7 +3,7 @@
 use dotmac_domain::{
     Accepted, Command, Envelope, State,
     access::Role,
-    audit::{AuditRecord, Entry, Fact, Link, Stream},
+    audit::{AuditRecord, Entry, Fact, Link, ReportRecord, Stream},
     command::NodeCard,
     envelope::{Actor, Attestation, Evidence, command_digest},
     fleet::Presence,
@@ -49,6 +49,9 @@ fn envelope(actor: Actor) -> Envelope {
             station: "api.received".into(),
             at: Timestamp(START - 3),
         }],
+        trace: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+            .parse()
+            .ok(),
         command,
     }
 }
@@ -112,6 +115,9 @@ fn state() -> State {
             changes: vec![(agent.id.clone(), presence)],
         })
         .unwrap();
+    let record = agent.reports(&active, crate::reports::one_of_each(1));
+    world.report(&agent, vec![record]).unwrap();
+    world.ask(crate::licenses::suspend(&active)).unwrap();
     platform::populate(&mut world);
     let (name, version) = ("demo-isp".parse().unwrap(), "1.0.0".parse().unwrap());
     world.ask(Command::RetireRelease { name, version }).unwrap();
@@ -231,10 +237,35 @@ fn what_is_stored_and_signed_keeps_its_bytes() {
             link,
         },
     );
+    check_series(&mut golden);
     golden.check("replies", &replies());
     golden.check("state", &state());
     golden.check("state-empty", &State::default());
     golden.done();
+}
+
+/// The links of a deployment's series.
+fn check_series(golden: &mut Golden) {
+    let report = ReportRecord {
+        sequence: 4,
+        previous: Digest::of(b"before"),
+        at: Timestamp(START),
+        agent: TestAgent::new(40).id,
+        incarnation: TestAgent::new(40).incarnation,
+        record: 9,
+        report: crate::reports::usage(START, 80),
+    };
+    golden.check("report-record", &report);
+    let link = Link::Report(dotmac_protocol::codec::encode(&report).unwrap());
+    let series = [Stream::Usage, Stream::Events, Stream::Minutes];
+    for (name, stream) in ["usage", "events", "minutes"].into_iter().zip(series) {
+        let fact = Fact {
+            stream: stream("demo-isp-0190a1b2".parse().unwrap()),
+            sequence: 4,
+            link: link.clone(),
+        };
+        golden.check(&format!("fact-{name}"), &fact);
+    }
 }
 
 #[test]

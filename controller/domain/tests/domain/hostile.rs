@@ -13,6 +13,7 @@ use proptest::prelude::*;
 
 use crate::fixture::{TestAgent, World, attest, genesis};
 
+mod licenses;
 mod platform;
 mod strategies;
 

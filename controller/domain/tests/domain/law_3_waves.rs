@@ -106,7 +106,7 @@ fn law_3_an_order_that_is_not_what_the_state_says_is_refused() {
     world.create("Second ISP");
     world.carry_on();
     type Change = fn(&mut Leaf);
-    let changes: [(&str, Change); 7] = [
+    let changes: [(&str, Change); 8] = [
         ("agent", |leaf| {
             leaf.agent = "lab-1-00000000".parse().unwrap()
         }),
@@ -120,6 +120,10 @@ fn law_3_an_order_that_is_not_what_the_state_says_is_refused() {
         }),
         ("sequence", |leaf| leaf.sequence = leaf.sequence.next()),
         ("payload", |leaf| leaf.payload = Digest::of(b"other")),
+        ("trace", |leaf| {
+            let other = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+            leaf.trace = other.parse().ok();
+        }),
     ];
     for (name, change) in changes {
         let forged = with_wave(&world, |wave| {

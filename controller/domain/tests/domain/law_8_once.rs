@@ -3,7 +3,7 @@
 use dotmac_domain::{
     Accepted, Command,
     access::Role,
-    audit::{Fact, Link, Stream},
+    audit::{Fact, Link, ReportRecord, Stream},
     envelope::Actor,
     reply::Code,
     state::ANSWER_KEPT_MS,
@@ -84,8 +84,13 @@ proptest! {
 
 #[test]
 fn law_8_the_ledger_holds_what_the_state_says_link_by_link() {
-    let (mut world, agent, records) = with_records();
+    let (mut world, mut agent, records) = with_records();
     world.report(&agent, records).unwrap();
+    let id = world.state.deployments.keys().next().unwrap().clone();
+    for number in 0..3 {
+        let record = agent.reports(&id, crate::reports::one_of_each(number));
+        world.report(&agent, vec![record]).unwrap();
+    }
     let mut heads = std::collections::BTreeMap::new();
     for fact in world.facts() {
         let head = heads.entry(fact.stream.clone()).or_insert(ChainHead::START);
@@ -97,6 +102,7 @@ fn law_8_the_ledger_holds_what_the_state_says_link_by_link() {
                     .previous
             }
             Link::Record(signed) => decode::<Record>(&signed.body).unwrap().previous,
+            Link::Report(bytes) => decode::<ReportRecord>(bytes).unwrap().previous,
         };
         assert_eq!(previous, head.digest);
         (head.sequence, head.digest) = (fact.sequence, fact.link.digest());
@@ -107,7 +113,16 @@ fn law_8_the_ledger_holds_what_the_state_says_link_by_link() {
         .collect();
     assert_eq!(heads, streams);
     let agents = Stream::Agent(agent.id.clone(), agent.incarnation.clone());
-    assert_eq!(heads.get(&agents).unwrap().sequence, 12);
+    assert_eq!(heads.get(&agents).unwrap().sequence, 15);
+    let series = [
+        (Stream::Usage(id.clone()), 6),
+        (Stream::Events(id.clone()), 3),
+        (Stream::Minutes(id), 3),
+    ];
+    for (stream, length) in series {
+        assert_eq!(heads.get(&stream).unwrap().sequence, length);
+        assert_eq!(stream.to_string().parse(), Ok(stream));
+    }
     assert_eq!(agents.to_string().parse(), Ok(agents));
 }
 

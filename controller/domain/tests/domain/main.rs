@@ -28,6 +28,8 @@ mod law_7_foreign;
 mod law_7_platform;
 mod law_8_once;
 mod law_9_secrets;
+mod licenses;
 mod platform;
 mod random;
 mod releases;
+mod reports;

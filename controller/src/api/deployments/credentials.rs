@@ -1,17 +1,15 @@
 //! Finds what is secret in a request and seals it to the agent that will need it. The clear text has no `Debug`, goes
 //! into no command, and leaves this controller only sealed (law 9).
 
-mod look;
-
 use std::collections::BTreeSet;
 
 use dotmac_domain::{State, reply::FieldError};
 use dotmac_protocol::{
     ids::{AgentId, RegionId},
+    secrecy::{is_secret_name, is_secret_text},
     unit::SealedCredential,
 };
 use dotmac_runtime::{entropy::Entropy, seal};
-use look::{is_secret_name, is_secret_text};
 use serde_json::{Map, Value};
 
 use crate::api::{

@@ -19,6 +19,8 @@ const READ: &[Permission] = &[Permission::DeploymentRead];
 /// The permission to delete, and to take that back.
 const DELETE: &[Permission] = &[Permission::DeploymentDelete];
 
+/// Where an answer has the id of its deployment's tenant.
+const TENANT: &[(&str, &str)] = &[("id", "$response.body#/tenant_id")];
 /// Where an answer has the id of its deployment.
 pub(super) const ID: &[(&str, &str)] = &[("id", "$response.body#/id")];
 
@@ -119,6 +121,13 @@ fn create_one() -> Operation {
         .link("deployments.suspend", ID)
         .link("deployments.resume", ID)
         .link("deployments.delete", ID)
+        .link("licenses.show", ID)
+        .link("licenses.update", ID)
+        .link("licenses.suspend", ID)
+        .link("licenses.revoke", ID)
+        .link("tenants.usage", TENANT)
+        .link("tenants.events", TENANT)
+        .link("tenants.health", TENANT)
 }
 
 fn read_logs() -> Operation {

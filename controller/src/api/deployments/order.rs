@@ -131,7 +131,11 @@ impl Order {
 }
 
 /// One of a few words, which the error lists.
-pub(super) fn word(fields: &mut Fields, name: &'static str, allowed: &str) -> Option<String> {
+pub(in crate::api) fn word(
+    fields: &mut Fields,
+    name: &'static str,
+    allowed: &str,
+) -> Option<String> {
     let text = fields.text(name)?;
     let mut words = allowed
         .split([',', ' '])

@@ -8,7 +8,7 @@ use dotmac_domain::{
 use serde_json::{Value, json};
 
 use super::order::ADDRESS_MAX;
-use crate::api::schema;
+use crate::api::{licenses, schema, tenants};
 
 /// The resource tiers of the price list.
 const TIERS: [&str; 5] = ["micro", "small", "medium", "large", "xlarge"];
@@ -190,7 +190,7 @@ fn words(sentence: &str, default: &str) -> Value {
 }
 
 /// The words that a sentence such as `a, b or c` lists.
-fn choice(sentence: &str) -> Value {
+pub(in crate::api) fn choice(sentence: &str) -> Value {
     let words = sentence
         .split([',', ' '])
         .filter(|word| !matches!(*word, "" | "or"));
@@ -335,6 +335,8 @@ fn content() -> Vec<(&'static str, Value)> {
         ("max_customers", schema::count()),
         ("max_services", schema::count()),
         ("api_rate_limit", schema::count()),
+        ("license", licenses::brief_schema()),
+        ("usage", tenants::usage_schema()),
         ("release", release(true)),
         ("resources", schema::of("Resources")),
         ("rollback_to", rollback_target()),

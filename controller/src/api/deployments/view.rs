@@ -19,7 +19,7 @@ use dotmac_protocol::{
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::api::answer::time;
+use crate::api::{answer::time, licenses, tenants};
 
 /// The contract's `Deployment`, for whoever keeps or compares it.
 pub(in crate::api) fn deployment(state: &State, id: &DeploymentId, one: &Deployment) -> Value {
@@ -70,6 +70,8 @@ pub(super) fn shown<'a>(state: &State, id: &'a DeploymentId, one: &'a Deployment
         max_customers: one.license.max_subscribers,
         max_services: one.license.max_services,
         api_rate_limit: one.license.api_rate_limit,
+        license: licenses::brief(state, one),
+        usage: tenants::usage_brief(state, id, one),
         release: ShownRelease {
             name: &one.release.name,
             version: &one.release.version,
@@ -130,6 +132,8 @@ pub(super) struct Shown<'a> {
     max_customers: u32,
     max_services: u32,
     api_rate_limit: u32,
+    license: licenses::Brief,
+    usage: Option<tenants::UsageBrief>,
     release: ShownRelease<'a>,
     resources: ShownResources,
     rollback_to: Option<ShownVersion<'a>>,
@@ -231,6 +235,9 @@ fn next_step<'a>(id: &DeploymentId, one: &'a Deployment) -> Option<Cow<'a, str>>
     let waiting = one.waiting.as_ref();
     let waiting = waiting.map(|waiting| Cow::from(waiting.who.as_str()));
     waiting.or_else(|| match one.status {
+        Status::Suspended if one.license_order.is_some() => {
+            Some(format!("the operator: `dotmac licenses reinstate {id}`").into())
+        }
         Status::Suspended => {
             let who = if one.suspended_by_operator {
                 "the operator"
@@ -260,7 +267,7 @@ fn hop(hop: &Hop) -> ShownHop<'_> {
 }
 
 /// The contract knows four words.
-fn health(status: HealthStatus) -> &'static str {
+pub(in crate::api) fn health(status: HealthStatus) -> &'static str {
     match status {
         HealthStatus::Healthy => "healthy",
         HealthStatus::Degraded => "degraded",

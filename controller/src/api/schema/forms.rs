@@ -15,6 +15,19 @@ const LINE: &str = r"^[^\u0000-\u001f\u007f-\u009f]*[^\u0000-\u0020\u007f-\u00a0
 /// No control character.
 const NO_CONTROL: &str = r"^[^\u0000-\u001f\u007f-\u009f]*$";
 
+/// A time as requests give it, of the years 2000 to 8999.
+pub(in crate::api) fn moment() -> Value {
+    const LONG: &str = "(0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])";
+    const SHORT: &str = "(0[469]|11)-(0[1-9]|[12][0-9]|30)";
+    const FEBRUARY: &str = "02-(0[1-9]|1[0-9]|2[0-8])";
+    const LEAP_DAY: &str =
+        "([2-8][0-9](0[48]|[2468][048]|[13579][26])|([2468][048]|[357][26])00)-02-29";
+    const TIME: &str = r"T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,3})?";
+    const ZONE: &str = "(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])";
+    let date = format!("([2-8][0-9]{{3}}-({LONG}|{SHORT}|{FEBRUARY})|{LEAP_DAY})");
+    json!({"type": "string", "format": "date-time", "pattern": format!("^{date}{TIME}{ZONE}$")})
+}
+
 /// Lower-case letters, digits and inner hyphens; `characters_max` is at least 2.
 pub(in crate::api) fn label(characters_max: usize) -> Value {
     let inner = characters_max.saturating_sub(2);
@@ -74,7 +87,7 @@ pub(in crate::api) fn digest() -> Value {
 /// A chain of the audit.
 pub(in crate::api) fn stream() -> Value {
     pattern(
-        "^(platform|tenant/[a-z0-9][a-z0-9-]{0,27}-[0-9a-f]{8}|agent/[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?/[0-9a-f]{32})$",
+        "^(platform|tenant/[a-z0-9][a-z0-9-]{0,27}-[0-9a-f]{8}|agent/[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?/[0-9a-f]{32}|(usage|events|minutes)/[a-z0-9]([a-z0-9-]{0,47}[a-z0-9])?)$",
     )
 }
 
@@ -145,6 +158,10 @@ mod tests {
         "tenant/demo-isp-0190a1b2",
         "agent/local-1/00000000000000000000000000000000",
         "agent/a/0",
+        "usage/demo-isp-0190a1b2",
+        "events/demo-isp-0190a1b2-staging",
+        "minutes/a-",
+        "minutes/",
         "demo-isp-0190a1b2",
         "demo-isp-0190A1B2",
         "demo--0190a1b2",

@@ -165,7 +165,7 @@ impl Tls {
                     .unwrap_or_else(PoisonError::into_inner) = Arc::new(key);
                 self.seen = seen;
                 let file = self.files.certificate.display();
-                tracing::info!(%file, "certificate of the api read again");
+                tracing::info!(path = %file, "certificate of the api read again");
             }
             // A pair may be half written: it is tried again until it fits.
             Err(error) => {

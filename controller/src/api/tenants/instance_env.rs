@@ -2,16 +2,13 @@
 //! That it was asked is in the audit before anything is shown; the values pass through sealed and are kept nowhere.
 
 use axum::{http::StatusCode, response::Response};
-use dotmac_domain::{
-    State,
-    access::Permission,
-    tenancy::{Deployment, Status},
-};
+use dotmac_domain::access::Permission;
 use dotmac_protocol::{
     frame::Question,
-    ids::{DeploymentId, PartName, TenantId, UnitId},
+    ids::{PartName, TenantId, UnitId},
 };
 
+use super::environment;
 use crate::api::{
     fields::Fields,
     live,
@@ -23,16 +20,11 @@ use crate::api::{
 
 /// What the audit calls it.
 const NOTE: &str = "tenant.instance-env-read";
-/// The environments that a deployment can have.
-const ENVIRONMENTS: [&str; 3] = ["development", "staging", "production"];
-/// The one that is meant when there are several and none is named.
-const USUAL: &str = "production";
 
 /// What can be asked.
 pub(super) fn operation(path: String) -> Operation {
     let about = "A live question to the agent that runs it: every variable by name and value, secrets included. Each line \
         holds one piece, sealed to `seal_to`; opened and joined they are one line of JSON a copy.";
-    let usual = "which of its deployments: its only one, or `production`, if not given";
     Operation::read("tenants.instance-env", path, instance_env)
         .says("Read what an instance is started with", about)
         .needs(&[Permission::TenantInstanceEnv], Scope::Tenant)
@@ -43,7 +35,11 @@ pub(super) fn operation(path: String) -> Operation {
             schema::pattern("^[0-9a-fA-F]{64}$"),
             "an X25519 public key of the asker, hexadecimal",
         )
-        .query("environment", schema::one_of(&ENVIRONMENTS), usual)
+        .query(
+            "environment",
+            schema::one_of(&environment::ENVIRONMENTS),
+            environment::USUALLY,
+        )
         .query(
             "component",
             schema::pattern("^[a-z0-9]([a-z0-9-]{0,28}[a-z0-9])?$"),
@@ -71,12 +67,12 @@ async fn instance_env(mut reading: Reading, Named(id): Named<String>) -> Result<
     let tenant: TenantId = id.parse().map_err(missing)?;
     reading.who.tenant(&reading.state, permission, &tenant)?;
     let mut query = std::mem::replace(&mut reading.query, Fields::of_query(None)?);
-    let environment = environment(&mut query);
+    let environment = environment::read(&mut query);
     let component = query.parsed::<PartName>("component", "the name of a component");
     let seal_to = live::seal_key(&mut query);
     let seal_to = query.finish_with(seal_to)?;
     let (deployment, agent) = {
-        let (id, deployment) = choose(&reading.state, &tenant, environment)?;
+        let (id, deployment) = environment::choose(&reading.state, &tenant, environment)?;
         let agent = deployment.agent.clone();
         let nobody = || {
             let detail = format!("no agent has {id} yet, so it is started with nothing");
@@ -101,49 +97,4 @@ async fn instance_env(mut reading: Reading, Named(id): Named<String>) -> Result<
     let first = live::first(&agent, &mut answers).await?;
     let ended = reading.who.until_ended(&reading.node);
     Ok(live::stream_of(Some(first), answers, ended))
-}
-
-fn environment(query: &mut Fields) -> Option<&'static str> {
-    let text = query.text("environment")?;
-    let known = ENVIRONMENTS.into_iter().find(|known| *known == text);
-    if known.is_none() {
-        query.refuse("environment", &text, "development, staging or production");
-    }
-    known
-}
-
-/// The deployment of that environment; of none, the only one or that of production.
-fn choose<'s>(
-    state: &'s State,
-    tenant: &TenantId,
-    environment: Option<&str>,
-) -> Result<(&'s DeploymentId, &'s Deployment), Problem> {
-    let deployments: Vec<_> = state
-        .deployments_of(tenant)
-        .filter(|(_, one)| one.status != Status::Destroyed)
-        .collect();
-    let of = |wanted: &str| {
-        let mut found = deployments.iter();
-        found.find(|(_, one)| one.environment == wanted).copied()
-    };
-    let found = match (environment, deployments.as_slice()) {
-        (Some(wanted), _) => of(wanted),
-        (None, [only]) => Some(*only),
-        (None, _) => of(USUAL),
-    };
-    found.ok_or_else(|| match (environment, deployments.is_empty()) {
-        (Some(wanted), _) => Problem::not_found("deployment", &format!("{tenant} ({wanted})")),
-        (None, true) => Problem::new(&WRONG_STATE, format!("tenant {tenant} has no deployment")),
-        (None, false) => {
-            let environments: Vec<&str> = deployments
-                .iter()
-                .map(|(_, one)| one.environment.as_str())
-                .collect();
-            let detail = format!(
-                "tenant {tenant} has several deployments: say which environment, {}",
-                environments.join(" or ")
-            );
-            Problem::new(&WRONG_STATE, detail)
-        }
-    })
 }

@@ -312,13 +312,13 @@ async fn whoever_leads_and_who_is_connected_is_told() {
     let connected = |data: &Value, place: usize| data["controllers"][place]["connected"].clone();
     assert_eq!(
         (connected(&first, 0), connected(&first, 1)),
-        (json!(true), json!(false))
+        (json!(true), json!(true))
     );
-    world.log.connected.send_replace([NodeId(2)].into());
+    world.log.connected.send_replace([NodeId(3)].into());
     let next = watcher.next().await.unwrap();
     assert_eq!(
         (next.kind.as_str(), connected(&next.data, 1)),
-        ("cluster", json!(true))
+        ("cluster", json!(false))
     );
     let leadership = Leadership {
         term: 2,

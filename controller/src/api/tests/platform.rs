@@ -56,7 +56,8 @@ async fn a_tenant_is_made_seen_changed_and_deleted() {
         (&*path, "\"r1\"")
     );
     let expected = json!({"id": id, "tenant_name": "Alone ISP", "status": "pending", "reseller_id": "partner-1",
-        "deployments": [], "created_at": "2023-11-14T22:13:20.000Z", "last_updated": "2023-11-14T22:13:20.000Z"});
+        "deployments": [], "created_at": "2023-11-14T22:13:20.000Z", "last_updated": "2023-11-14T22:13:20.000Z",
+        "license": null, "usage": null});
     assert_eq!(made.json(), expected);
     assert_eq!(world.get(&path).await.json(), expected);
     let rename = json!({"tenant_name": "Renamed ISP", "reseller_id": ""});

@@ -113,9 +113,9 @@ impl Stage {
         let noun = operation.tag();
         let missing = object == Object::Missing;
         match (noun, object) {
-            ("deployments" | "tenants", Object::Own) => self.own.clone(),
-            ("deployments" | "tenants", Object::Foreign) => self.foreign.clone(),
-            ("deployments" | "tenants", _) => {
+            ("deployments" | "licenses" | "tenants", Object::Own) => self.own.clone(),
+            ("deployments" | "licenses" | "tenants", Object::Foreign) => self.foreign.clone(),
+            ("deployments" | "licenses" | "tenants", _) => {
                 // As long as the foreign one, so that only the id differs.
                 let slug = self.foreign.len() - 9;
                 format!("{}-00000000", "x".repeat(slug))
@@ -198,6 +198,8 @@ impl Stage {
             },
             "deployments.update" => json!({"features": {"crm": true}}),
             "deployments.scale" => json!({"replicas": 1}),
+            "licenses.update" => json!({"max_subscribers": 5}),
+            "licenses.suspend" | "licenses.revoke" => json!({"reason": "unpaid"}),
             "releases.add" => serde_json::from_str(super::world::MANIFEST_TEXT).unwrap(),
             "tenants.create" => json!({"tenant_name": "New"}),
             "tenants.update" => json!({"tenant_name": "Renamed"}),

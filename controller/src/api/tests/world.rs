@@ -34,6 +34,7 @@ use crate::{
 
 mod genesis;
 mod memory_log;
+mod reports;
 
 use genesis::genesis;
 use memory_log::MemoryLog;
@@ -125,6 +126,8 @@ impl World {
             entropy: entropy.clone(),
             log: Arc::clone(&log) as Arc<dyn Log>,
             signing_key: key,
+            traces: crate::traces::Traces::default(),
+            metrics: crate::metrics::Metrics::new(&Clock::system()),
         };
         let node = Arc::new(Node::new(parts));
         let seal_key = SealKey::generate(&entropy);
@@ -286,6 +289,7 @@ async fn ask(node: &Node, command: Command) {
         asked,
         received_at,
         expected: None,
+        trace: None,
         command,
     };
     node.ask(&caller, ask, Duration::from_secs(1))

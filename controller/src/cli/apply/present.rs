@@ -1,7 +1,7 @@
 //! A deployment's members as a file would have them: for comparing with what a file wants, and for making a file. The
 //! same thing in other words is the same.
 
-use dotmac_domain::tier::license_tier;
+use dotmac_protocol::license::Tier;
 use serde_json::{Map, Value};
 
 use super::fields::{FIELDS, Field};
@@ -83,7 +83,8 @@ pub(super) fn changed(field: &Field, wanted: &Value, shown: &Value) -> Option<Va
 fn is_same_license(present: &Value, wanted: &str) -> bool {
     let present = present.as_str().unwrap_or_default();
     present == wanted
-        || (license_tier(present).is_some() && license_tier(present) == license_tier(wanted))
+        || (Tier::from_name(present).is_some()
+            && Tier::from_name(present) == Tier::from_name(wanted))
 }
 
 /// Numbers and texts of one quantity in the same words.

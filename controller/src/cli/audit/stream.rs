@@ -1,7 +1,7 @@
 //! The proof of one stream that a controller serves: every link follows the one before it, agents' links are signed,
 //! and the last one is the one that the State names. Pure: it is told what was served.
 
-use dotmac_domain::audit::{AUDIT_DOMAIN, AuditRecord};
+use dotmac_domain::audit::{AUDIT_DOMAIN, AuditRecord, REPORT_DOMAIN, ReportRecord, Stream};
 use dotmac_protocol::{
     codec,
     digest::Digest,
@@ -55,11 +55,12 @@ pub(crate) fn public_key(text: &str) -> Result<PublicKey, String> {
     Ok(PublicKey(bytes))
 }
 
-/// Checks one link behind `head`; gives the new head.
+/// Checks one link of a stream behind `head`; gives the new head.
 ///
 /// # Errors
 /// What is wrong with it.
 pub(crate) fn check(
+    stream: &Stream,
     link: &ServedLink,
     key: Option<&PublicKey>,
     head: ChainHead,
@@ -87,11 +88,11 @@ pub(crate) fn check(
             after.digest
         }
         (None, None) => {
-            let record: AuditRecord = codec::decode(&body).map_err(|error| error.to_string())?;
-            if record.sequence != expected || record.previous != head.digest {
+            let (sequence, previous, domain) = place(stream, &body)?;
+            if sequence != expected || previous != head.digest {
                 return Err(format!("it does not follow record {}", head.sequence));
             }
-            Digest::tagged(AUDIT_DOMAIN, &body)
+            Digest::tagged(domain, &body)
         }
         (Some(_), None) => return Err("the stream names no key to check its signature with".into()),
         (None, Some(_)) => return Err("it is not signed".into()),
@@ -105,15 +106,47 @@ pub(crate) fn check(
     })
 }
 
+/// What an unsigned link says of its own place, and the domain under which links of its stream are hashed.
+fn place(stream: &Stream, body: &[u8]) -> Result<(u64, Digest, &'static str), String> {
+    match stream {
+        Stream::Platform | Stream::Tenant(_) => {
+            let record: AuditRecord = codec::decode(body).map_err(|error| error.to_string())?;
+            Ok((record.sequence, record.previous, AUDIT_DOMAIN))
+        }
+        Stream::Usage(_) | Stream::Events(_) | Stream::Minutes(_) => {
+            let record: ReportRecord = codec::decode(body).map_err(|error| error.to_string())?;
+            Ok((record.sequence, record.previous, REPORT_DOMAIN))
+        }
+        Stream::Agent(..) => Err("a record of an agent is signed, this one is not".to_owned()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use dotmac_domain::{
-        audit::{AUDIT_DOMAIN, AuditRecord, Entry},
+        audit::{AUDIT_DOMAIN, AuditRecord, Entry, REPORT_DOMAIN, ReportRecord, Stream},
         envelope::Actor,
     };
-    use dotmac_protocol::{codec::encode, digest::Digest, record::ChainHead, time::Timestamp};
+    use dotmac_protocol::{
+        codec::encode,
+        digest::Digest,
+        keys::PublicKey,
+        record::{
+            ChainHead,
+            reports::{ProbeMinute, Report},
+        },
+        time::Timestamp,
+    };
 
-    use super::{Digest32, ServedLink, check};
+    use super::{Digest32, ServedLink};
+
+    fn check(
+        link: &ServedLink,
+        key: Option<&PublicKey>,
+        head: ChainHead,
+    ) -> Result<ChainHead, String> {
+        super::check(&Stream::Platform, link, key, head)
+    }
 
     fn link(sequence: u64, previous: Digest) -> ServedLink {
         let entry = Entry {
@@ -165,6 +198,39 @@ mod tests {
             changed.body.replace_range(place..=place, flipped);
             assert!(check(&changed, None, head).is_err(), "digit {place}");
         }
+    }
+
+    #[test]
+    fn a_series_is_proven_as_its_own_kind_and_as_no_other() {
+        let minute = ProbeMinute {
+            minute: Timestamp(60_000),
+            component: "web".parse().unwrap(),
+            probes: 6,
+            failed: 0,
+            latency_sum_ms: 30,
+            latency_max_ms: 9,
+        };
+        let record = ReportRecord {
+            sequence: 1,
+            previous: Digest::ZERO,
+            at: Timestamp(1),
+            agent: "lab-1-1".parse().unwrap(),
+            incarnation: "0a".repeat(16).parse().unwrap(),
+            record: 7,
+            report: Report::Minute(minute),
+        };
+        let body = encode(&record).unwrap();
+        let served = |domain| ServedLink {
+            sequence: 1,
+            body: hex::encode(&body),
+            signature: None,
+            digest: Digest32(Digest::tagged(domain, &body)),
+        };
+        let series = Stream::Minutes("demo-isp-0190a1b2".parse().unwrap());
+        let proven = |stream, domain| super::check(stream, &served(domain), None, ChainHead::START);
+        assert_eq!(proven(&series, REPORT_DOMAIN).unwrap().sequence, 1);
+        assert!(proven(&series, AUDIT_DOMAIN).is_err());
+        assert!(proven(&Stream::Platform, REPORT_DOMAIN).is_err());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use dotmac_domain::audit::Stream;
 use dotmac_protocol::{
     ids::{AgentId, IncarnationId},
     keys::PublicKey,
@@ -107,6 +108,9 @@ async fn served_stream(
         Ok(key) => key,
         Err(wrong) => return Ok(Err(wrong)),
     };
+    let Ok(name) = served.stream.parse::<Stream>() else {
+        return Ok(Err("this program does not know such a stream".to_owned()));
+    };
     let mut head = ChainHead::START;
     while head.sequence < served.sequence {
         let path = format!(
@@ -124,7 +128,7 @@ async fn served_stream(
             .iter()
             .take_while(|link| link.sequence <= served.sequence)
         {
-            match stream::check(link, key.as_ref(), head) {
+            match stream::check(&name, link, key.as_ref(), head) {
                 Ok(after) => head = after,
                 Err(wrong) => {
                     return Ok(Err(format!("record {} is bad: {wrong}", head.sequence + 1)));
@@ -138,10 +142,7 @@ async fn served_stream(
             head.sequence
         )));
     }
-    if let (Some(key), ["agent", agent, life]) =
-        (key, &served.stream.split('/').collect::<Vec<_>>()[..])
-        && let (Ok(agent), Ok(life)) = (agent.parse(), life.parse())
-    {
+    if let (Some(key), Stream::Agent(agent, life)) = (key, name) {
         findings.keys.insert((agent, life), key);
     }
     Ok(Ok(head))

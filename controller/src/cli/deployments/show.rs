@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::wait::progress;
-use crate::cli::{failure::Failure, find::Context, output::duration, view};
+use crate::cli::{failure::Failure, find::Context, licenses, output::duration, view};
 
 /// Members shown, in order, with their headings.
 const MEMBERS: [(&str, &str); 15] = [
@@ -39,6 +39,10 @@ fn page(deployment: &Value, now_ms: u64) -> String {
     for (member, heading) in MEMBERS {
         let value = match member {
             "created_at" | "deployed_at" => view::time(deployment, member),
+            "license_tier" => {
+                let parts = [view::text(deployment, member), licenses::short(deployment)];
+                parts.join(", ").trim_end_matches(", ").to_owned()
+            }
             _ => view::text(deployment, member),
         };
         if !value.is_empty() {
@@ -47,6 +51,10 @@ fn page(deployment: &Value, now_ms: u64) -> String {
         if member == "id" {
             lines.push(format!("{:<12} {}", "status", progress(deployment, now_ms)));
         }
+    }
+    let usage = licenses::usage(deployment, now_ms);
+    if !usage.is_empty() {
+        lines.push(format!("{:<12} {usage}", "usage"));
     }
     let release = &deployment["release"];
     if release.is_object() {

@@ -32,6 +32,8 @@ pub(crate) enum Goal {
     Kept,
     /// It is gone.
     Destroyed,
+    /// Its agent goes by this revision or a later one.
+    Known(u64),
 }
 
 /// Where a deployment is on the way to a goal.
@@ -68,7 +70,10 @@ pub(crate) async fn wait_for(
         let line = progress(&deployment, context.clock.now().0);
         match standing(&deployment, goal) {
             Standing::Reached => {
-                let status = view::text(&deployment, "status");
+                let status = match goal {
+                    Goal::Known(_) => goal.word().to_owned(),
+                    _ => view::text(&deployment, "status"),
+                };
                 let took = duration(elapsed_ms(started));
                 told.end(&format!("{id} is {status} after {took}"));
                 return Ok(deployment);
@@ -100,6 +105,7 @@ impl Goal {
             Self::Suspended => "stopped",
             Self::Kept => "back",
             Self::Destroyed => "destroyed",
+            Self::Known(_) => "changed at its agent",
         }
     }
 }
@@ -190,12 +196,25 @@ fn standing(deployment: &Value, goal: &Goal) -> Standing {
         (Goal::Kept, "destroying") => Standing::OnTheWay,
         (Goal::Kept, "destroyed") => Standing::Failed,
         (Goal::Kept, _) => Standing::Reached,
+        (Goal::Known(_), "destroying" | "destroyed") => Standing::Failed,
+        (Goal::Known(revision), _) => match is_known(deployment, *revision) {
+            true => Standing::Reached,
+            false => Standing::OnTheWay,
+        },
         (Goal::Active | Goal::Replaced(_), "destroyed" | "failed" | "destroying" | "suspended")
         | (Goal::Suspended, "destroyed" | "destroying") => Standing::Failed,
         (Goal::Active | Goal::Replaced(_) | Goal::Suspended | Goal::Destroyed, _) => {
             Standing::OnTheWay
         }
     }
+}
+
+/// Whether its agent goes by the newest generation, and that is not one from before the revision.
+fn is_known(deployment: &Value, revision: u64) -> bool {
+    let number = |name: &str| deployment[name].as_u64();
+    number("revision") >= Some(revision)
+        && number("observed_generation").is_some()
+        && number("observed_generation") >= number("generation")
 }
 
 /// What is missing although it is active: copies that were asked for, or processes that are not ready.
@@ -258,6 +277,21 @@ mod tests {
         assert_eq!(is("destroyed", Goal::Destroyed), Standing::Reached);
         assert_eq!(is("active", Goal::Suspended), Standing::OnTheWay);
         assert_eq!(is("suspended", Goal::Kept), Standing::Reached);
+    }
+
+    #[test]
+    fn a_change_is_known_when_the_agent_goes_by_its_generation() {
+        let is = |revision: u64, generation: u64, observed: u64| {
+            let one = json!({"status": "active", "revision": revision, "generation": generation,
+                "observed_generation": observed});
+            standing(&one, &Goal::Known(7))
+        };
+        assert_eq!(is(6, 3, 3), Standing::OnTheWay, "a controller behind");
+        assert_eq!(is(7, 4, 3), Standing::OnTheWay);
+        assert_eq!(is(7, 4, 4), Standing::Reached);
+        assert_eq!(is(9, 5, 4), Standing::OnTheWay);
+        let gone = json!({"status": "destroying", "revision": 9});
+        assert_eq!(standing(&gone, &Goal::Known(7)), Standing::Failed);
     }
 
     fn running(pids: &[u64], replicas: u64, ready: u64) -> Value {

@@ -95,7 +95,9 @@ impl Watch {
             None => Standing::OnTheWay,
             Some(_) if status == self.word() => Standing::Reached,
             Some(_) if status == "destroyed" => Standing::Lost("destroyed"),
-            Some(Status::Active | Status::Degraded) if status == "failed" => Standing::Lost("failed"),
+            Some(Status::Active | Status::Degraded) if status == "failed" => {
+                Standing::Lost("failed")
+            }
             Some(_) => Standing::OnTheWay,
         }
     }

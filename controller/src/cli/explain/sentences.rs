@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::cli::{
+    licenses,
     output::duration,
     view::{age, items, millis, text, time},
 };
@@ -31,6 +32,30 @@ impl Sentences {
     }
 }
 
+impl Sentences {
+    /// Phase of the licence and what is used of it.
+    fn licensed(&mut self, one: &Value, now_ms: u64) {
+        self.say_if(&licenses::short(one), |phase| {
+            format!("Its license: {phase}.")
+        });
+        self.say_if(&licenses::usage(one, now_ms), |usage| {
+            format!("By its own count it has {usage}.")
+        });
+        let id = text(one, "id");
+        match text(&one["license"], "status").as_str() {
+            "grace" | "restricted" => {
+                let renewal = format!("dotmac licenses update {id} --expires-at TIME --wait");
+                self.next.push(renewal);
+            }
+            "suspended" | "revoked" => {
+                self.next
+                    .push(format!("dotmac licenses reinstate {id} --wait"));
+            }
+            _ => {}
+        }
+    }
+}
+
 /// A deployment.
 pub(super) fn deployment(one: &Value, now_ms: u64) -> Sentences {
     let mut told = Sentences::default();
@@ -48,6 +73,7 @@ pub(super) fn deployment(one: &Value, now_ms: u64) -> Sentences {
     told.say_if(&text(one, "agent"), |agent| {
         format!("The agent {agent} runs it.")
     });
+    told.licensed(one, now_ms);
     let health = match (text(one, "health_status"), text(one, "health_reason")) {
         (health, _) if health.is_empty() => String::new(),
         (health, reason) if reason.is_empty() => format!(", and its health is {health}"),
@@ -80,6 +106,12 @@ pub(super) fn deployment(one: &Value, now_ms: u64) -> Sentences {
     }
     if status == "failed" {
         told.say(way_out(one));
+    }
+    let is_withdrawn = status == "suspended"
+        && ["suspended", "revoked"].contains(&text(&one["license"], "status").as_str());
+    if is_withdrawn {
+        // Only the license starts it again, which was said.
+        return told;
     }
     told.next.push(match status.as_str() {
         "destroying" => format!("dotmac deployments undelete {id}"),
@@ -139,6 +171,7 @@ pub(super) fn tenant(one: &Value, now_ms: u64) -> Sentences {
         .filter_map(Value::as_str)
         .map(str::to_owned)
         .collect();
+    told.licensed(one, now_ms);
     match names.as_slice() {
         [] => {
             told.say("It has no deployment.".into());

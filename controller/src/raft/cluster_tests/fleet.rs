@@ -127,6 +127,8 @@ impl Fleet {
             directory: member.directory.clone(),
             engine: EngineConfig::default(),
             snapshot_every: self.snapshot_every,
+            traces: crate::traces::Traces::default(),
+            metrics: crate::metrics::Metrics::new(&Clock::system()).raft.clone(),
         };
         let address: SocketAddr = member.card.link_address.parse().unwrap();
         let (identity, pinned, clock) = (
@@ -277,6 +279,7 @@ fn envelope(number: u64, actor: Actor, command: Command) -> Envelope {
         evidence: Evidence::None,
         expected: None,
         hops: Vec::new(),
+        trace: None,
         command,
     }
 }

@@ -217,6 +217,7 @@ impl Forger {
             actor,
             evidence,
             hops: Vec::new(),
+            trace: None,
             command,
             expected: None,
         };

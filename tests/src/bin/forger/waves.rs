@@ -123,6 +123,7 @@ impl Forger {
                 window,
                 payload: Digest::of(&payload),
                 request: unit.request.clone(),
+                trace: unit.trace,
             }
             .bytes();
             let leaves = vec![leaf.clone()];

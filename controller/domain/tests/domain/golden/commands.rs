@@ -3,7 +3,7 @@
 use dotmac_domain::{
     Command,
     access::Role,
-    command::{Behind, CustomResources, UpdateDeployment},
+    command::{Behind, CustomResources, UpdateDeployment, UpdateLicense},
     fleet::Presence,
 };
 use dotmac_protocol::{
@@ -25,7 +25,43 @@ pub(super) fn commands() -> Vec<(&'static str, Command)> {
     commands.extend(further_commands());
     commands.extend(changes_of_deployments());
     commands.extend(platform::commands());
+    commands.extend(licenses());
     commands
+}
+
+fn licenses() -> Vec<(&'static str, Command)> {
+    let id = || "demo-isp-0190a1b2".parse().unwrap();
+    let update = UpdateLicense {
+        deployment: id(),
+        license_tier: Some("enterprise".into()),
+        max_subscribers: Some(5_000),
+        max_services: Some(900),
+        api_rate_limit: Some(2_000),
+        expires_at: Some(Some(Timestamp(START))),
+        grace_ms: Some(604_800_000),
+    };
+    let reason = || "unpaid".to_owned();
+    vec![
+        ("update-license", Command::UpdateLicense(Box::new(update))),
+        (
+            "suspend-license",
+            Command::SuspendLicense {
+                deployment: id(),
+                reason: reason(),
+            },
+        ),
+        (
+            "revoke-license",
+            Command::RevokeLicense {
+                deployment: id(),
+                reason: reason(),
+            },
+        ),
+        (
+            "reinstate-license",
+            Command::ReinstateLicense { deployment: id() },
+        ),
+    ]
 }
 
 fn changes_of_deployments() -> Vec<(&'static str, Command)> {

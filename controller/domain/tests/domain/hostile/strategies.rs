@@ -46,7 +46,7 @@ pub(super) fn number() -> impl Strategy<Value = u64> {
     ]
 }
 
-fn small() -> impl Strategy<Value = u32> {
+pub(super) fn small() -> impl Strategy<Value = u32> {
     prop_oneof![Just(0), 100..1_000_u32, Just(u32::MAX)]
 }
 
@@ -68,7 +68,7 @@ pub(super) fn tenant() -> impl Strategy<Value = TenantId> {
     ]
 }
 
-fn deployment() -> impl Strategy<Value = DeploymentId> {
+pub(super) fn deployment() -> impl Strategy<Value = DeploymentId> {
     prop_oneof![
         tenant().prop_map(|tenant| DeploymentId::first_of(&tenant)),
         tenant().prop_map(|tenant| DeploymentId::further_of(&tenant, "staging").unwrap()),
@@ -266,6 +266,7 @@ pub(super) fn event() -> impl Strategy<Value = Event> {
             })
         }),
         (text(), text()).prop_map(|(action, detail)| Event::Audit { action, detail }),
+        prop::collection::vec(super::licenses::report(), 0..6).prop_map(Event::Reports),
     ]
 }
 
@@ -332,6 +333,7 @@ pub(super) fn command() -> impl Strategy<Value = Command> {
             .prop_map(|(deployment, reason)| Command::SuspendDeployment { deployment, reason }),
         1 => deployment().prop_map(|deployment| Command::ResumeDeployment { deployment }),
         1 => deployment().prop_map(|deployment| Command::RollbackDeployment { deployment }),
+        3 => super::licenses::command(),
         1 => deployment().prop_map(|deployment| Command::RemoveDeployment { deployment }),
         1 => deployment().prop_map(|deployment| Command::ForgetDeployment { deployment }),
         2 => prop::collection::vec(unit, 0..4).prop_map(|orders| Command::SealWave { orders }),

@@ -1,12 +1,17 @@
 //! The changes of a deployment's content that a random history asks for.
 
-use dotmac_domain::{Command, command::UpdateDeployment};
-use dotmac_protocol::ids::DeploymentId;
+use dotmac_domain::{
+    Command,
+    command::{UpdateDeployment, UpdateLicense},
+};
+use dotmac_protocol::{ids::DeploymentId, time::Timestamp};
+
+use crate::fixture::START;
 
 /// One of the changes of a deployment's content.
 pub(super) fn change(deployment: DeploymentId, kind: u8) -> Command {
     let reason = String::new();
-    match kind % 8 {
+    match kind % 12 {
         0 | 1 => {
             let tiers = ["micro", "medium", "small"];
             Command::UpdateDeployment(Box::new(UpdateDeployment {
@@ -30,6 +35,19 @@ pub(super) fn change(deployment: DeploymentId, kind: u8) -> Command {
         4 => Command::RestartDeployment { deployment },
         5 => Command::SuspendDeployment { deployment, reason },
         6 => Command::ResumeDeployment { deployment },
-        _ => Command::RollbackDeployment { deployment },
+        7 => Command::RollbackDeployment { deployment },
+        8 => Command::UpdateLicense(Box::new(UpdateLicense {
+            deployment,
+            license_tier: (kind.is_multiple_of(5)).then(|| "premium".into()),
+            max_subscribers: (kind.is_multiple_of(2)).then_some(u32::from(kind)),
+            max_services: None,
+            api_rate_limit: None,
+            expires_at: (!kind.is_multiple_of(3))
+                .then(|| (kind > 99).then_some(Timestamp(START + u64::from(kind) * 10_000))),
+            grace_ms: (kind.is_multiple_of(7)).then_some(60_000),
+        })),
+        9 => Command::SuspendLicense { deployment, reason },
+        10 => Command::RevokeLicense { deployment, reason },
+        _ => Command::ReinstateLicense { deployment },
     }
 }

@@ -290,6 +290,10 @@ impl History {
             11 => agent.health(&leaf, HealthStatus::Degraded, "slow"),
             12 => agent.health(&leaf, HealthStatus::Failed, "exit status 7"),
             13 => agent.health(&leaf, HealthStatus::Starting, ""),
+            14 => {
+                let reports = crate::reports::one_of_each(self.world.now / 60_000);
+                agent.record(Some(&leaf.unit), Event::Reports(reports))
+            }
             _ => agent.record(Some(&leaf.unit), audit_event("instance.restarted")),
         };
         self.send(index, vec![record]);

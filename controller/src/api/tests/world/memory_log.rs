@@ -15,7 +15,7 @@ use futures::future::BoxFuture;
 use tokio::sync::watch;
 
 use crate::{
-    log::{Changes, Leadership, Log, LogError},
+    log::{Changes, Figures, Leadership, Log, LogError},
     peers::{PeerAnswer, PeerCall},
 };
 
@@ -28,6 +28,8 @@ pub(in crate::api::tests) struct MemoryLog {
     pub(in crate::api::tests) leadership: watch::Sender<Leadership>,
     /// The peers that it has a connection to.
     pub(in crate::api::tests) connected: watch::Sender<BTreeSet<NodeId>>,
+    /// Entries that are in the log and not applied.
+    pub(in crate::api::tests) behind: Mutex<u64>,
     applied: watch::Sender<u64>,
     changes: Changes,
 }
@@ -44,7 +46,8 @@ impl MemoryLog {
             entries: Mutex::default(),
             failure: Mutex::default(),
             leadership: watch::Sender::new(leadership),
-            connected: watch::Sender::new(BTreeSet::new()),
+            connected: watch::Sender::new(BTreeSet::from([NodeId(2)])),
+            behind: Mutex::default(),
             applied: watch::Sender::new(0),
             changes: Changes::new(0, Arc::default()),
         }
@@ -131,6 +134,17 @@ impl Log for MemoryLog {
 
     fn storage(&self) -> Result<(), String> {
         self.failing().map_err(|error| error.to_string())
+    }
+
+    fn figures(&self) -> Figures {
+        let applied = *self.applied.borrow();
+        let behind = *self.behind.lock().unwrap();
+        Figures {
+            last_log: applied + behind,
+            committed: applied,
+            applied,
+            ..Figures::default()
+        }
     }
 
     fn facts(&self, stream: &Stream, after: u64, limit: usize) -> Result<Vec<Fact>, LogError> {

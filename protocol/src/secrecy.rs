@@ -1,5 +1,10 @@
-//! What looks like a secret: by the name of the member, or by the value itself. It would rather seal too much: what is
-//! sealed still reaches the instance.
+//! What looks like a secret in somebody's JSON: by the name of the member, or by the value itself. It would rather find
+//! too much: what is sealed still reaches the instance, and what is masked stays in the instance.
+
+use serde_json::{Map, Value};
+
+/// What stands in the place of what was masked.
+pub const MASK: &str = "[masked]";
 
 /// Parts of a name that tell by themselves.
 const SECRET_PARTS: [&str; 13] = [
@@ -34,7 +39,8 @@ const SECRET_ASSIGNMENTS: [&str; 8] = [
 ];
 
 /// Whether the value of a member with this name is secret.
-pub(super) fn is_secret_name(name: &str) -> bool {
+#[must_use]
+pub fn is_secret_name(name: &str) -> bool {
     let words = words(name);
     let joined = words.concat();
     SECRET_PARTS.iter().any(|part| joined.contains(part))
@@ -45,7 +51,8 @@ pub(super) fn is_secret_name(name: &str) -> bool {
 
 /// Whether a text is secret whatever it is called: an address with a user in it, an assignment of a secret, a PEM
 /// block, a signed token, or an authorization header.
-pub(super) fn is_secret_text(text: &str) -> bool {
+#[must_use]
+pub fn is_secret_text(text: &str) -> bool {
     let lower = text.to_ascii_lowercase();
     let squeezed: String = lower.chars().filter(|one| !one.is_whitespace()).collect();
     has_userinfo(text)
@@ -57,6 +64,33 @@ pub(super) fn is_secret_text(text: &str) -> bool {
             .iter()
             .any(|scheme| lower.starts_with(scheme))
         || is_signed_token(text)
+}
+
+/// Puts [`MASK`] in the place of everything that looks like a secret; a yes, a no and a null are none, whatever they are
+/// called. As deep as the value goes.
+pub fn mask(members: &mut Map<String, Value>) {
+    for (name, value) in members {
+        mask_value(value, is_secret_name(name));
+    }
+}
+
+fn mask_value(value: &mut Value, is_secret: bool) {
+    match value {
+        Value::Object(members) if is_secret => {
+            for inner in members.values_mut() {
+                mask_value(inner, true);
+            }
+        }
+        Value::Object(members) => mask(members),
+        Value::Array(items) => {
+            for item in items {
+                mask_value(item, is_secret);
+            }
+        }
+        Value::String(text) if is_secret || is_secret_text(text) => *value = MASK.into(),
+        Value::Number(_) if is_secret => *value = MASK.into(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
 }
 
 /// Words of a name, in lower case: split at signs and where upper case begins.
@@ -93,7 +127,28 @@ fn is_signed_token(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{is_secret_name, is_secret_text};
+    use serde_json::{Value, json};
+
+    use super::{is_secret_name, is_secret_text, mask};
+
+    #[test]
+    fn what_looks_secret_is_masked_however_deep_and_the_rest_stays() {
+        let mut payload = json!({
+            "subscriber": "s-1", "password": "hunter2", "pin": 1234, "has_token": true, "token": null,
+            "nas": [{"address": "10.0.0.1", "radius_secret": {"value": "x", "bits": 8}}],
+            "note": "see postgres://u:p@h/d",
+        });
+        let Value::Object(members) = &mut payload else {
+            unreachable!("an object")
+        };
+        mask(members);
+        let masked = json!({
+            "subscriber": "s-1", "password": "[masked]", "pin": "[masked]", "has_token": true, "token": null,
+            "nas": [{"address": "10.0.0.1", "radius_secret": {"value": "[masked]", "bits": "[masked]"}}],
+            "note": "[masked]",
+        });
+        assert_eq!(payload, masked);
+    }
 
     #[test]
     fn names_that_mean_a_secret_are_known() {

@@ -1,0 +1,51 @@
+//! Why a controller does not start: one variant for each part that can fail.
+
+use dotmac_protocol::ids::NodeId;
+use dotmac_runtime::quic::EndpointError;
+use thiserror::Error;
+
+use crate::{api, bootstrap::BootstrapError, identity::CertifyError, raft::StartError};
+
+/// Why a controller does not start.
+#[derive(Debug, Error)]
+pub enum AppError {
+    /// Its keys or the genesis file are missing or broken.
+    #[error(transparent)]
+    Bootstrap(#[from] BootstrapError),
+    /// The genesis file does not name this controller as it is.
+    #[error("genesis {path} names controller {node} with another {what}; {advice}")]
+    Stranger {
+        /// The file.
+        path: String,
+        /// This controller.
+        node: NodeId,
+        /// What differs.
+        what: &'static str,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// Its certificate cannot be made.
+    #[error(transparent)]
+    Certificate(#[from] CertifyError),
+    /// The UDP address cannot be used.
+    #[error("link.listen cannot be used")]
+    Link(#[from] EndpointError),
+    /// The TCP address cannot be used.
+    #[error("api.listen = {address} cannot be used; another process may listen there")]
+    Api {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The API cannot speak TLS as it should.
+    #[error("the api cannot speak TLS")]
+    Tls(#[from] api::TlsError),
+    /// The replicated log cannot be opened.
+    #[error(transparent)]
+    Raft(#[from] StartError),
+    /// No thread can be started for the export of spans.
+    #[error("spans cannot be exported")]
+    Telemetry(#[source] std::io::Error),
+}

@@ -1,0 +1,124 @@
+//! What a metric is called and means: constants, so that the same words are in the exposition and in the documentation.
+
+use std::fmt::Write as _;
+
+use prometheus_client::{metrics::MetricType, registry::Unit};
+
+/// One metric of a program.
+#[derive(Debug, PartialEq)]
+pub struct Metric {
+    /// Its name, with its unit and without `_total`.
+    pub name: &'static str,
+    /// What it is.
+    pub kind: Kind,
+    /// The names of its labels.
+    pub labels: &'static [&'static str],
+    /// One sentence.
+    pub help: &'static str,
+}
+
+/// What a metric is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Kind {
+    /// It only grows; its series end with `_total`.
+    Counter,
+    /// It goes up and down.
+    Gauge,
+    /// It is always 1, and its labels tell.
+    Info,
+    /// Counts by the upper bounds of what was measured.
+    Histogram(&'static [f64]),
+}
+
+/// Units that names end with, as OpenMetrics has them.
+const UNITS: [&str; 3] = ["seconds", "bytes", "ratio"];
+
+impl Metric {
+    /// A metric; the unit is the end of its name.
+    #[must_use]
+    pub const fn new(
+        name: &'static str,
+        kind: Kind,
+        labels: &'static [&'static str],
+        help: &'static str,
+    ) -> Self {
+        Self {
+            name,
+            kind,
+            labels,
+            help,
+        }
+    }
+
+    /// The names under which its series appear.
+    #[must_use]
+    pub fn series(&self) -> Vec<String> {
+        let name = self.name;
+        match self.kind {
+            Kind::Counter => vec![format!("{name}_total")],
+            Kind::Gauge => vec![name.to_owned()],
+            Kind::Info => vec![format!("{name}_info")],
+            Kind::Histogram(_) => ["bucket", "count", "sum"]
+                .map(|end| format!("{name}_{end}"))
+                .to_vec(),
+        }
+    }
+
+    pub(super) fn unit(&self) -> Option<Unit> {
+        let unit = self.unit_name()?;
+        Some(Unit::Other(unit.to_owned()))
+    }
+
+    /// The name without its unit.
+    pub(super) fn stem(&self) -> &'static str {
+        let unit = self.unit_name();
+        unit.and_then(|unit| self.name.strip_suffix(unit)?.strip_suffix('_'))
+            .unwrap_or(self.name)
+    }
+
+    pub(super) fn sort(&self) -> MetricType {
+        match self.kind {
+            Kind::Counter => MetricType::Counter,
+            Kind::Gauge => MetricType::Gauge,
+            Kind::Info => MetricType::Info,
+            Kind::Histogram(_) => MetricType::Histogram,
+        }
+    }
+
+    fn unit_name(&self) -> Option<&'static str> {
+        let end = self.name.rsplit('_').next()?;
+        UNITS.into_iter().find(|unit| *unit == end)
+    }
+}
+
+/// A program's list of metrics: a constant for each, and `ALL` of them in this order.
+#[macro_export]
+macro_rules! catalogue {
+    ($($id:ident = $name:literal $kind:expr, [$($label:literal),*], $help:literal;)*) => {
+        $(
+            #[doc = $help]
+            pub static $id: $crate::metrics::Metric =
+                $crate::metrics::Metric::new($name, $kind, &[$($label),*], $help);
+        )*
+        /// All of them.
+        pub static ALL: &[&$crate::metrics::Metric] = &[$(&$id),*];
+    };
+}
+
+/// A table of metrics for the documentation, in the order given.
+#[must_use]
+pub fn markdown<'m>(metrics: impl IntoIterator<Item = &'m Metric>) -> String {
+    let mut text = "| metric | type | labels | what it says |\n|---|---|---|---|\n".to_owned();
+    for metric in metrics {
+        let labels: Vec<String> = metric.labels.iter().map(|one| format!("`{one}`")).collect();
+        let name = match metric.kind {
+            Kind::Histogram(_) => metric.name.to_owned(),
+            _ => metric.series().concat(),
+        };
+        let (kind, labels) = (metric.sort(), labels.join(" "));
+        let (kind, help) = (kind.as_str(), metric.help);
+        writeln!(text, "| `{name}` | {kind} | {labels} | {help} |")
+            .expect("a String takes all that is written to it");
+    }
+    text
+}
