@@ -2,6 +2,7 @@
 
 export DOTMAC_HOME ?= .dotmac
 export DOTMAC_PORT_BASE
+export DOTMAC_OTLP_ENDPOINT
 
 CARGO ?= cargo
 TARGET = $${CARGO_TARGET_DIR:-target}/debug
@@ -10,13 +11,16 @@ DOTMAC = "$$DOTMAC_HOME/bin/dotmac" --home "$$DOTMAC_HOME"
 # Programs and benchmarks of the release profile; ARGS are passed on (ARGS=--help).
 BENCH = $(CARGO) build --release --locked $(PROGRAMS:%=--bin %) --bin dotmac-benches && \
   "$${CARGO_TARGET_DIR:-target}/release/dotmac-benches"
+# The collector that a story needs: without Go that story is skipped, except in CI (CI=true).
+COLLECTOR = sh tests/peers/build.sh otelcol || case "$$CI" in true|1) exit 1 ;; esac
 on = $(filter-out 0 no false,$(1))
 
 .DEFAULT_GOAL := help
-.PHONY: help up status down build install preflight check test peers bench-api load mutants fuzz-api clean
+.PHONY: help up status down build install preflight check test peers bench bench-deploy bench-commits bench-platform \
+  bench-memory bench-tracing bench-api fleet load mutants fuzz-api clean
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 up: install ## Build, then start three controllers and five agents (DETACH=1: in the background)
 	@exec $(DOTMAC) local up $(if $(call on,$(DETACH)),--detach)
@@ -52,15 +56,39 @@ check: ## Format, lints, docs, every test and a short fuzz of the API
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
 	$(CARGO) build --workspace --bins --locked
+	@$(COLLECTOR)
 	$(CARGO) test --workspace --locked
 	@sh tests/peers/fuzz-api.sh 5
 
 test: ## Every test, without lints and docs
 	$(CARGO) build --workspace --bins --locked
+	@$(COLLECTOR)
 	$(CARGO) test --workspace --locked
 
 peers: ## Build the pinned peers of tests and benchmarks, once (PEERS="etcd": only these)
 	@sh tests/peers/build.sh $(PEERS)
+
+bench: ## Every benchmark in turn, and a table (25 minutes after the release build) -> target/bench/*.json
+	@sh tests/peers/build.sh etcd etcd-watch
+	@$(BENCH) all $(ARGS)
+
+bench-deploy: ## Request to active over 100 deployments, one by one and 10 at a time -> target/bench/deploy.json
+	@$(BENCH) deploy $(ARGS)
+
+bench-commits: ## Commits a second with 1, 16 and 256 writers on three nodes, each synced -> target/bench/commits.json
+	@$(BENCH) commits $(ARGS)
+
+bench-platform: ## The platform API of one agent against a bare axum handler -> target/bench/platform.json
+	@$(BENCH) platform $(ARGS)
+
+bench-memory: ## Resident memory of idle agents, and of controllers with AGENTS=1000 -> target/bench/memory.json
+	@$(BENCH) memory $(if $(AGENTS),--agents $(AGENTS)) $(ARGS)
+
+bench-tracing: ## Creates and shows with traces exported, with the collector away, and off -> target/bench/tracing.json
+	@$(BENCH) tracing $(ARGS)
+
+fleet: ## AGENTS=1000 simulated agents: enrolment, fan-out, reconnection -> target/bench/fleet.json
+	@$(BENCH) fleet $(if $(AGENTS),--agents $(AGENTS)) $(ARGS)
 
 bench-api: ## Measure the API against a bare axum handler, and watch fan-out against etcd -> target/bench/api.json
 	@sh tests/peers/build.sh etcd etcd-watch

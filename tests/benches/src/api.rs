@@ -3,7 +3,6 @@
 
 use std::{
     fs,
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -13,7 +12,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use dotmac_tests::{api::DEPLOYMENTS, programs};
+use dotmac_tests::api::DEPLOYMENTS;
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -22,6 +21,7 @@ use crate::{
     etcd::Etcd,
     ground::{Ground, create, list},
     physics,
+    report::{machine, write},
     samples::{Samples, median, percentile, rounded},
     tell,
     watch::{self, Heard},
@@ -265,28 +265,4 @@ fn limits(found: &mut Map<String, Value>) {
     let over = value("create_one_p50_ms") / limit.max(f64::EPSILON);
     found.insert("create_limit_ms".into(), json!(rounded(limit)));
     found.insert("create_one_over_limit".into(), json!(rounded(over)));
-}
-
-/// Cores and processor.
-pub(crate) fn machine() -> Value {
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = text
-        .lines()
-        .find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-    json!({"cores": cores, "processor": model.map(|(_, model)| model)})
-}
-
-/// Writes the figures below `target/bench`, and as the last line.
-pub(crate) fn write(name: &str, found: Map<String, Value>) -> Result<()> {
-    let directory: PathBuf = programs::directory()?;
-    let directory = directory
-        .parent()
-        .context("no target directory")?
-        .join("bench");
-    fs::create_dir_all(&directory)?;
-    let line = Value::Object(found).to_string();
-    fs::write(directory.join(name), format!("{line}\n"))?;
-    println!("{line}");
-    Ok(())
 }

@@ -1,14 +1,14 @@
 //! The peer of watch fan-out: three members of etcd beside the fleet, on the same disk, syncing as they do by default, and
 //! a program that watches them with etcd's own client. `make peers` builds both.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Stdio,
-    time::Duration,
-};
+use std::{process::Stdio, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use dotmac_tests::{ports, programs, wait::until};
+use dotmac_tests::{
+    ports,
+    programs::{self, peer},
+    wait::until,
+};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
@@ -128,18 +128,4 @@ impl Etcd {
             whole_ms: numbers("whole_ms")?,
         })
     }
-}
-
-/// Where `make peers` puts a program.
-fn peer(name: &str) -> Result<PathBuf> {
-    let directory = programs::directory()?;
-    let target = directory.parent().unwrap_or(Path::new(".")).join("peers");
-    let peers = std::env::var_os("DOTMAC_PEERS").filter(|path| !path.is_empty());
-    let program = peers.map_or(target, PathBuf::from).join("bin").join(name);
-    ensure!(
-        program.exists(),
-        "{} is missing: make peers",
-        program.display()
-    );
-    Ok(program)
 }

@@ -14,6 +14,7 @@ use dotmac_runtime::{entropy::Entropy, supervise};
 use dotmac_tests::{api::DEPLOYMENTS, fleet::Fleet};
 use hyper::{Method, StatusCode, header::HeaderValue};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::{
     drive::{Round, drive_whole},
@@ -43,8 +44,19 @@ impl Ground {
     /// # Errors
     /// When it does not come up.
     pub(crate) async fn start(name: &str) -> Result<Self> {
+        Self::start_with(name, &[]).await
+    }
+
+    /// Starts it with further arguments of `dotmac local up`.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub(crate) async fn start_with(name: &str, arguments: &[&str]) -> Result<Self> {
         let fleet = Fleet::prepare(name)?;
-        let took = fleet.up().await?;
+        let started = Instant::now();
+        let up = [&["local", "up", "--detach"], arguments].concat();
+        fleet.dotmac(&up).await?.ok()?;
+        let took = started.elapsed();
         fleet.agents_connected().await?;
         tell(&format!(
             "three controllers and five agents in {}, up in {:.1} s",
@@ -185,6 +197,7 @@ pub(crate) fn post(path: &str, body: &Value) -> Ask {
         path: path.to_owned(),
         body: body.to_string().into(),
         expected: StatusCode::CREATED,
+        bearer: None,
     }
 }
 
@@ -195,5 +208,6 @@ pub(crate) fn rename(tenant: &str, name: &str) -> Ask {
         path: format!("/api/v1/tenants/{tenant}"),
         body: json!({"tenant_name": name}).to_string().into(),
         expected: StatusCode::OK,
+        bearer: None,
     }
 }

@@ -12,10 +12,10 @@ use serde_json::{Map, Value, json};
 use tokio::{io::AsyncWriteExt as _, process::Command};
 
 use crate::{
-    api::{machine, write},
     drive::{Make, Round, drive},
     ground::{Ground, list, rename},
     memory::Curve,
+    report::{machine, write},
     samples::{Samples, median, rounded},
     tell, watch,
     wire::{Ask, Target},
@@ -23,8 +23,8 @@ use crate::{
 
 /// Connections of the caller who floods.
 const FLOOD_CONNECTIONS: u64 = 32;
-/// Of a hundred clients, those that show one deployment, list a hundred, and rename a tenant.
-const SHARES: [(&str, u64); 3] = [("show", 50), ("list100", 40), ("write", 10)];
+/// What clients do: show one deployment, list a hundred, rename a tenant.
+const KINDS: [&str; 3] = ["show", "list100", "write"];
 
 /// How much load there is.
 #[derive(Debug, Args)]
@@ -41,6 +41,9 @@ pub(crate) struct Settings {
     /// Milliseconds between two requests of a client
     #[arg(long, default_value_t = 250)]
     every_ms: u64,
+    /// Of a hundred clients, those that write; four ninths of the others ask for lists
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(..=100))]
+    writers_percent: u64,
     /// Seconds of each phase
     #[arg(long, default_value_t = 20)]
     seconds: u64,
@@ -119,7 +122,7 @@ pub(crate) async fn run(settings: &Settings) -> Result<()> {
     ] {
         found.insert(key.into(), json!(value));
     }
-    for (number, (name, _)) in SHARES.iter().enumerate() {
+    for (number, name) in KINDS.iter().enumerate() {
         tell_group(&mut found, name, number, &calm, &flooded);
     }
     let answered = median(floods.iter().map(|(answered, _)| *answered));
@@ -143,8 +146,10 @@ async fn groups(
     deployments: &[String],
 ) -> Result<Vec<Group>> {
     let mut groups = Vec::new();
-    for (name, share) in SHARES {
-        let clients = settings.clients * share / 100;
+    let writers = settings.clients * settings.writers_percent / 100;
+    let listers = (settings.clients - writers) * 4 / 9;
+    let shares = [settings.clients - writers - listers, listers, writers];
+    for (name, clients) in KINDS.into_iter().zip(shares) {
         // Each client is a caller of its own.
         let callers = ground.callers(usize::try_from(clients)?).await?;
         let targets = ground

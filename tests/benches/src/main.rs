@@ -3,12 +3,20 @@
 //! figures does.
 //!
 //! ```text
-//!   api    show, list, create against a bare axum handler; watch fan-out against etcd       -> api.json
-//!   load   2,000 tenants, 200 watchers, 100 clients; memory; one caller who floods          -> load.json
+//!   all        every one of these in turn, and a table
+//!   deploy     request to active, with the stations between                             -> deploy.json
+//!   commits    commits a second through the API and in process, syncs, the disk itself  -> commits.json
+//!   platform   the platform API of one agent against a bare axum handler                -> platform.json
+//!   fleet      1,000 simulated agents: enrolment, fan-out of changes, reconnection      -> fleet.json
+//!   footprint  resident memory of idle agents, and of controllers with 1,000 agents     -> memory.json
+//!   tracing    creates and shows with traces exported, with the collector away, and off -> tracing.json
+//!   api        show, list, create against a bare axum handler; watch fan-out against etcd -> api.json
+//!   load       2,000 tenants, 200 watchers, 100 clients; memory; one caller who floods  -> load.json
 //!     |
 //!   wire  drive  samples     one connection; closed and open loops; latencies
 //!   bare  etcd  physics      the peers; what the machine itself needs
 //!   ground  watch  memory    the fleet under test and its deployments; event streams; resident memory
+//!   swarm  report            many agents in few processes; what a benchmark leaves
 //! ```
 #![allow(clippy::print_stderr, reason = "progress is for whoever waits")]
 #![allow(
@@ -16,15 +24,24 @@
     reason = "the result is a line on standard output"
 )]
 
+mod all;
 mod api;
 mod bare;
+mod commits;
+mod deploy;
 mod drive;
 mod etcd;
+mod fleet;
+mod footprint;
 mod ground;
 mod load;
 mod memory;
 mod physics;
+mod platform;
+mod report;
 mod samples;
+mod swarm;
+mod tracing;
 mod watch;
 mod wire;
 
@@ -42,10 +59,34 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Bench {
+    /// Every benchmark in turn, and a table
+    All(all::Settings),
+    /// From the request for a deployment until it is active
+    Deploy(deploy::Settings),
+    /// Commits a second with 1, 16 and 256 writers
+    Commits(commits::Settings),
+    /// The platform API of one agent
+    Platform(platform::Settings),
+    /// 1,000 simulated agents
+    Fleet(fleet::Settings),
+    /// Resident memory of agents and controllers
+    Memory(footprint::Settings),
     /// Requests a second and latencies of the API
     Api(api::Settings),
     /// 2,000 tenants, 200 watchers, 100 clients, and one caller who floods
     Load(load::Settings),
+    /// What traces cost: exported, to a collector that is away, and none
+    Tracing(tracing::Settings),
+    /// A collector that takes and counts what comes
+    #[command(hide = true)]
+    Sink,
+    /// Simulated agents; they end with standard input
+    #[command(hide = true)]
+    Swarm {
+        /// Where their join tokens lie, and what they keep
+        #[arg(long)]
+        directory: PathBuf,
+    },
     /// The caller who floods; his token comes on standard input
     #[command(hide = true)]
     Flood {
@@ -76,6 +117,15 @@ fn main() -> ExitCode {
     let run = || -> Result<()> {
         let runtime = runtime?;
         match arguments.bench {
+            Bench::All(settings) => runtime.block_on(all::run(&settings)),
+            Bench::Deploy(settings) => runtime.block_on(deploy::run(&settings)),
+            Bench::Commits(settings) => runtime.block_on(commits::run(&settings)),
+            Bench::Platform(settings) => runtime.block_on(platform::run(&settings)),
+            Bench::Fleet(settings) => runtime.block_on(fleet::run(&settings)),
+            Bench::Memory(settings) => runtime.block_on(footprint::run(&settings)),
+            Bench::Tracing(settings) => runtime.block_on(tracing::run(&settings)),
+            Bench::Sink => runtime.block_on(tracing::serve_sink()),
+            Bench::Swarm { directory } => runtime.block_on(swarm::run_process(&directory)),
             Bench::Api(settings) => runtime.block_on(api::run(&settings)),
             Bench::Load(settings) => runtime.block_on(load::run(&settings)),
             Bench::Flood { seconds, address } => {

@@ -100,7 +100,7 @@ impl Memory {
 }
 
 /// Mebibytes of a process that are in memory.
-fn resident_mib(pid: u32) -> Result<f64> {
+pub(crate) fn resident_mib(pid: u32) -> Result<f64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kibibytes = line

@@ -63,6 +63,8 @@ pub(crate) struct Ask {
     pub(crate) body: Bytes,
     /// The status that counts as success.
     pub(crate) expected: StatusCode,
+    /// The header `Authorization` of this request alone, in place of the target's.
+    pub(crate) bearer: Option<HeaderValue>,
 }
 
 impl Ask {
@@ -73,6 +75,7 @@ impl Ask {
             path: path.into(),
             body: Bytes::new(),
             expected: StatusCode::OK,
+            bearer: None,
         }
     }
 }
@@ -115,8 +118,9 @@ impl Wire {
             .uri(&ask.path)
             .header(header::HOST, &self.host);
         let turn = (self.sent / TOKEN_REQUESTS).checked_rem(self.callers.len());
-        if let Some(turn) = turn {
-            request = request.header(header::AUTHORIZATION, &self.callers[turn]);
+        let caller = turn.map(|turn| &self.callers[turn]);
+        if let Some(caller) = ask.bearer.as_ref().or(caller) {
+            request = request.header(header::AUTHORIZATION, caller);
         }
         self.sent += 1;
         let body = if ask.body.is_empty() {
