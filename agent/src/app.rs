@@ -217,7 +217,14 @@ impl Agent {
         let chain = Arc::new(chain);
         let (time, time_damage) =
             LicenseTime::open(self.data.license_time(), clocks.at(), clock.clone());
-        let reports = Reports::new(files, Arc::clone(&chain), time.clone(), clock.clone());
+        let per_second = self.config.reports_per_second;
+        let reports = Reports::new(
+            files,
+            Arc::clone(&chain),
+            time.clone(),
+            clock.clone(),
+            per_second,
+        );
         let intake = Intake::new(
             journal,
             trust,

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     net::SocketAddr,
+    num::NonZeroU32,
     ops::RangeInclusive,
     path::{Path, PathBuf},
 };
@@ -14,6 +15,9 @@ use thiserror::Error;
 
 /// Ports that the process driver may hand out at most.
 const PROCESS_PORTS_MIN: u16 = 16;
+
+/// Reports a second that an instance may be allowed at most.
+const REPORTS_MAX: u32 = 100_000;
 
 /// An agent's configuration. Relative paths are relative to the file's directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +32,8 @@ pub struct Config {
     pub tenants: BTreeSet<TenantId>,
     /// Loopback address of the instance API; port 0 means: choose one and keep it.
     pub instance_api: SocketAddr,
+    /// Reports an instance may make a second; after a pause those of 200 s at once.
+    pub reports_per_second: NonZeroU32,
     /// Loopback address where it tells how it is; port 0 means: choose one and keep it.
     pub status: SocketAddr,
     /// Ports for components of the process driver.
@@ -83,6 +89,7 @@ struct ConfigFile {
 #[serde(deny_unknown_fields, default)]
 struct InstanceApiConfig {
     listen: SocketAddr,
+    reports_per_second: u32,
 }
 
 #[derive(Deserialize)]
@@ -102,6 +109,7 @@ impl Default for InstanceApiConfig {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            reports_per_second: 50,
         }
     }
 }
@@ -187,6 +195,12 @@ impl Config {
             let allowed = "a loopback address such as 127.0.0.1:0; instances run on the same host";
             return Err(refuse("instance_api.listen", listen.to_string(), allowed));
         }
+        let per_second = parsed.instance_api.reports_per_second;
+        let reports_per_second = NonZeroU32::new(per_second).filter(|one| one.get() <= REPORTS_MAX);
+        let Some(reports_per_second) = reports_per_second else {
+            let key = "instance_api.reports_per_second";
+            return Err(refuse(key, per_second.to_string(), "1 to 100000"));
+        };
         let status = parsed.status.listen;
         if !status.ip().is_loopback() {
             let allowed = "a loopback address such as 127.0.0.1:0; it is told without a token";
@@ -224,6 +238,7 @@ impl Config {
             join_token_file: parsed.join_token_file.map(|token| base.join(token)),
             tenants: parsed.tenants,
             instance_api: listen,
+            reports_per_second,
             status,
             ports,
             log,
@@ -278,6 +293,10 @@ mod tests {
                 ],
             ),
             (
+                &format!("{base}[instance_api]\nreports_per_second = 0"),
+                vec!["instance_api.reports_per_second", "\"0\"", "1 to 100000"],
+            ),
+            (
                 &format!("{base}[status]\nlisten = '0.0.0.0:9000'"),
                 vec!["status.listen", "0.0.0.0:9000", "loopback"],
             ),
@@ -317,6 +336,7 @@ mod tests {
             "join_token_file",
             "tenants",
             "listen",
+            "reports_per_second",
             "port_first",
             "port_last",
             "otlp_endpoint",

@@ -8,15 +8,18 @@
 //! It refuses what there is no room for, with a reason to come again, and never drops what it took. Probe minutes are
 //! the exception: they are left out first.
 
+mod allowance;
 mod files;
 mod memory;
 mod minutes;
 mod queue;
 #[cfg(test)]
 pub(crate) mod tests;
+mod unit;
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::BTreeMap,
+    num::NonZeroU32,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -34,14 +37,16 @@ use dotmac_runtime::clock::Clock;
 use thiserror::Error;
 use tokio::sync::watch;
 
+use self::{
+    allowance::Allowance,
+    files::{Remembered, file_of},
+    memory::DAY_MS,
+    queue::{MINUTE_BYTES, Waiting, bytes_of, chunks},
+    unit::Unit,
+};
 pub use self::{
     files::ReportFiles,
     minutes::{Counter, Tally, UnitTally},
-};
-use self::{
-    files::{Remembered, file_of},
-    memory::{DAY_MS, identity},
-    queue::{MINUTE_BYTES, Queue, Waiting, bytes_of, chunks},
 };
 use crate::{
     chain::{AppendError, Chain},
@@ -59,7 +64,10 @@ const MINUTE_WAITS_MS: u64 = 30_000;
 /// Why a report was not taken. It may be sent again.
 #[derive(Debug, Error, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    /// Too much waits for the controllers' acknowledgement, or too much has to be known again.
+    /// The unit reported more than it may. There is enough allowance after so many seconds.
+    #[error("the instance reports too much at once")]
+    Often { wait_s: u64 },
+    /// Too much waits for the controllers' acknowledgement, or too many sums of one day have to be kept.
     #[error("too many reports wait for the controllers")]
     Full,
     /// Too much waits for the disk.
@@ -79,18 +87,11 @@ pub struct Reports {
     chain: Arc<Chain>,
     time: LicenseTime,
     clock: Clock,
+    per_second: NonZeroU32,
     tally: Tally,
     directory: PathBuf,
     incarnation: String,
     units: Mutex<BTreeMap<UnitId, Arc<Unit>>>,
-}
-
-struct Unit {
-    queue: Queue,
-    /// `None` once the unit was removed.
-    remembered: Mutex<Option<Remembered>>,
-    /// What the instance claimed last, and when that was recorded.
-    claimed: Mutex<Option<(Claim, Timestamp)>>,
 }
 
 /// Of which unit the reports are.
@@ -103,18 +104,28 @@ pub struct Of {
 }
 
 impl Reports {
-    /// Goes on from what the files remember.
+    /// Goes on from what the files remember. A unit may make `per_second` reports, and after a pause those of 200 s at
+    /// once.
     #[must_use]
-    pub fn new(files: ReportFiles, chain: Arc<Chain>, time: LicenseTime, clock: Clock) -> Self {
+    pub fn new(
+        files: ReportFiles,
+        chain: Arc<Chain>,
+        time: LicenseTime,
+        clock: Clock,
+        per_second: NonZeroU32,
+    ) -> Self {
+        let new = |kept| Unit::new(kept, Allowance::new(per_second, &clock));
         let units = files.units.into_iter();
+        let units = units.map(|(unit, kept)| (unit, new(kept))).collect();
         Self {
             chain,
             time,
             clock,
+            per_second,
             tally: Tally::default(),
             directory: files.directory,
             incarnation: files.incarnation,
-            units: Mutex::new(units.map(|(unit, kept)| (unit, Unit::new(kept))).collect()),
+            units: Mutex::new(units),
         }
     }
 
@@ -146,6 +157,8 @@ impl Reports {
         {
             return Err(Refusal::Full);
         }
+        let charged = unit.allowance.charge(fresh.len(), &self.clock);
+        charged.map_err(|wait_s| Refusal::Often { wait_s })?;
         let mut answers = Vec::new();
         let waiting = chunks(fresh, is_frozen, &mut answers);
         self.enqueue(of, &unit, waiting)?;
@@ -205,14 +218,7 @@ impl Reports {
     /// Forgets a unit that was removed.
     pub fn forget(&self, unit: &UnitId) {
         let gone = self.units().remove(unit);
-        let kept = gone.and_then(|unit| {
-            let mut remembered = unit
-                .remembered
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            remembered.take()
-        });
-        if let Some(kept) = kept {
+        if let Some(kept) = gone.and_then(|unit| unit.end()) {
             kept.remove();
         }
         self.tally.take(unit, Timestamp(u64::MAX), |_| true);
@@ -316,7 +322,8 @@ impl Reports {
         let mut units = self.units();
         let known = units.entry(unit.clone()).or_insert_with(|| {
             let file = file_of(&self.directory, unit);
-            Unit::new(Remembered::new(file, &self.incarnation))
+            let allowance = Allowance::new(self.per_second, &self.clock);
+            Unit::new(Remembered::new(file, &self.incarnation), allowance)
         });
         Arc::clone(known)
     }
@@ -328,43 +335,6 @@ impl Reports {
 
     fn units(&self) -> MutexGuard<'_, BTreeMap<UnitId, Arc<Unit>>> {
         self.units.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Unit {
-    fn new(kept: Remembered) -> Arc<Self> {
-        Arc::new(Self {
-            queue: Queue::default(),
-            remembered: Mutex::new(Some(kept)),
-            claimed: Mutex::default(),
-        })
-    }
-
-    /// Those that were not taken before, each once; `None` once the unit was removed.
-    fn fresh(&self, reports: Vec<Report>) -> Option<Vec<Report>> {
-        let mut seen = HashSet::new();
-        self.remembered(|kept| {
-            let mut is_new = |report: &Report| {
-                !kept.memory.knows(report) && identity(report).is_none_or(|one| seen.insert(one))
-            };
-            reports
-                .into_iter()
-                .filter(|report| is_new(report))
-                .collect()
-        })
-    }
-
-    /// `None` once the unit was removed.
-    fn remembered<T>(&self, look: impl FnOnce(&mut Remembered) -> T) -> Option<T> {
-        let mut remembered = self
-            .remembered
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        remembered.as_mut().map(look)
-    }
-
-    fn claimed(&self) -> MutexGuard<'_, Option<(Claim, Timestamp)>> {
-        self.claimed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -18,6 +18,7 @@ pub mod read;
 pub mod rpc;
 pub mod server;
 pub mod state_machine;
+mod stores;
 pub mod types;
 
 #[cfg(test)]
@@ -49,10 +50,8 @@ use crate::{
     log::{Changes, Figures, Leadership, Log, LogError},
     peers::{PeerAnswer, PeerCall, PeerHandler},
     storage::{
-        directory::Directory,
         engine::{Engine, OnFatal},
         ledger::Ledger,
-        snapshots::Snapshots,
     },
 };
 use batcher::{Batcher, Proposer};
@@ -64,7 +63,8 @@ use network::Network;
 use read::Reader;
 use rpc::{PeerReply, PeerRequest, Refusal};
 use server::{PeerServer, Shared};
-use state_machine::{StateMachine, View};
+use state_machine::View;
+use stores::Stores;
 use types::Raft;
 
 /// The replicated log on one controller.
@@ -315,43 +315,6 @@ impl Log for RaftLog {
     fn facts(&self, stream: &Stream, after: u64, limit: usize) -> Result<Vec<Fact>, LogError> {
         let facts = self.ledger.read(stream, after, limit);
         facts.map_err(|error| LogError::Storage(causes::in_full(&error)))
-    }
-}
-
-/// Everything that lies on the disk, open.
-struct Stores {
-    engine: Engine,
-    ledger: Ledger,
-    snapshots: Snapshots,
-    log: LogStore,
-    machine: StateMachine,
-    view: View,
-}
-
-impl Stores {
-    async fn open(
-        config: &RaftConfig,
-        disk: SharedDisk,
-        on_fatal: OnFatal,
-    ) -> Result<Self, StartError> {
-        let (path, limits) = (config.directory.clone(), config.engine.clone());
-        let opening = tokio::task::spawn_blocking(move || {
-            let directory = Directory::open(&path, disk.as_ref())?;
-            let engine = Engine::open(directory, &limits, disk.clone(), on_fatal)?;
-            let ledger = Ledger::open(engine.clone())?;
-            let snapshots = Snapshots::open(&path, disk)?;
-            let log = LogStore::open(engine.clone(), ledger.clone())?;
-            let (machine, view) = StateMachine::open(ledger.clone(), snapshots.clone())?;
-            Ok(Self {
-                engine,
-                ledger,
-                snapshots,
-                log,
-                machine,
-                view,
-            })
-        });
-        opening.await.unwrap_or(Err(StartError::Interrupted))
     }
 }
 

@@ -30,6 +30,8 @@ pub(super) enum Problem {
     Busy,
     /// The request took too long.
     Slow,
+    /// The instance reports more than it may; there is enough allowance after so many seconds.
+    Often { wait_s: u64 },
     /// Too much waits for the controllers: no report is taken until some of it was acknowledged.
     Full,
     /// The agent itself cannot answer; its log says why.
@@ -39,6 +41,7 @@ pub(super) enum Problem {
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         match refusal {
+            Refusal::Often { wait_s } => Self::Often { wait_s },
             Refusal::Full => Self::Full,
             Refusal::Busy => Self::Busy,
             Refusal::Failed => Self::Unavailable,
@@ -96,6 +99,10 @@ impl Problem {
                 let detail = "the request took too long".to_owned();
                 (StatusCode::REQUEST_TIMEOUT, "timeout", detail)
             }
+            Self::Often { wait_s } => {
+                let detail = format!("this instance reports too much; try again in {wait_s} s");
+                (StatusCode::TOO_MANY_REQUESTS, "too-many-reports", detail)
+            }
             Self::Full => {
                 let detail =
                     "too many reports wait for the controllers; try again later".to_owned();
@@ -129,12 +136,15 @@ impl IntoResponse for Problem {
         let headers = response.headers_mut();
         let problem = HeaderValue::from_static("application/problem+json");
         headers.insert(header::CONTENT_TYPE, problem);
-        match self {
+        match &self {
             Self::Unauthorized(_) => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
             Self::Busy => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            }
+            Self::Often { wait_s } => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from(*wait_s));
             }
             Self::Full | Self::Unavailable => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("60"));

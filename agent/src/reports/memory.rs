@@ -1,17 +1,19 @@
 //! What is remembered of one unit's reports: which ones were taken, the subscribers, and how often plugins were used.
 //! Pure, and the same however often the same records are taken.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use dotmac_protocol::{digest::Digest, record::reports::Report, time::Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// Milliseconds of a day.
 pub(super) const DAY_MS: u64 = 24 * 3_600_000;
-/// Days for which a report is known again, besides the present one.
-const DAYS_KNOWN: u64 = 7;
-/// Reports that are known again at most; when there are so many, new ones are refused until old ones are forgotten.
-pub(super) const KNOWN_MAX: usize = 256 * 1024;
+/// Milliseconds of a minute.
+const MINUTE_MS: u64 = 60_000;
+/// Minutes for which a report is known again: 7 days.
+const MINUTES_KNOWN: u64 = 7 * DAY_MS / MINUTE_MS;
+/// Reports that are known again at most; the oldest go first. At 50 a second they are those of 87 minutes.
+const KNOWN_MAX: usize = 256 * 1024;
 /// Days for which the use of plugins is summed up.
 const PLUGIN_DAYS: u64 = 400;
 /// Sums by plugin, metric and day at most; when there are so many, the oldest day's go first, never the present one's.
@@ -24,7 +26,9 @@ type PluginDay = (String, String, u64);
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Memory {
     through: u64,
-    days: BTreeMap<u64, HashSet<u64>>,
+    known: HashSet<u64>,
+    /// The known ones in the order in which they came, with the minute in which that was.
+    order: VecDeque<(u64, u64)>,
     highest_active: Option<u64>,
     last: Option<(Timestamp, u64)>,
     sums: BTreeMap<PluginDay, u64>,
@@ -38,9 +42,12 @@ pub(super) struct Entry {
     pub(super) incarnation: Option<String>,
     /// Sequence of the record.
     pub(super) through: u64,
-    /// Identities of reports by the day on which they were taken.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub(super) days: BTreeMap<u64, Vec<u64>>,
+    /// Minute since 1970 in which the reports were taken.
+    #[serde(default)]
+    pub(super) minute: u64,
+    /// Their identities.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) known: Vec<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     highest_active: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -92,9 +99,8 @@ impl Memory {
         identity(report).is_some_and(|identity| self.knows_identity(identity))
     }
 
-    /// Whether so many more reports can be remembered.
+    /// Whether the sums that the reports add can be kept.
     pub(super) fn has_room(&self, reports: &[Report]) -> bool {
-        let known: usize = self.days.values().map(HashSet::len).sum();
         let mut days = self.sums.keys().map(|(_, _, day)| *day);
         let newest = || self.sums.keys().map(|(_, _, day)| *day).max();
         let is_spent = self.sums.len() >= SUMS_MAX
@@ -103,7 +109,7 @@ impl Memory {
             Report::Plugin(used) => !self.sums.contains_key(&plugin_day(used)),
             _ => false,
         };
-        known + reports.len() <= KNOWN_MAX && !(is_spent && reports.iter().any(adds_sum))
+        !(is_spent && reports.iter().any(adds_sum))
     }
 
     /// Takes the reports of a record; gives what is to be written down. While `is_frozen` (restricted) the most
@@ -117,9 +123,9 @@ impl Memory {
     ) -> Entry {
         let mut entry = Entry {
             through: sequence,
+            minute: at.0 / MINUTE_MS,
             ..Entry::default()
         };
-        let day = at.0 / DAY_MS;
         let mut taken = HashSet::new();
         for report in reports {
             let Some(identity) = identity(report) else {
@@ -128,7 +134,7 @@ impl Memory {
             if self.knows_identity(identity) || !taken.insert(identity) {
                 continue;
             }
-            entry.days.entry(day).or_default().push(identity);
+            entry.known.push(identity);
             match report {
                 Report::Usage(usage) => {
                     let highest = entry.highest_active.or(self.highest_active);
@@ -146,16 +152,19 @@ impl Memory {
             }
         }
         self.merge(entry.clone());
-        self.forget_before(day);
+        self.forget_before(entry.minute);
         entry
     }
 
     /// Takes what was written down.
     pub(super) fn merge(&mut self, entry: Entry) {
         self.through = self.through.max(entry.through);
-        for (day, identities) in entry.days {
-            self.days.entry(day).or_default().extend(identities);
+        for identity in entry.known {
+            if self.known.insert(identity) {
+                self.order.push_back((entry.minute, identity));
+            }
         }
+        self.forget_beyond_most();
         self.highest_active = entry.highest_active.or(self.highest_active);
         self.last = entry.last.or(self.last);
         for (plugin, metric, day, count) in entry.sums {
@@ -176,14 +185,17 @@ impl Memory {
                     (plugin.clone(), metric.clone(), *day, *count)
                 })
                 .collect(),
-            days: BTreeMap::new(),
+            ..Entry::default()
         };
-        let days = self.days.iter().map(|(day, identities)| Entry {
+        let order: Vec<(u64, u64)> = self.order.iter().copied().collect();
+        let minutes = order.chunk_by(|(left, _), (right, _)| left == right);
+        let minutes = minutes.map(|run| Entry {
             through: self.through,
-            days: BTreeMap::from([(*day, identities.iter().copied().collect())]),
+            minute: run[0].0,
+            known: run.iter().map(|(_, identity)| *identity).collect(),
             ..Entry::default()
         });
-        std::iter::once(first).chain(days).collect()
+        std::iter::once(first).chain(minutes).collect()
     }
 
     /// How often a plugin was used from one day to another, both included, by metric.
@@ -199,7 +211,7 @@ impl Memory {
     }
 
     fn knows_identity(&self, identity: u64) -> bool {
-        self.days.values().any(|day| day.contains(&identity))
+        self.known.contains(&identity)
     }
 
     fn add(&mut self, row: PluginDay, count: u64) {
@@ -211,10 +223,23 @@ impl Memory {
         *sum = sum.saturating_add(count);
     }
 
-    fn forget_before(&mut self, today: u64) {
-        self.days.retain(|day, _| day + DAYS_KNOWN >= today);
+    fn forget_before(&mut self, minute: u64) {
+        while let Some((oldest, identity)) = self.order.front()
+            && oldest + MINUTES_KNOWN < minute
+        {
+            self.known.remove(identity);
+            self.order.pop_front();
+        }
+        let today = minute * MINUTE_MS / DAY_MS;
         self.sums
             .retain(|(_, _, day), _| day + PLUGIN_DAYS >= today);
+    }
+
+    fn forget_beyond_most(&mut self) {
+        while self.order.len() > KNOWN_MAX {
+            let oldest = self.order.pop_front();
+            oldest.map(|(_, identity)| self.known.remove(&identity));
+        }
     }
 }
 
@@ -230,7 +255,7 @@ mod tests {
         time::Timestamp,
     };
 
-    use super::{DAY_MS, DAYS_KNOWN, Memory, SUMS_MAX};
+    use super::{DAY_MS, Entry, KNOWN_MAX, Memory, SUMS_MAX};
     use crate::reports::tests::{event, usage};
 
     fn plugin(metric: &str, day: u64, count: u64) -> Report {
@@ -249,13 +274,30 @@ mod tests {
         let reports = [event("e-1"), usage(5, 70), plugin("api_calls", 100, 3)];
         memory.take(1, day(100), false, &reports);
         let entry = memory.take(2, day(101), false, &reports);
-        assert!(entry.days.is_empty(), "{entry:?}");
+        assert!(entry.known.is_empty(), "{entry:?}");
         assert_eq!(memory.active(), Some(70));
         assert_eq!(memory.sums("crm", 0, u64::MAX)["api_calls"], 3);
-        memory.take(3, day(100 + DAYS_KNOWN), false, &[]);
+        memory.take(3, day(107), false, &[]);
         assert!(reports.iter().all(|report| memory.knows(report)));
-        memory.take(4, day(101 + DAYS_KNOWN), false, &[]);
+        memory.take(4, day(108), false, &[]);
         assert!(!memory.knows(&reports[0]));
+    }
+
+    #[test]
+    fn of_very_many_the_newest_are_known() {
+        let mut memory = Memory::default();
+        let most = u64::try_from(KNOWN_MAX).unwrap();
+        memory.take(1, Timestamp(0), false, &[event("first"), event("second")]);
+        memory.merge(Entry {
+            known: (0..most - 1).collect(),
+            ..Entry::default()
+        });
+        assert!(!memory.knows(&event("first")));
+        assert!(memory.knows(&event("second")));
+        assert_eq!(
+            (memory.known.len(), memory.order.len()),
+            (KNOWN_MAX, KNOWN_MAX)
+        );
     }
 
     #[test]
@@ -282,7 +324,7 @@ mod tests {
             again.merge(entry);
         }
         assert_eq!(again, memory);
-        replayed.forget_before(19);
+        replayed.forget_before(19 * DAY_MS / super::MINUTE_MS);
         assert_eq!(replayed, memory);
         assert_eq!(memory.highest_active(), Some(10));
     }

@@ -1,6 +1,6 @@
 //! The claims about reports, on a real chain and a real directory.
 
-use std::{path::Path, sync::Arc};
+use std::{num::NonZeroU32, path::Path, sync::Arc};
 
 use dotmac_protocol::{
     codec,
@@ -21,6 +21,9 @@ use crate::{
     fixture::{NOW, agent, key, tenant, unit},
     license_time::LicenseTime,
 };
+
+/// What an instance may report a second.
+const PER_SECOND: NonZeroU32 = NonZeroU32::new(50).unwrap();
 
 pub(crate) fn event(id: &str) -> Report {
     Report::Event(InstanceEvent {
@@ -82,7 +85,13 @@ pub(crate) fn open(
     let opened = Chain::open_with(&path, owner, disk, clock.clone(), limits, repair).unwrap();
     let chain = Arc::new(opened.chain);
     let (time, _) = LicenseTime::open(directory.join("license_time"), None, clock.clone());
-    let reports = Reports::new(files, Arc::clone(&chain), time.clone(), clock.clone());
+    let reports = Reports::new(
+        files,
+        Arc::clone(&chain),
+        time.clone(),
+        clock.clone(),
+        PER_SECOND,
+    );
     (Arc::new(reports), chain, time)
 }
 
@@ -258,6 +267,34 @@ async fn a_full_outbox_leaves_minutes_out_first_and_refuses_the_rest_without_los
         Ok(()),
         "there is room again"
     );
+}
+
+#[tokio::test]
+async fn one_that_floods_is_told_when_to_come_again_and_leaves_the_others_alone() {
+    let site = Site::new();
+    let (reports, chain) = site.open();
+    let events = |range: std::ops::Range<u64>| range.map(|number| event(&format!("e-{number}")));
+    let mut taken = 0;
+    let refusal = loop {
+        let batch = events(taken..taken + 500).collect();
+        match reports.submit(&of(), false, batch).await {
+            Ok(()) => taken += 500,
+            Err(refusal) => break refusal,
+        }
+    };
+    assert_eq!((taken, refusal), (10_000, Refusal::Often { wait_s: 10 }));
+    let again = events(0..500).collect();
+    assert_eq!(reports.submit(&of(), false, again).await, Ok(()));
+    let other = Of {
+        unit: unit("other"),
+        ..of()
+    };
+    let one = vec![event("e-1")];
+    assert_eq!(reports.submit(&other, false, one).await, Ok(()));
+    site.hand.advance_millis(10_000);
+    let next = events(taken..taken + 500).collect();
+    assert_eq!(reports.submit(&of(), false, next).await, Ok(()));
+    drop(chain);
 }
 
 #[tokio::test]

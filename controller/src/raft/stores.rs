@@ -1,0 +1,53 @@
+//! What one controller keeps on its disk, opened in the order in which each part needs the one before.
+
+use dotmac_runtime::disk::SharedDisk;
+
+use super::{
+    config::{RaftConfig, StartError},
+    log_store::LogStore,
+    state_machine::{StateMachine, View},
+};
+use crate::storage::{
+    directory::Directory,
+    engine::{Engine, OnFatal},
+    ledger::Ledger,
+    snapshots::Snapshots,
+};
+
+/// Everything that lies on the disk, open.
+pub(super) struct Stores {
+    pub(super) engine: Engine,
+    pub(super) ledger: Ledger,
+    pub(super) snapshots: Snapshots,
+    pub(super) log: LogStore,
+    pub(super) machine: StateMachine,
+    pub(super) view: View,
+}
+
+impl Stores {
+    /// Opens it, away from the threads that serve.
+    pub(super) async fn open(
+        config: &RaftConfig,
+        disk: SharedDisk,
+        on_fatal: OnFatal,
+    ) -> Result<Self, StartError> {
+        let (path, limits) = (config.directory.clone(), config.engine.clone());
+        let opening = tokio::task::spawn_blocking(move || {
+            let directory = Directory::open(&path, disk.as_ref())?;
+            let engine = Engine::open(directory, &limits, disk.clone(), on_fatal)?;
+            let ledger = Ledger::open(engine.clone())?;
+            let snapshots = Snapshots::open(&path, disk)?;
+            let log = LogStore::open(engine.clone(), ledger.clone())?;
+            let (machine, view) = StateMachine::open(ledger.clone(), snapshots.clone())?;
+            Ok(Self {
+                engine,
+                ledger,
+                snapshots,
+                log,
+                machine,
+                view,
+            })
+        });
+        opening.await.unwrap_or(Err(StartError::Interrupted))
+    }
+}
