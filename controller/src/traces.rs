@@ -103,10 +103,10 @@ impl Traces {
         let Some(context) = self.spans.follow(Some(trace.context)) else {
             return;
         };
-        let method = answered.method;
+        let method = known(answered.method);
         let name = match answered.route {
             Some(route) => format!("{method} {route}"),
-            None => method.to_string(),
+            None => method.to_owned(),
         };
         let ids = (context.parent, trace.caller);
         let failure = (answered.status >= 500).then_some("not served");
@@ -117,7 +117,8 @@ impl Traces {
             .number("http.response.status_code", answered.status.into())
             .text("dotmac.request", answered.request)
             .failed(failure);
-        if method.is_safe() {
+        // Anybody may make any number of requests that change nothing.
+        if answered.method.is_safe() || answered.status >= 400 {
             self.spans.emit_modestly(span);
         } else {
             self.spans.emit(span);
@@ -257,6 +258,27 @@ fn order(span: Span, unit: &UnitId, sequence: Sequence) -> Span {
         .number("dotmac.sequence", sequence.0)
 }
 
+/// A method's name, if it is one that HTTP knows: any other word is the caller's own, of any length. (OpenTelemetry's
+/// conventions for HTTP spans.)
+pub(crate) fn known(method: &Method) -> &str {
+    const METHODS: [Method; 9] = [
+        Method::GET,
+        Method::HEAD,
+        Method::POST,
+        Method::PUT,
+        Method::PATCH,
+        Method::DELETE,
+        Method::OPTIONS,
+        Method::TRACE,
+        Method::CONNECT,
+    ];
+    if METHODS.contains(method) {
+        method.as_str()
+    } else {
+        "_OTHER"
+    }
+}
+
 /// The caller's trace, if he sent exactly one and it is sound.
 fn traceparent(headers: &HeaderMap) -> Option<TraceContext> {
     let mut values = headers.get_all("traceparent").iter();
@@ -302,6 +324,13 @@ mod tests {
             assert_eq!(new.caller, None);
             assert_ne!(new.context.trace_id, known.context.trace_id);
         }
+    }
+
+    #[test]
+    fn a_method_of_the_callers_own_is_not_quoted() {
+        assert_eq!(super::known(&Method::PATCH), "PATCH");
+        let own = Method::from_bytes("M".repeat(60_000).as_bytes()).unwrap();
+        assert_eq!(super::known(&own), "_OTHER");
     }
 
     #[test]

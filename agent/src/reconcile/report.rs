@@ -5,6 +5,7 @@ use dotmac_protocol::record::{
     ComponentHealth, Event, Health, HealthStatus, Limits, Outcome, Receipt, cut_detail,
 };
 use dotmac_protocol::release::ComponentKind;
+use tracing::field::display;
 
 use super::{
     goal::Goal,
@@ -60,7 +61,6 @@ impl Hands {
             ""
         };
         let total = files.output_total();
-        let opened_at = self.opened_at;
         let memory = self.slot_memory(slot);
         let asked = memory
             .stopping
@@ -92,7 +92,7 @@ impl Hands {
                 lines: lines.clone(),
             });
         }
-        tracing::info!(unit = %self.unit, %slot, end = %exit.end, expected, since = %opened_at, "a process ended");
+        tracing::info!(unit = %self.unit, %slot, end = %exit.end, expected, "a process ended");
         self.shared
             .stations
             .metrics()
@@ -182,6 +182,11 @@ impl Hands {
             self.shared
                 .stations
                 .note(&self.unit, generation, HEALTHY, now);
+            let trace_id = wanted.trace.map(|context| display(context.trace_id));
+            tracing::info!(
+                unit = %self.unit, generation = generation.0, tenant = %wanted.tenant, request = %wanted.request,
+                trace_id, "healthy for the first time"
+            );
             let way = self.shared.stations.take(&self.unit);
             self.shared.stations.traces().healthy(wanted, &way, STARTED);
             way

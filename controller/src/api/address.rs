@@ -9,6 +9,8 @@ use super::problem::{NO_SUCH_PATH, Problem, TOKEN_IN_QUERY};
 
 /// How the text of an access token begins.
 const TOKEN_START: &str = "dotmac_pat_";
+/// Bytes of a path that logs show at most; the longest of ours has less than half.
+const LOGGED_BYTES_MAX: usize = 512;
 /// Parameters in which people try to pass a token.
 const TOKEN_PARAMETERS: [&str; 6] = [
     "access_token",
@@ -45,12 +47,17 @@ pub(super) fn check(uri: &Uri) -> Result<(), Problem> {
     Err(Problem::new(&NO_SUCH_PATH, "the address cannot be read"))
 }
 
-/// What logs may say of an address: its path, and nothing if somebody put a token into it.
+/// What logs may say of an address: its path, cut off at [`LOGGED_BYTES_MAX`], and nothing if somebody put a token into it.
 pub(super) fn for_logs(uri: &Uri) -> &str {
     if has_token(uri) {
         "(withheld)"
     } else {
-        uri.path()
+        let path = uri.path();
+        let mut end = path.len().min(LOGGED_BYTES_MAX);
+        while !path.is_char_boundary(end) {
+            end -= 1;
+        }
+        &path[..end]
     }
 }
 

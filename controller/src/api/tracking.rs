@@ -21,7 +21,7 @@ use super::{address, server::Connection};
 use crate::{
     metrics::{Limited, ProblemCode, Routes},
     node::Node,
-    traces::{Answered, HttpTrace},
+    traces::{self, Answered, HttpTrace},
 };
 
 /// The header of every answer.
@@ -138,12 +138,15 @@ pub(super) async fn track(
         node.traces.answered(&spans, &answered);
     }
     let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    let named = traces::known(&method);
     let trace_id = spans.map(|spans| display(spans.context.trace_id));
     // Whoever asks whether this controller is ready asks often, and is answered 503 until it is.
     if response.status().is_server_error() && !path.starts_with(HEALTH) {
-        tracing::warn!(%method, path, status, took_ms, request = %id, trace_id, "request not served");
+        tracing::warn!(method = named, path, status, took_ms, request = %id, trace_id, "request not served");
+    } else if response.status().is_success() && !method.is_safe() {
+        tracing::info!(method = named, path, status, took_ms, request = %id, trace_id, "change accepted");
     } else {
-        tracing::debug!(%method, path, status, took_ms, request = %id, trace_id, "request served");
+        tracing::debug!(method = named, path, status, took_ms, request = %id, trace_id, "request served");
     }
     let headers = response.headers_mut();
     if is_tls {

@@ -9,7 +9,7 @@ use dotmac_domain::{
 use dotmac_protocol::{
     digest::Digest,
     frame::Delivery,
-    ids::{AgentId, Sequence, UnitId},
+    ids::{AgentId, RequestId, Sequence, UnitId},
     record::Hop,
     time::Timestamp,
     trace::TraceContext,
@@ -77,7 +77,9 @@ pub struct Outgoing {
     pub unit: UnitId,
     /// Its number for that unit.
     pub sequence: Sequence,
-    /// The trace of the request that authorised it.
+    /// The request that authorised it.
+    pub request: RequestId,
+    /// The trace of that request.
     pub trace: Option<TraceContext>,
     /// When the last signature that is known here was made.
     pub signed_at: Option<Timestamp>,
@@ -136,6 +138,7 @@ pub fn outgoing(
         ready.push(Outgoing {
             unit: unit_id.clone(),
             sequence: unit.sequence,
+            request: unit.request.clone(),
             trace: unit.trace,
             signed_at,
             delivery: Delivery { intent, hops },

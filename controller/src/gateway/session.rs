@@ -15,6 +15,7 @@ use dotmac_runtime::{
 };
 use quinn::{Connection, RecvStream, SendStream};
 use tokio::sync::mpsc;
+use tracing::field::display;
 
 use super::{Gateway, PROPOSE_DEADLINE, STEP_DEADLINE, SessionError};
 use crate::{dispatch, node::Node};
@@ -225,6 +226,10 @@ async fn deliver(
             let order = (&outgoing.unit, outgoing.sequence);
             node.traces
                 .dispatched(outgoing.trace, order, began, outgoing.signed_at, started);
+            let trace_id = outgoing.trace.map(|context| display(context.trace_id));
+            let (unit, sequence, request) =
+                (&outgoing.unit, outgoing.sequence.0, &outgoing.request);
+            tracing::info!(%agent, %unit, sequence, %request, trace_id, "order sent");
             sent.insert(outgoing.unit, outgoing.sequence);
         }
         // Whatever becomes deliverable does so by a signature, and that comes after what it is under; thousands of

@@ -2,7 +2,14 @@
 //! against a bare axum handler that reads the same JSON and answers as many bytes. The agent's part between the two is
 //! what its instances wait for longer.
 
-use std::{fs, sync::Arc, time::Duration};
+use std::{
+    fs,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
@@ -51,6 +58,9 @@ struct Instance {
     license_key: String,
     key: EncodingKey,
     clock: Clock,
+    /// When the run began, and how many calls were made in it: reports are told apart by their time.
+    began_ms: u64,
+    calls: Arc<AtomicU64>,
     /// What tells the tokens of this run from those of any other.
     run: String,
 }
@@ -94,7 +104,7 @@ pub(crate) async fn run(settings: &Settings) -> Result<()> {
     let bodies = tempfile::tempdir()?;
     for call in Call::ALL {
         let answer = bodies.path().join(call.name());
-        let ask = first.ask(call, u64::MAX);
+        let ask = first.ask(call);
         let (status, body) = Wire::open(&first.target, 0).await?.ask(&ask).await?;
         anyhow::ensure!(
             status == ask.expected,
@@ -113,7 +123,7 @@ pub(crate) async fn run(settings: &Settings) -> Result<()> {
             };
             let (mut ours, mut theirs) = (Vec::new(), Vec::new());
             for number in 0..settings.rounds {
-                let (asks, bare_asks) = makes(&instances, call, number);
+                let (asks, bare_asks) = makes(&instances, call);
                 // Whoever comes second must not always be the same.
                 for turn in [number % 2, (number + 1) % 2] {
                     if turn == 0 {
@@ -188,6 +198,7 @@ impl Instance {
                 .1
                 .to_owned())
         };
+        let clock = Clock::system();
         let address = value("PLATFORM_URL")?;
         let address = address
             .strip_prefix("http://")
@@ -197,12 +208,16 @@ impl Instance {
             tenant: value("TENANT_ID")?,
             license_key: value("ISP_LICENSE_KEY")?,
             key: EncodingKey::from_secret(value("PLATFORM_SERVICE_TOKEN")?.as_bytes()),
-            clock: Clock::system(),
+            began_ms: clock.now().0,
+            clock,
+            calls: Arc::default(),
             run: Entropy::system().hex(8),
         })
     }
 
-    fn ask(&self, call: Call, number: u64) -> Ask {
+    /// A call that no other of this run is like: what was reported before would not be kept again.
+    fn ask(&self, call: Call) -> Ask {
+        let number = self.calls.fetch_add(1, Ordering::Relaxed);
         let (path, body) = match call {
             Call::Validate => (
                 "/license/validate".to_owned(),
@@ -220,7 +235,7 @@ impl Instance {
                 "/events/webhook".to_owned(),
                 json!({
                     "event_id": format!("{}-{number}", self.run), "event_type": "session.started",
-                    "tenant_id": self.tenant, "occurred_at": self.time(0),
+                    "tenant_id": self.tenant, "occurred_at": time_text(self.clock.now().0),
                     "payload": {"username": "subscriber@example.net", "session_id": number},
                 }),
             ),
@@ -235,23 +250,12 @@ impl Instance {
     }
 
     fn metrics(&self, number: u64) -> Value {
-        // Reports are told apart by their time, so each has one of its own.
         json!({"metrics": {
-            "tenant_id": self.tenant, "reported_at": self.time(number % 86_400_000),
+            "tenant_id": self.tenant, "reported_at": time_text(self.began_ms.saturating_sub(number)),
             "active_subscribers": 10, "total_subscribers": 12, "new_subscribers_today": 1,
             "churned_subscribers_today": 0, "active_sessions": 7, "sessions_today": 20,
             "total_data_usage_mb": 1024.0, "active_nas_devices": 1, "active_olts": 0, "active_onts": 0,
         }})
-    }
-
-    /// This many milliseconds ago.
-    fn time(&self, ago_ms: u64) -> String {
-        let at = self.clock.now().0.saturating_sub(ago_ms);
-        let at = i64::try_from(at)
-            .ok()
-            .and_then(|at| jiff::Timestamp::from_millisecond(at).ok());
-        at.expect("the clock is between the years 1970 and 9999")
-            .to_string()
     }
 
     fn bearer(&self, call: Call, number: u64) -> HeaderValue {
@@ -270,13 +274,11 @@ impl Instance {
 }
 
 /// The requests of one round, ours and the peer's: the same but for the path, the token's making included.
-fn makes(instances: &Arc<[Instance]>, call: Call, round: u64) -> (Make, Make) {
-    // No number comes twice in a run.
-    let first = (round + 1) << 32;
+fn makes(instances: &Arc<[Instance]>, call: Call) -> (Make, Make) {
     let (ours, theirs) = (Arc::clone(instances), Arc::clone(instances));
     let of = move |instances: &[Instance], number: u64| {
         let place = usize::try_from(number).unwrap_or_default() % instances.len();
-        instances[place].ask(call, first + number)
+        instances[place].ask(call)
     };
     let our_make: Make = Arc::new(move |number| of(&ours, number));
     let their_make: Make = Arc::new(move |number| Ask {
@@ -285,4 +287,13 @@ fn makes(instances: &Arc<[Instance]>, call: Call, round: u64) -> (Make, Make) {
         ..of(&theirs, number)
     });
     (our_make, their_make)
+}
+
+/// RFC 3339, UTC.
+fn time_text(at_ms: u64) -> String {
+    let at = i64::try_from(at_ms)
+        .ok()
+        .and_then(|at| jiff::Timestamp::from_millisecond(at).ok());
+    at.expect("the clock is between the years 1970 and 9999")
+        .to_string()
 }

@@ -38,9 +38,10 @@ struct Edit {
 const DOMAIN: &[&str] = &["-p", "dotmac-domain", "--test", "domain"];
 const PROTOCOL: &[&str] = &["-p", "dotmac-protocol", "--test", "protocol"];
 const CONTROLLER: &[&str] = &["-p", "dotmac-controller", "--lib"];
+const AGENT: &[&str] = &["-p", "dotmac-agent", "--lib"];
 
 /// All of them, by law.
-const MUTANTS: [Mutant; 16] = [
+const MUTANTS: [Mutant; 20] = [
     Mutant {
         name: "law 1: the database file is synced before a write is acknowledged",
         edits: &[Edit {
@@ -152,6 +153,36 @@ const MUTANTS: [Mutant; 16] = [
         test: "a_change_of_another_revision_than_the_asker_saw_is_refused",
     },
     Mutant {
+        name: "law 4: an instance asks for its own tenant alone",
+        edits: &[Edit {
+            folder: "agent/src/instance_api",
+            guard: "if tenant == self.wanted.tenant.as_str() {",
+            instead: "if !tenant.is_empty() {",
+        }],
+        target: AGENT,
+        test: "law_4_a_tenant_is_who_its_secret_belongs_to_whatever_it_claims",
+    },
+    Mutant {
+        name: "law 4: an instance's token is taken once",
+        edits: &[Edit {
+            folder: "agent/src/instance_api",
+            guard: "if used.is_known(token) {",
+            instead: "if false {",
+        }],
+        target: AGENT,
+        test: "a_token_is_used_once_and_not_again_after_a_restart",
+    },
+    Mutant {
+        name: "law 5: a clock that is set back extends no licence",
+        edits: &[Edit {
+            folder: "agent/src",
+            guard: "mark.at = passed.max(self.clock.now());",
+            instead: "mark.at = self.clock.now();",
+        }],
+        target: AGENT,
+        test: "a_clock_set_back_extends_nothing_not_even_over_restarts",
+    },
+    Mutant {
         name: "law 6: the State's clock never goes back",
         edits: &[Edit {
             folder: "controller/domain/src",
@@ -207,6 +238,16 @@ const MUTANTS: [Mutant; 16] = [
         }],
         target: DOMAIN,
         test: "law_8_a_request_that_is_sent_again_gets_its_first_answer_and_changes_nothing",
+    },
+    Mutant {
+        name: "law 8: what an instance reports again does not count again",
+        edits: &[Edit {
+            folder: "agent/src/reports",
+            guard: "!kept.memory.knows(report) && ",
+            instead: "",
+        }],
+        target: AGENT,
+        test: "law_8_a_report_counts_once_however_often_it_comes_and_the_agent_restarts",
     },
 ];
 

@@ -2,7 +2,7 @@
 
 use dotmac_protocol::trace::SpanId;
 use opentelemetry_proto::tonic::{
-    collector::trace::v1::ExportTraceServiceRequest,
+    collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse},
     common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value::Value},
     resource::v1::Resource,
     trace::v1::{ResourceSpans, ScopeSpans, Span as Encoded, Status, span::SpanKind, status},
@@ -16,6 +16,13 @@ use super::{
 
 /// The flag of W3C Trace Context that says "sampled", as OTLP carries it.
 const SAMPLED: u32 = 1;
+
+/// How many spans an answer says were rejected; none when it says nothing that can be read.
+pub(super) fn rejected(answer: &[u8]) -> u64 {
+    let answer = ExportTraceServiceResponse::decode(answer).unwrap_or_default();
+    let rejected = answer.partial_success.map(|partial| partial.rejected_spans);
+    rejected.map_or(0, |spans| u64::try_from(spans).unwrap_or(0))
+}
 
 /// What all spans of a process share.
 pub(super) fn resource(service: &Service) -> Resource {

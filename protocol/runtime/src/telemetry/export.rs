@@ -7,7 +7,7 @@ use std::{
 };
 
 use opentelemetry_proto::tonic::resource::v1::Resource;
-use reqwest::{Client, StatusCode, Url, header, redirect::Policy};
+use reqwest::{Client, Response, StatusCode, Url, header, redirect::Policy};
 use thiserror::Error;
 use tokio::{
     sync::{mpsc, watch},
@@ -23,6 +23,9 @@ const BATCH_MAX: usize = 512;
 const BATCH_DELAY: Duration = Duration::from_millis(200);
 /// How long the collector may take for one export.
 const EXPORT_PATIENCE: Duration = Duration::from_secs(5);
+/// How long the words of an answer are waited for, and how many bytes of them are read.
+const WORDS_PATIENCE: Duration = Duration::from_secs(1);
+const WORDS_BYTES_MAX: usize = 4096;
 /// How often one batch is tried, about a minute in all; then it is dropped.
 const BATCH_TRIES_MAX: u32 = 15;
 /// The first pause after a failure; it doubles up to [`PAUSE_MAX`].
@@ -41,6 +44,8 @@ enum ExportError {
     Slow,
     #[error("the collector answered {0}")]
     Status(StatusCode),
+    #[error("the collector took the batch but {0} spans of it")]
+    Partial(u64),
 }
 
 impl ExportError {
@@ -48,9 +53,15 @@ impl ExportError {
     fn is_passing(&self) -> bool {
         match self {
             Self::Unreachable(_) | Self::Slow => true,
+            Self::Partial(_) => false,
             Self::Status(status) => {
-                status.is_server_error() && *status != StatusCode::NOT_IMPLEMENTED
-                    || *status == StatusCode::TOO_MANY_REQUESTS
+                let passing = [
+                    StatusCode::TOO_MANY_REQUESTS,
+                    StatusCode::BAD_GATEWAY,
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    StatusCode::GATEWAY_TIMEOUT,
+                ];
+                passing.contains(status)
             }
         }
     }
@@ -149,10 +160,13 @@ impl Exporter {
             {
                 batch.push(span);
             }
-            if batch.is_empty() || self.post(client, batch).await.is_err() {
+            if batch.is_empty() {
                 return;
             }
-            self.note_taken(batch);
+            let Ok(rejected) = self.post(client, batch).await else {
+                return;
+            };
+            self.note_taken(batch, rejected);
             batch.clear();
         }
     }
@@ -170,9 +184,12 @@ impl Exporter {
                 // What is under way may end: sent again it would arrive twice.
                 () = out_of_patience(stopped) => Err(ExportError::Slow),
             };
-            let Err(error) = posted else {
-                self.note_taken(batch);
-                return Sent::Taken;
+            let error = match posted {
+                Ok(rejected) => {
+                    self.note_taken(batch, rejected);
+                    return Sent::Taken;
+                }
+                Err(error) => error,
             };
             self.warn(&error);
             self.is_failing = true;
@@ -189,29 +206,38 @@ impl Exporter {
         Sent::Dropped
     }
 
-    async fn post(&self, client: &Client, batch: &[Span]) -> Result<(), ExportError> {
+    /// Sends a batch; gives how many of its spans the collector rejected for good.
+    async fn post(&self, client: &Client, batch: &[Span]) -> Result<u64, ExportError> {
         let posting = client
             .post(self.url.clone())
             .header(header::CONTENT_TYPE, "application/x-protobuf")
             .body(encode::body(&self.resource, batch))
             .send();
-        // The head says it all; a body that never ends is not waited for.
         let answer = timeout(EXPORT_PATIENCE, posting)
             .await
             .map_err(|_| ExportError::Slow)?
             .map_err(|error| ExportError::Unreachable(error.without_url()))?;
-        if answer.status().is_success() {
-            Ok(())
-        } else {
-            Err(ExportError::Status(answer.status()))
+        if !answer.status().is_success() {
+            return Err(ExportError::Status(answer.status()));
         }
+        // A body that never ends is not waited for: the head has said that the batch was taken.
+        let words = timeout(WORDS_PATIENCE, words(answer)).await;
+        Ok(words
+            .ok()
+            .flatten()
+            .map_or(0, |words| encode::rejected(&words)))
     }
 
-    fn note_taken(&mut self, batch: &[Span]) {
-        self.counts
-            .exported
-            .fetch_add(count(batch), Ordering::Relaxed);
+    fn note_taken(&mut self, batch: &[Span], rejected: u64) {
+        let rejected = rejected.min(count(batch));
+        let taken = count(batch) - rejected;
+        self.counts.exported.fetch_add(taken, Ordering::Relaxed);
+        self.counts.dropped.fetch_add(rejected, Ordering::Relaxed);
         self.is_failing = false;
+        if rejected > 0 {
+            self.warn(&ExportError::Partial(rejected));
+            return;
+        }
         if std::mem::take(&mut self.is_told) {
             let dropped = self.counts.dropped.load(Ordering::Relaxed);
             tracing::info!(dropped, "the collector takes spans again");
@@ -276,6 +302,18 @@ fn client(url: &Url) -> Result<Client, reqwest::Error> {
         "http" => builder.tls_certs_only([]).build(),
         _ => builder.build(),
     }
+}
+
+/// The body of an answer; nothing when it is longer than anything that counts.
+async fn words(mut answer: Response) -> Option<Vec<u8>> {
+    let mut words = Vec::new();
+    while let Some(more) = answer.chunk().await.ok()? {
+        if words.len() + more.len() > WORDS_BYTES_MAX {
+            return None;
+        }
+        words.extend_from_slice(&more);
+    }
+    Some(words)
 }
 
 fn count(batch: &[Span]) -> u64 {

@@ -5,7 +5,7 @@ use std::{borrow::Cow, fmt::Display};
 
 use dotmac_protocol::trace::{SpanId, TraceContext, TraceId};
 
-/// Bytes of an attribute's text at most; the rest is cut off.
+/// Bytes of a name or an attribute's text at most; the rest is cut off.
 const TEXT_BYTES_MAX: usize = 256;
 
 /// One finished span.
@@ -34,7 +34,7 @@ pub(super) enum Attribute {
 
 impl Span {
     /// A span of this name within the context's trace, from start to end in nanoseconds since 1970; an end before the start
-    /// counts as the start.
+    /// counts as the start. A name that was put together is cut off at 256 bytes.
     #[must_use]
     pub fn new(
         context: &TraceContext,
@@ -46,7 +46,10 @@ impl Span {
             trace: context.trace_id,
             id,
             parent,
-            name: name.into(),
+            name: match name.into() {
+                Cow::Owned(name) => Cow::Owned(cut(name)),
+                ours @ Cow::Borrowed(_) => ours,
+            },
             is_server: false,
             start,
             end: end.max(start),
@@ -65,12 +68,7 @@ impl Span {
     /// With a short text, cut off at 256 bytes.
     #[must_use]
     pub fn text(mut self, key: &'static str, value: impl Display) -> Self {
-        let mut value = value.to_string();
-        let mut end = value.len().min(TEXT_BYTES_MAX);
-        while !value.is_char_boundary(end) {
-            end -= 1;
-        }
-        value.truncate(end);
+        let value = cut(value.to_string());
         self.attributes.push((key, Attribute::Text(value)));
         self
     }
@@ -89,4 +87,15 @@ impl Span {
         self.failure = kind;
         self
     }
+}
+
+fn cut(mut text: String) -> String {
+    let mut end = text.len().min(TEXT_BYTES_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.truncate(end);
+    // What waits in the queue must not hold the room of what was cut off.
+    text.shrink_to_fit();
+    text
 }

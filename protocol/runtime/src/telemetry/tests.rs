@@ -10,7 +10,9 @@ use std::{
 };
 
 use dotmac_protocol::trace::{SpanId, TraceContext};
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
 use prost::Message as _;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -23,10 +25,13 @@ use super::{Endpoint, SPANS_MAX, STOP_PATIENCE, Service, Span, Spans, Telemetry}
 use crate::{clock::Clock, supervise};
 
 const CONTEXT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+/// See [`Collector`].
+const PARTIAL: u16 = 1;
 /// What no test should come near.
 const LONG: Duration = Duration::from_secs(20);
 
-/// Answers every export with a status, or not at all when that is 0.
+/// Answers every export with a status, not at all when that is 0, and when it is [`PARTIAL`] that it took all but one
+/// span.
 struct Collector {
     address: SocketAddr,
     status: Arc<AtomicU16>,
@@ -109,6 +114,20 @@ async fn serve(
                 let _ = bodies.send(body).await;
                 let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
                 stream.write_all(answer).await?;
+            }
+            PARTIAL => {
+                let partial = ExportTracePartialSuccess {
+                    rejected_spans: 1,
+                    error_message: "too old".into(),
+                };
+                let words = ExportTraceServiceResponse {
+                    partial_success: Some(partial),
+                };
+                let words = words.encode_to_vec();
+                let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", words.len());
+                stream
+                    .write_all(&[head.as_bytes(), &words].concat())
+                    .await?;
             }
             other => {
                 let answer = format!("HTTP/1.1 {other} no\r\ncontent-length: 0\r\n\r\n");
@@ -214,7 +233,7 @@ async fn law_12_a_collector_that_refuses_hangs_or_fails_costs_neither_time_nor_m
     let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let refusing = nobody.local_addr().unwrap();
     drop(nobody);
-    let (hanging, failing) = (Collector::start(0).await, Collector::start(500).await);
+    let (hanging, failing) = (Collector::start(0).await, Collector::start(503).await);
     for (what, address) in [
         ("refuses", refusing),
         ("hangs", hanging.address),
@@ -276,6 +295,30 @@ async fn what_the_collector_calls_wrong_is_dropped_and_holds_up_nothing() {
     spans.emit(span("right"));
     assert_eq!(collector.next().await.0, ["right"]);
     telemetry.stop().await;
+}
+
+#[tokio::test]
+async fn spans_that_the_collector_rejects_count_as_dropped_and_do_not_come_again() {
+    let collector = Collector::start(PARTIAL).await;
+    let telemetry = telemetry(collector.address);
+    let spans = telemetry.spans();
+    spans.emit(span("taken"));
+    spans.emit(span("too old"));
+    until("both are settled", || {
+        let counts = spans.counts();
+        (counts.exported, counts.dropped) == (1, 1)
+    })
+    .await;
+    assert_eq!(collector.asked.load(Ordering::SeqCst), 1);
+    telemetry.stop().await;
+}
+
+#[test]
+fn a_name_that_somebody_made_long_is_cut_off() {
+    let context: TraceContext = CONTEXT.parse().unwrap();
+    let name = format!("{}ä", "M".repeat(255));
+    let span = Span::new(&context, name, (SpanId::of([1; 8]), None), (0, 0));
+    assert_eq!(span.name.len(), 255);
 }
 
 #[tokio::test]
