@@ -84,7 +84,7 @@ bench-platform: ## The platform API of one agent against a bare axum handler -> 
 bench-memory: ## Resident memory of idle agents, and of controllers with AGENTS=1000 -> target/bench/memory.json
 	@$(BENCH) memory $(if $(AGENTS),--agents $(AGENTS)) $(ARGS)
 
-bench-tracing: ## Creates and shows with traces exported, with the collector away, and off -> target/bench/tracing.json
+bench-tracing: ## Deployments and shows: traced, with the collector away or hung, and not -> target/bench/tracing.json
 	@$(BENCH) tracing $(ARGS)
 
 fleet: ## AGENTS=1000 simulated agents: enrolment, fan-out, reconnection -> target/bench/fleet.json

@@ -305,6 +305,7 @@ impl Agent {
                 recorder: Arc::clone(&recorder),
                 reports,
                 license_time: time,
+                tokens_file: self.data.tokens_file(),
                 clock: clock.clone(),
             },
         );

@@ -88,6 +88,7 @@ struct ConfigFile {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct InstanceApiConfig {
+    #[serde(deserialize_with = "dotmac_runtime::listen::address")]
     listen: SocketAddr,
     reports_per_second: u32,
 }
@@ -95,6 +96,7 @@ struct InstanceApiConfig {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct StatusConfig {
+    #[serde(deserialize_with = "dotmac_runtime::listen::address")]
     listen: SocketAddr,
 }
 
@@ -299,6 +301,10 @@ mod tests {
             (
                 &format!("{base}[status]\nlisten = '0.0.0.0:9000'"),
                 vec!["status.listen", "0.0.0.0:9000", "loopback"],
+            ),
+            (
+                &format!("{base}[status]\nlisten = 'localhost:9464'"),
+                vec!["listen", "localhost:9464", "IP:PORT"],
             ),
             (
                 &format!("{base}[process]\nport_first = 30000\nport_last = 29000"),

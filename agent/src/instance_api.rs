@@ -6,9 +6,11 @@
 
 mod access;
 mod events;
+mod extract;
 mod fields;
 mod license;
 mod listener;
+mod news;
 mod plugins;
 mod problem;
 mod standing;
@@ -44,15 +46,16 @@ use tokio::{
     task::JoinHandle,
 };
 
-pub(crate) use self::listener::LimitedListener;
+pub(crate) use self::listener::{LimitedListener, Proof};
 use self::{
     access::{Caller, Places},
+    news::News,
     problem::Problem,
     tokens::Used,
 };
 use crate::{
     license_time::LicenseTime,
-    metrics,
+    metrics::{self, Listener},
     platform::PlatformKeys,
     reports::Reports,
     stations::Stations,
@@ -65,7 +68,7 @@ const BODY_BYTES_MAX: usize = 64 * 1024;
 const BATCH_BYTES_MAX: usize = 1024 * 1024;
 /// Requests answered at the same time; above it they are told to come again.
 const REQUESTS_MAX: usize = 128;
-/// Connections open at the same time; further ones wait.
+/// Connections open at the same time; above it the one that is least worth keeping makes room.
 const CONNECTIONS_MAX: usize = 512;
 /// How long a request may take, its body included.
 const REQUEST_PATIENCE: Duration = Duration::from_secs(10);
@@ -86,6 +89,8 @@ pub struct Sources {
     pub reports: Arc<Reports>,
     /// The time by which licences are judged.
     pub license_time: LicenseTime,
+    /// Where it is kept how far ahead of the clock used tokens were issued.
+    pub tokens_file: PathBuf,
     /// The agent's own time.
     pub clock: Clock,
 }
@@ -187,10 +192,13 @@ impl Bound {
     #[must_use]
     pub fn serve(self, sources: Sources) -> JoinHandle<()> {
         supervise::spawn("instance-api", async move {
-            let listener = LimitedListener::new(self.listener, CONNECTIONS_MAX);
-            if let Err(error) = axum::serve(listener, router(sources)).await {
-                tracing::error!(%error, "the instance API ended");
-            }
+            let closed = sources
+                .stations
+                .metrics()
+                .closed_for_room(Listener::Platform);
+            LimitedListener::new(self.listener, CONNECTIONS_MAX, Proof::Caller, closed)
+                .serve(router(sources))
+                .await;
         })
     }
 }
@@ -202,6 +210,7 @@ struct Api {
     tokens: Arc<Used>,
     places: Arc<Places>,
     due: Arc<Due>,
+    news: Arc<News>,
     requests: Arc<Semaphore>,
 }
 
@@ -261,10 +270,14 @@ impl Api {
 
 fn router(sources: Sources) -> Router {
     let api = Api {
-        tokens: Arc::new(Used::new(sources.clock.now())),
+        tokens: Arc::new(Used::open(
+            sources.tokens_file.clone(),
+            sources.clock.now(),
+        )),
         sources,
         places: Arc::default(),
         due: Arc::default(),
+        news: Arc::default(),
         requests: Arc::new(Semaphore::new(REQUESTS_MAX)),
     };
     let counted = api.sources.stations.metrics().clone();

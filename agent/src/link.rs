@@ -146,6 +146,12 @@ impl Link {
         validity.ok().map(|validity| validity.not_after)
     }
 
+    /// When the present certificate came; its life counts from here.
+    #[must_use]
+    pub fn certificate_obtained(&self) -> Timestamp {
+        self.certificate().obtained
+    }
+
     /// Whether there is a session, as it changes.
     #[must_use]
     pub fn state(&self) -> watch::Receiver<LinkState> {

@@ -84,7 +84,7 @@ fn run(config: &std::path::Path) -> anyhow::Result<()> {
         bytes_max: log.bytes_max,
         keep: log.keep,
     });
-    logging::init("dotmac-agent", log)?;
+    logging::init("dotmac-agent", logging::FILTER, log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .enable_all()

@@ -33,6 +33,7 @@ struct Inner {
     probes: [Counter; 2],
     probe_seconds: Histogram,
     platform: platform::PlatformMetrics,
+    closed_for_room: [Counter; 2],
 }
 
 /// How the start of a process went.
@@ -44,6 +45,15 @@ pub enum Start {
     Again,
     /// It could not be started.
     Refused,
+}
+
+/// What listens on the agent's host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Listener {
+    /// The platform API.
+    Platform,
+    /// The status address.
+    Status,
 }
 
 /// How a process ended.
@@ -72,6 +82,7 @@ impl Metrics {
         let starts = registry.counters(&all::INSTANCE_STARTS);
         let ends = registry.counters(&all::INSTANCE_ENDS);
         let probes = registry.counters(&all::PROBES);
+        let closed = registry.counters(&all::CLOSED_FOR_ROOM);
         Self(Arc::new(Inner {
             orders: registry.counters(&all::ORDERS),
             sync_seconds: registry.histogram(&all::CHAIN_SYNC_SECONDS),
@@ -81,6 +92,7 @@ impl Metrics {
             probes: ["good", "bad"].map(|result| probes.of([result])),
             probe_seconds: registry.histogram(&all::PROBE_SECONDS),
             platform: platform::PlatformMetrics::new(&registry),
+            closed_for_room: ["platform", "status"].map(|listener| closed.of([listener])),
             registry,
         }))
     }
@@ -90,6 +102,13 @@ impl Metrics {
         self.0
             .registry
             .sample(move |samples| figures.sample(samples));
+    }
+
+    /// From now on the metrics tell, too, which checks of readiness hold.
+    pub fn judge(&self, checks: impl Fn() -> Vec<(&'static str, bool)> + Send + Sync + 'static) {
+        self.0
+            .registry
+            .sample(move |samples| samples.put_readiness(checks()));
     }
 
     /// Everything as text.
@@ -121,6 +140,11 @@ impl Metrics {
     /// A process ended.
     pub fn ended(&self, how: EndKind) {
         self.0.ends[how as usize].inc();
+    }
+
+    /// Counts connections that were closed to make room for others.
+    pub(crate) fn closed_for_room(&self, listener: Listener) -> Counter {
+        self.0.closed_for_room[listener as usize].clone()
     }
 
     /// A probe was answered, or failed.

@@ -65,6 +65,8 @@ pub struct Inquiry {
     pub port: u16,
     /// When the process was started: failures do not count during its grace.
     pub started_at: Timestamp,
+    /// Whether that was after an end that nobody asked for: it is missed until it has spoken.
+    pub started_again: bool,
 }
 
 /// Judges answers. Pure: the same answers at the same times give the same verdict.
@@ -135,10 +137,12 @@ impl Judge {
         }
     }
 
-    /// Whether an answer says something: while a process starts, a bad one does not.
+    /// Whether an answer says something: while a process starts, a bad one does not. One that was started again is
+    /// counted as missed until its verdict.
     #[must_use]
-    pub fn counts(&self, answer: &Result<(), String>, now: Timestamp) -> bool {
-        answer.is_ok() || now >= self.grace_ends || self.verdict != Verdict::Open
+    pub fn counts(&self, is_good: bool, started_again: bool, now: Timestamp) -> bool {
+        let is_in_grace = started_again || now < self.grace_ends;
+        is_good || !is_in_grace || self.verdict != Verdict::Open
     }
 
     /// Takes one answer; gives the verdict if it changed. Another reason for the same verdict is no change.
@@ -201,7 +205,7 @@ pub async fn keep_asking(
         metrics.probed(answer.is_ok(), asked.elapsed());
         let now = clock.now();
         if let Some(counter) = &counter
-            && judge.counts(&answer, now)
+            && judge.counts(answer.is_ok(), inquiry.started_again, now)
         {
             let took_ms = u64::try_from(asked.elapsed().as_millis()).unwrap_or(u64::MAX);
             counter.count(now, took_ms, answer.is_ok());
@@ -333,7 +337,11 @@ mod tests {
     #[test]
     fn what_was_good_once_has_no_grace_left() {
         let mut judge = Judge::new(&probe(None), Timestamp(0));
+        let counts = |judge: &Judge, again, at| judge.counts(false, again, Timestamp(at));
+        assert!(!counts(&judge, false, 9_999) && counts(&judge, false, 10_000));
+        assert!(!counts(&judge, true, 10_000), "it is missed instead");
         judge.hear(Ok(()), Timestamp(1));
+        assert!(counts(&judge, false, 2) && counts(&judge, true, 2));
         let heard: Vec<_> = (2..5)
             .map(|at| judge.hear(Err("no".into()), Timestamp(at)).is_some())
             .collect();
@@ -359,6 +367,7 @@ mod tests {
             probe: probe(json_true),
             port,
             started_at: Timestamp(0),
+            started_again: false,
         };
         let client = client();
         tokio::select! {

@@ -15,6 +15,7 @@ pub mod goal;
 pub mod health;
 mod look;
 pub mod memory;
+mod missed;
 pub mod plan;
 pub mod report;
 mod status;
@@ -382,7 +383,7 @@ impl UnitTask {
     }
 
     fn publish(&mut self, turn: Turn) {
-        self.watchers.follow(turn.live);
+        self.watchers.follow(turn.live, turn.missed);
         self.statuses.send_if_modified(|statuses| {
             if statuses.get(&self.unit) == Some(&turn.status) {
                 return false;

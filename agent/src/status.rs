@@ -23,13 +23,13 @@ use tokio::task::{AbortHandle, JoinHandle};
 
 use crate::{
     app::VERSION,
-    instance_api::{self, Bound, LimitedListener},
+    instance_api::{self, Bound, LimitedListener, Proof},
     link::Link,
-    metrics::Metrics,
+    metrics::{Listener, Metrics},
 };
 
-/// Connections open at the same time; further ones wait.
-const CONNECTIONS_MAX: usize = 32;
+/// Connections open at the same time; above it the one that is least worth keeping makes room.
+const CONNECTIONS_MAX: usize = 128;
 /// The file whose writing shows that the disk takes what journal and chain write.
 const PROBE_FILE: &str = "status.probe";
 
@@ -63,10 +63,15 @@ struct Check {
 }
 
 impl Status {
-    /// Of an agent that has not begun its work.
+    /// Of an agent that has not begun its work. Its metrics tell of its readiness from now on.
     #[must_use]
     pub fn new(metrics: Metrics) -> Self {
-        let parts = Arc::default();
+        let parts: Arc<OnceLock<Parts>> = Arc::default();
+        let judged = Arc::clone(&parts);
+        metrics.judge(move || {
+            let checks = checks(judged.get());
+            checks.iter().map(|one| (one.name, one.is_ok)).collect()
+        });
         Self { metrics, parts }
     }
 
@@ -84,44 +89,17 @@ impl Status {
             .route("/health/ready", get(ready))
             .route("/metrics", get(metrics))
             .with_state(self.clone());
+        let closed = self.metrics.closed_for_room(Listener::Status);
         supervise::spawn("status", async move {
-            let listener = LimitedListener::new(bound.into_listener(), CONNECTIONS_MAX);
-            if let Err(error) = axum::serve(listener, router).await {
-                tracing::error!(%error, "the status of the agent is not told any more");
-            }
+            LimitedListener::new(
+                bound.into_listener(),
+                CONNECTIONS_MAX,
+                Proof::Answer,
+                closed,
+            )
+            .serve(router)
+            .await;
         })
-    }
-
-    fn checks(&self) -> Vec<Check> {
-        let check = |name, is_ok, reason| Check {
-            name,
-            is_ok,
-            reason,
-        };
-        let Some(parts) = self.parts.get() else {
-            return vec![check("enrolled", false, "it has not begun its work")];
-        };
-        let is_writable = is_writable(&parts.data_dir);
-        let is_whole = parts.link.chain().failure().borrow().is_none();
-        vec![
-            check("enrolled", true, ""),
-            check("journal", is_writable, "its journal cannot be written"),
-            check(
-                "chain",
-                is_writable && is_whole,
-                "its record chain cannot be written",
-            ),
-            check(
-                "reconciler",
-                !parts.reconciler.is_finished(),
-                "its reconciler has ended",
-            ),
-            check(
-                "instance_api",
-                !parts.instance_api.is_finished(),
-                "instances are not served",
-            ),
-        ]
     }
 }
 
@@ -136,6 +114,39 @@ pub async fn bind(
     instance_api::bind_for("status.listen", address, port_file).await
 }
 
+/// What must be so, and whether it is; nothing else is judged before the work has begun.
+fn checks(parts: Option<&Parts>) -> Vec<Check> {
+    let check = |name, is_ok, reason| Check {
+        name,
+        is_ok,
+        reason,
+    };
+    let Some(parts) = parts else {
+        return vec![check("enrolled", false, "it has not begun its work")];
+    };
+    let is_writable = is_writable(&parts.data_dir);
+    let is_whole = parts.link.chain().failure().borrow().is_none();
+    vec![
+        check("enrolled", true, ""),
+        check("journal", is_writable, "its journal cannot be written"),
+        check(
+            "chain",
+            is_writable && is_whole,
+            "its record chain cannot be written",
+        ),
+        check(
+            "reconciler",
+            !parts.reconciler.is_finished(),
+            "its reconciler has ended",
+        ),
+        check(
+            "instance_api",
+            !parts.instance_api.is_finished(),
+            "instances are not served",
+        ),
+    ]
+}
+
 async fn live() -> Response {
     answer(
         StatusCode::OK,
@@ -146,7 +157,7 @@ async fn live() -> Response {
 async fn ready(State(status): State<Status>) -> Response {
     let of = status.clone();
     // Waits for the disk.
-    let Ok(checks) = tokio::task::spawn_blocking(move || of.checks()).await else {
+    let Ok(checks) = tokio::task::spawn_blocking(move || checks(of.parts.get())).await else {
         let body = json!({"status": "not ready", "reason": "it cannot look", "checks": []});
         return answer(StatusCode::SERVICE_UNAVAILABLE, body);
     };

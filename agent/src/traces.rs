@@ -103,7 +103,8 @@ impl Traces {
             let (unit, sequence) = (&wanted.unit, wanted.sequence);
             let about = format_args!("{unit} {sequence} {slot} {launch}");
             let id = context.station("start", about);
-            (id, context.applied(unit, sequence))
+            // An order that is never carried out ends no span of that: its starts must not hang on one.
+            (id, context.accepted(unit, sequence))
         });
         if let Some(span) = span {
             let failure = (!is_started).then_some("not started");

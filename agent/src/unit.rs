@@ -41,7 +41,7 @@ impl Wanted {
     #[must_use]
     pub fn start_context(&self) -> Option<TraceContext> {
         let context = self.trace.filter(|context| context.is_sampled)?;
-        Some(context.under(context.applied(&self.unit, self.sequence)))
+        Some(context.under(context.accepted(&self.unit, self.sequence)))
     }
 }
 

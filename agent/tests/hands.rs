@@ -4,6 +4,7 @@
 
 mod hands {
     mod changes;
+    mod downtime;
     mod environment;
     pub(crate) mod fleet;
     mod leftovers;

@@ -52,6 +52,7 @@ pub struct Config {
 #[serde(deny_unknown_fields)]
 pub struct Link {
     /// Where it listens (UDP).
+    #[serde(deserialize_with = "dotmac_runtime::listen::address")]
     pub listen: SocketAddr,
     /// `host:port` under which peers and agents reach it.
     pub advertise: String,

@@ -31,5 +31,6 @@ pub mod metrics;
 pub mod node;
 pub mod peers;
 pub mod raft;
+mod readiness;
 pub mod storage;
 pub mod traces;

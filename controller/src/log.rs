@@ -41,6 +41,8 @@ pub struct Figures {
     pub free_bytes: u64,
     /// Free bytes below which no new writes are taken.
     pub reserve_bytes: u64,
+    /// Whether this controller leads and a majority has confirmed that within the leader's lease.
+    pub is_confirmed: bool,
 }
 
 /// Why the log did not answer.

@@ -8,6 +8,7 @@ use dotmac_controller::{
     app,
     bootstrap::{self, CardFile},
     config::Config,
+    raft::LOG_FILTER,
 };
 use dotmac_runtime::{clock::Clock, entropy::Entropy, logging};
 
@@ -55,7 +56,7 @@ fn try_main(arguments: Arguments) -> anyhow::Result<()> {
         }
         Command::Run { config } => {
             let config = Config::load(&config)?;
-            logging::init("dotmac-controller", config.log_file())?;
+            logging::init("dotmac-controller", LOG_FILTER, config.log_file())?;
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .enable_all()
                 .build()

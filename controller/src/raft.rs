@@ -55,7 +55,7 @@ use crate::{
     },
 };
 use batcher::{Batcher, Proposer};
-use config::{nodes, settings};
+use config::{LEASE_MS, nodes, settings};
 use links::{AskError, Links, ends_at};
 use lives::Lives;
 use log_store::LogStore;
@@ -66,6 +66,10 @@ use server::{PeerServer, Shared};
 use state_machine::View;
 use stores::Stores;
 use types::Raft;
+
+/// What a controller logs unless told otherwise. The Raft library calls every beat that a peer misses an error; who leads, who
+/// is connected and why Raft stopped is said here.
+pub const LOG_FILTER: &str = "warn,openraft=off,dotmac=info";
 
 /// The replicated log on one controller.
 pub struct RaftLog {
@@ -309,6 +313,9 @@ impl Log for RaftLog {
             snapshot: metrics.snapshot.map_or(0, |last| last.index),
             free_bytes,
             reserve_bytes,
+            is_confirmed: metrics
+                .millis_since_quorum_ack
+                .is_some_and(|since_ms| since_ms <= LEASE_MS),
         }
     }
 

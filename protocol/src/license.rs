@@ -101,6 +101,13 @@ impl Tier {
         }
     }
 
+    /// Whether a feature is one that only a higher tier has. One that no tier has is nobody's.
+    #[must_use]
+    pub fn lacks(self, feature: &str) -> bool {
+        let known = FEATURES.iter().find(|(name, _)| *name == feature);
+        known.is_some_and(|(_, lowest)| *lowest > self)
+    }
+
     /// Its name.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -165,6 +172,16 @@ impl License {
             Phase::Valid => Some(end),
             Phase::Grace => Some(end.plus_millis(self.grace_ms)),
             Phase::Restricted | Phase::Suspended | Phase::Revoked => None,
+        }
+    }
+
+    /// Subscribers at most in a phase: restricted, no more than there ever were while they might grow, if they were counted.
+    #[must_use]
+    pub fn subscribers(&self, phase: Phase, reached: Option<u64>) -> u64 {
+        let granted = u64::from(self.max_subscribers);
+        match (phase, reached) {
+            (Phase::Restricted, Some(reached)) => reached.min(granted),
+            _ => granted,
         }
     }
 

@@ -7,7 +7,7 @@
 //!   fleet      a home, its ports, up and down, its processes by name, holds, tails of logs
 //!     |
 //!   api  cli  watch   how people reach it             processes  search    what is really there
-//!   collector  what an OpenTelemetry collector got of it
+//!   collector  what an OpenTelemetry collector got of it       prometheus  what a real one thinks of it
 //!   openmetrics  promql  queries  log_schema   what programs tell of themselves, read strictly
 //!   wait       conditions with deadlines          deployment           answers, read
 //! ```
@@ -24,6 +24,7 @@ pub mod openmetrics;
 pub mod ports;
 pub mod processes;
 pub mod programs;
+pub mod prometheus;
 pub mod promql;
 pub mod queries;
 pub mod runner;

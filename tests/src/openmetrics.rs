@@ -62,15 +62,13 @@ impl Exposition {
         self.families.values().flat_map(|family| &family.series)
     }
 
-    /// The names of the labels that appear with a series of this name; `None` when there is none.
+    /// What the metric of this series says of itself, and all its series; `None` when there is none.
     #[must_use]
-    pub fn labels(&self, name: &str) -> Option<BTreeSet<&str>> {
-        let mut found = None;
-        for series in self.series().filter(|series| series.name == name) {
-            let labels: &mut BTreeSet<&str> = found.get_or_insert_default();
-            labels.extend(series.labels.keys().map(String::as_str));
-        }
-        found
+    pub fn of(&self, name: &str) -> Option<(&str, Vec<&Series>)> {
+        let has = |family: &&Family| family.series.iter().any(|series| series.name == name);
+        let family = self.families.values().find(has)?;
+        let series = family.series.iter().filter(|series| series.name == name);
+        Some((family.help.as_deref().unwrap_or(""), series.collect()))
     }
 
     /// The value of the only series with this name and these labels.

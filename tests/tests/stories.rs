@@ -205,9 +205,11 @@ fn what_is_told() -> Vec<Group> {
         group!(metrics:
             calm what_dashboards_and_alerts_ask_for_is_what_a_fleet_tells,
             calm promtool_finds_nothing_wrong,
+            alone the_alert_rules_fire_when_they_should_and_else_not,
             calm every_process_is_ready_and_guests_learn_no_figures,
             calm every_line_of_the_logs_keeps_to_the_schema,
             calm law_5_an_agent_that_is_cut_off_is_ready_and_says_so,
+            calm a_leader_that_no_majority_confirms_says_so_and_wakes_somebody,
         ),
     ]
 }

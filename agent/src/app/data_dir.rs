@@ -106,6 +106,12 @@ impl DataDir {
         self.path.join("status.port")
     }
 
+    /// How far ahead of the clock used tokens of instances were issued.
+    #[must_use]
+    pub fn tokens_file(&self) -> PathBuf {
+        self.path.join("instance_api.tokens")
+    }
+
     /// The port of the instance API.
     #[must_use]
     pub fn port_file(&self) -> PathBuf {

@@ -10,7 +10,7 @@ use dotmac_protocol::{
 };
 use dotmac_runtime::{
     disk,
-    metrics::{PROCESS, SPANS, markdown},
+    metrics::{PROCESS, READINESS, SPANS, markdown},
     quic::write_frame,
 };
 
@@ -169,7 +169,7 @@ fn check_metrics(text: &str) {
         .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
         .map(|(name, _)| name)
         .collect();
-    let known = ALL.iter().chain(&SPANS).chain(&PROCESS);
+    let known = ALL.iter().chain(&READINESS).chain(&SPANS).chain(&PROCESS);
     let known: BTreeSet<&str> = known.map(|metric| metric.name).collect();
     let missing: Vec<&str> = known.difference(&told).copied().collect();
     let with_instances = [
@@ -191,7 +191,13 @@ fn check_metrics(text: &str) {
 
 #[test]
 fn the_documented_table_is_what_the_program_has() {
-    let made = markdown(ALL.iter().chain(&SPANS).chain(&PROCESS).copied());
+    let made = markdown(
+        ALL.iter()
+            .chain(&READINESS)
+            .chain(&SPANS)
+            .chain(&PROCESS)
+            .copied(),
+    );
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/operations/metrics.md");
     let page = std::fs::read_to_string(path).unwrap();
     let (before, rest) = page.split_once("<!-- agent -->\n").unwrap();

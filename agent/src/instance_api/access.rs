@@ -17,9 +17,12 @@ use dotmac_protocol::{
 };
 use jsonwebtoken::{Algorithm, DecodingKey, crypto};
 use serde_json::{Map, Value};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::spawn_blocking,
+};
 
-use super::{Api, problem::Problem, tokens::Claims, trace::note_caller};
+use super::{Api, listener::Connection, problem::Problem, tokens::Claims, trace::note_caller};
 use crate::{
     platform::UnitSecrets,
     reports::Of,
@@ -68,6 +71,9 @@ impl Caller {
     }
 
     fn admit(api: &Api, parts: &mut Parts, found: Found) -> Result<Self, Problem> {
+        if let Some(connection) = parts.extensions.get::<Arc<Connection>>() {
+            connection.prove(Some(&found.wanted.unit));
+        }
         let place = api.places.take(&found.wanted.unit)?;
         note_caller(parts, &found.wanted.unit);
         Ok(Self {
@@ -83,7 +89,7 @@ impl FromRequestParts<Api> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
-        let found = authenticate(api, bearer(parts)?)?;
+        let found = authenticate(api, bearer(parts)?).await?;
         Self::admit(api, parts, found)
     }
 }
@@ -130,16 +136,18 @@ impl Places {
 }
 
 fn bearer(parts: &Parts) -> Result<&str, Problem> {
-    parts
+    let (_, token) = parts
         .headers
         .get(header::AUTHORIZATION)
         .and_then(|value| value.to_str().ok())
         .and_then(|value| value.split_once(' '))
-        .filter(|(scheme, token)| {
-            scheme.eq_ignore_ascii_case("bearer") && token.len() <= TOKEN_BYTES_MAX
-        })
-        .map(|(_, token)| token)
-        .ok_or(Problem::Unauthorized("a bearer token is needed"))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .ok_or(Problem::Unauthorized("a bearer token is needed"))?;
+    if token.len() > TOKEN_BYTES_MAX {
+        let reason = "the token is too long: it may have at most 4096 bytes";
+        return Err(Problem::Unauthorized(reason));
+    }
+    Ok(token)
 }
 
 fn unreadable(rejection: &BytesRejection) -> Problem {
@@ -157,7 +165,7 @@ struct Found {
     secrets: Arc<UnitSecrets>,
 }
 
-fn authenticate(api: &Api, token: &str) -> Result<Found, Problem> {
+async fn authenticate(api: &Api, token: &str) -> Result<Found, Problem> {
     let invalid = Problem::Unauthorized("the token is not valid");
     let header = jsonwebtoken::decode_header(token).map_err(|_| invalid.clone())?;
     if header.alg != Algorithm::HS256 || header.crit.is_some() {
@@ -172,8 +180,16 @@ fn authenticate(api: &Api, token: &str) -> Result<Found, Problem> {
         crypto::verify(signature, message.as_bytes(), &key, Algorithm::HS256).unwrap_or(false)
     };
     let found = find(api, claims.tenant(), is_signer)?.ok_or(invalid)?;
-    let checked = claims.check(api.now())?;
-    api.tokens.note(&found.wanted.unit, &checked, api.now())?;
+    let now = api.now();
+    let checked = claims.check(now)?;
+    let unit = &found.wanted.unit;
+    api.tokens.note(unit, &checked, now)?;
+    if checked.is_ahead(now) {
+        let (tokens, unit) = (Arc::clone(&api.tokens), unit.clone());
+        // Off the threads that answer: it waits for the disk.
+        let keeping = spawn_blocking(move || tokens.keep(&unit, &checked, now));
+        keeping.await.unwrap_or(Err(Problem::Unavailable))?;
+    }
     Ok(found)
 }
 

@@ -4,7 +4,7 @@
 use axum::{Json, extract::State};
 use dotmac_protocol::{
     license::Phase,
-    record::reports::{InstanceEvent, PAYLOAD_BYTES_MAX, Report, WORD_BYTES_MAX},
+    record::reports::{EVENT_TYPES, InstanceEvent, PAYLOAD_BYTES_MAX, Report, WORD_BYTES_MAX},
     secrecy,
 };
 use serde_json::{Map, Value, json};
@@ -14,39 +14,11 @@ use super::{
     access::{Body, Caller},
     fields::Fields,
     problem::Problem,
+    standing::joined,
 };
 
 /// Events in one batch at most.
 const EVENTS_MAX: usize = 500;
-
-/// Event types of the contract.
-const EVENT_TYPES: [&str; 25] = [
-    "subscriber.created",
-    "subscriber.activated",
-    "subscriber.suspended",
-    "subscriber.terminated",
-    "subscriber.upgraded",
-    "subscriber.downgraded",
-    "subscriber.updated",
-    "payment.received",
-    "payment.failed",
-    "invoice.created",
-    "invoice.overdue",
-    "invoice.paid",
-    "ticket.created",
-    "ticket.escalated",
-    "ticket.resolved",
-    "nas.online",
-    "nas.offline",
-    "olt.alarm",
-    "ont.alarm",
-    "ont.provisioned",
-    "ont.deprovisioned",
-    "session.started",
-    "session.ended",
-    "session.terminated",
-    "session.coa_sent",
-];
 
 /// POST `/events/webhook`.
 pub(super) async fn one(
@@ -54,10 +26,15 @@ pub(super) async fn one(
     caller: Caller,
     Body(body): Body,
 ) -> Result<Json<Value>, Problem> {
-    let event = read(&body)?;
+    let (event, is_whole) = read(&body)?;
     let event_id = event.event_id.clone();
     take(&api, &caller, vec![Report::Event(event)]).await?;
-    let message = api.standing(&caller).notice();
+    let said = if is_whole {
+        String::new()
+    } else {
+        left_out("")
+    };
+    let message = joined(&said, &api.standing(&caller).notice());
     Ok(Json(
         json!({"status": "received", "event_id": event_id, "message": message}),
     ))
@@ -72,14 +49,17 @@ pub(super) async fn batch(
     let mut fields = Fields::new("", &body);
     let events = fields.list("events", EVENTS_MAX);
     fields.finish()?;
-    let (mut reports, mut errors) = (Vec::new(), Vec::new());
+    let (mut reports, mut errors, mut cut) = (Vec::new(), Vec::new(), Vec::new());
     for (index, event) in events.iter().enumerate() {
         let read = match event {
             Value::Object(members) => read(members),
             _ => Err(Problem::Body("the event is not a JSON object".to_owned())),
         };
         match read {
-            Ok(event) => reports.push(Report::Event(event)),
+            Ok((event, is_whole)) => {
+                reports.push(Report::Event(event));
+                cut.extend((!is_whole).then(|| index.to_string()));
+            }
             Err(problem) => errors.push(json!({
                 "index": index,
                 "event_id": event.get("event_id").and_then(Value::as_str),
@@ -89,12 +69,16 @@ pub(super) async fn batch(
     }
     let processed = reports.len();
     take(&api, &caller, reports).await?;
+    let said = match &cut[..] {
+        [] => String::new(),
+        cut => left_out(&format!(" of the events at {}", cut.join(", "))),
+    };
     Ok(Json(json!({
         "received": events.len(),
         "processed": processed,
         "failed": errors.len(),
         "errors": errors,
-        "message": api.standing(&caller).notice(),
+        "message": joined(&said, &api.standing(&caller).notice()),
     })))
 }
 
@@ -109,27 +93,29 @@ async fn take(api: &Api, caller: &Caller, reports: Vec<Report>) -> Result<(), Pr
     Ok(())
 }
 
-fn read(members: &Map<String, Value>) -> Result<InstanceEvent, Problem> {
+/// An event, and whether its payload is kept.
+fn read(members: &Map<String, Value>) -> Result<(InstanceEvent, bool), Problem> {
     let mut fields = Fields::new("", members);
     fields.line("tenant_id", WORD_BYTES_MAX);
-    let payload = fields.object("payload");
+    let kept = fields.object("payload").and_then(masked);
     let event = InstanceEvent {
         event_id: fields.text("event_id", WORD_BYTES_MAX),
         event_type: fields.word("event_type", &EVENT_TYPES),
         occurred_at: fields.time("occurred_at"),
-        payload: payload.map(masked).unwrap_or_default(),
+        payload: kept.clone().unwrap_or_default(),
     };
-    fields.finish().map(|()| event)
+    fields.finish().map(|()| (event, kept.is_some()))
 }
 
-/// A payload without what looks secret; empty when it is too large.
-fn masked(payload: &Map<String, Value>) -> String {
+/// A payload without what looks secret; `None` when it is too large.
+fn masked(payload: &Map<String, Value>) -> Option<String> {
     let mut payload = payload.clone();
     secrecy::mask(&mut payload);
     let text = Value::Object(payload).to_string();
-    if text.len() <= PAYLOAD_BYTES_MAX {
-        text
-    } else {
-        String::new()
-    }
+    (text.len() <= PAYLOAD_BYTES_MAX).then_some(text)
+}
+
+/// What is said where a payload is too large. At most 500 places are named: a batch has no more.
+fn left_out(of: &str) -> String {
+    format!("the payload{of} is left out: it may have at most {PAYLOAD_BYTES_MAX} bytes")
 }

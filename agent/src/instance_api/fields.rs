@@ -7,8 +7,15 @@ use serde_json::{Map, Number, Value};
 
 use super::problem::Problem;
 
-/// The largest count that is believed: more than anything that an instance counts.
+/// The largest count or amount that is believed: more than anything that an instance counts.
 const COUNT_MAX: u64 = 1_000_000_000_000;
+/// The most percent that are believed: of many processors together, too.
+const PERCENT_MAX: u64 = 1_000_000;
+/// Which times are read.
+const TIMES: &str =
+    "a time from 1970-01-01T00:00:00Z to 9999-12-30T22:00:00Z, such as 2026-01-31T12:00:00Z";
+/// Which decimal numbers are read.
+const DECIMALS: &str = "a decimal number of at most 20 digits before and 10 behind its point";
 /// Characters of a wrong value that are told back.
 const VALUE_CHARS_MAX: usize = 80;
 /// Wrong members that are told back at most.
@@ -86,7 +93,7 @@ impl<'a> Fields<'a> {
         let found = self.members.get(name);
         match found.and_then(Value::as_str).and_then(time) {
             Some(time) => time,
-            None => self.refuse(name, found, "a time, such as 2026-01-31T12:00:00Z"),
+            None => self.refuse(name, found, TIMES),
         }
     }
 
@@ -102,34 +109,39 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// A number of at least 0, in units of 10 to the power of minus `decimals`; what is finer is left out.
+    /// A number of at most [`COUNT_MAX`], in units of 10 to the power of minus `decimals`; what is finer is left out.
     pub(super) fn amount(&mut self, name: &str, decimals: u32) -> u64 {
-        let found = self.members.get(name);
-        match found
-            .and_then(Value::as_number)
-            .and_then(|number| scaled(number, decimals))
-        {
-            Some((amount, _)) => amount,
-            None => self.refuse(name, found, "a number of at least 0"),
-        }
+        self.number(name, decimals, COUNT_MAX).0
     }
 
-    /// As [`Fields::amount`], with two decimals, for what takes 32 bits.
+    /// As [`Fields::amount`], with two decimals, up to [`PERCENT_MAX`].
     pub(super) fn percent(&mut self, name: &str) -> u32 {
-        let basis_points = self.amount(name, 2);
-        u32::try_from(basis_points)
-            .unwrap_or_else(|_| self.refuse(name, self.members.get(name), "a number of percent"))
+        let (basis_points, _) = self.number(name, 2, PERCENT_MAX);
+        u32::try_from(basis_points).expect("its bound is below 32 bits")
     }
 
-    /// A number of at least 0; one with a fraction counts as the next higher one.
+    /// A number of at most [`COUNT_MAX`]; one with a fraction counts as the next higher one.
     pub(super) fn count_up(&mut self, name: &str) -> u64 {
+        let (count, is_whole) = self.number(name, 0, COUNT_MAX);
+        count + u64::from(!is_whole)
+    }
+
+    /// A number from 0 to `most`, scaled, and whether nothing was left out.
+    fn number(&mut self, name: &str, decimals: u32, most: u64) -> (u64, bool) {
         let found = self.members.get(name);
-        match found
-            .and_then(Value::as_number)
-            .and_then(|number| scaled(number, 0))
+        let number = found.and_then(Value::as_number);
+        let highest = most.saturating_mul(10_u64.saturating_pow(decimals));
+        let fits =
+            |(scaled, is_whole): &(u64, bool)| *scaled < highest || *scaled == highest && *is_whole;
+        match number
+            .and_then(|number| scaled(number, decimals))
+            .filter(fits)
         {
-            Some((count, is_whole)) => count.saturating_add(u64::from(!is_whole)),
-            None => self.refuse(name, found, "a number of at least 0"),
+            Some(scaled) => scaled,
+            None => {
+                let refused: u64 = self.refuse(name, found, &format!("a number from 0 to {most}"));
+                (refused, true)
+            }
         }
     }
 
@@ -139,14 +151,13 @@ impl<'a> Fields<'a> {
             None | Some(Value::Null) => return None,
             Some(Value::Number(number)) => number.to_string(),
             Some(Value::String(text)) => text.clone(),
-            found => return Some(self.refuse(name, found, "a decimal number")),
+            found => return Some(self.refuse(name, found, DECIMALS)),
         };
         if is_decimal(&text) {
             return Some(text);
         }
         let found = self.members.get(name);
-        let allowed = "a decimal number of at most 20 digits before and 10 behind its point";
-        Some(self.refuse(name, found, allowed))
+        Some(self.refuse(name, found, DECIMALS))
     }
 
     /// One of some words.

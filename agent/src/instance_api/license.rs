@@ -1,17 +1,18 @@
 //! Licence calls. Only an operator's order makes a licence invalid: never an absent controller or a passing date.
 
-use axum::{
-    Json,
-    extract::{Path, State},
-};
+use std::sync::Arc;
+
+use axum::{Json, extract::State};
+use dotmac_protocol::license::Phase;
 use serde_json::{Value, json};
 
 use super::{
     Api,
     access::{Body, Caller},
+    extract::Path,
     fields::Fields,
     problem::Problem,
-    standing::time_text,
+    standing::{joined, time_text},
     tenant_config,
 };
 use crate::stations::LICENSED;
@@ -19,7 +20,7 @@ use crate::stations::LICENSED;
 /// Bytes of a text of these calls at most.
 const TEXT_BYTES_MAX: usize = 1024;
 
-/// POST `/license/validate`: always 200.
+/// POST `/license/validate`: always 200, also where a member is not what it may be.
 pub(super) async fn validate(
     State(api): State<Api>,
     caller: Caller,
@@ -30,28 +31,27 @@ pub(super) async fn validate(
     fields.line("isp_instance_id", TEXT_BYTES_MAX);
     let version = fields.line("version", TEXT_BYTES_MAX);
     fields.optional_text("device_fingerprint", TEXT_BYTES_MAX);
-    fields.finish()?;
-    let refused = |message: &str| {
-        Json(json!({
+    let standing = api.standing(&caller);
+    let refusal = match fields.finish() {
+        Err(problem) => Some(problem.detail()),
+        Ok(()) if !caller.secrets.is_license_key(&key) => {
+            Some("the license key is unknown".to_owned())
+        }
+        Ok(()) => (!standing.is_valid()).then(String::new),
+    };
+    if let Some(refusal) = refusal {
+        return Ok(Json(json!({
             "valid": false,
-            "message": message,
+            "message": joined(&refusal, &standing.notice()),
             "license_info": null,
             "config_hash": null,
             "activation_token": null,
-        }))
-    };
-    if !caller.secrets.is_license_key(&key) {
-        return Ok(refused("the license key is unknown"));
-    }
-    let standing = api.standing(&caller);
-    if !standing.is_valid() {
-        return Ok(refused(&standing.notice()));
+        })));
     }
     let config = tenant_config::build(&api, &caller)?;
     api.note(&caller, LICENSED);
     api.due.started(&caller.wanted.unit);
-    let (unit, phase) = (caller.wanted.unit.as_str(), standing.phase.as_str());
-    tracing::info!(unit, version, phase, "an instance validated its license");
+    log(&api, &caller, &version, standing.phase);
     Ok(Json(json!({
         "valid": true,
         "message": standing.notice_or("the license is valid"),
@@ -88,6 +88,20 @@ pub(super) async fn heartbeat(
     }
     let message = api.standing(&caller).notice_or("the license is active");
     Ok(Json(json!({"status": "acknowledged", "message": message})))
+}
+
+fn log(api: &Api, caller: &Caller, version: &str, phase: Phase) {
+    let desired = Arc::clone(&api.sources.desired.borrow());
+    let unit = &caller.wanted.unit;
+    let is_news = api
+        .news
+        .is_news(unit, (version, phase), &desired, api.now());
+    let (unit, phase) = (unit.as_str(), phase.as_str());
+    if is_news {
+        tracing::info!(unit, version, phase, "an instance validated its license");
+    } else {
+        tracing::debug!(unit, version, phase, "an instance validated its license");
+    }
 }
 
 fn info(api: &Api, caller: &Caller) -> Value {

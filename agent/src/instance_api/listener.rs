@@ -1,120 +1,159 @@
-//! A listener with a bound: when so many connections are open, the next one waits in the kernel's queue. A connection on
-//! which nothing comes in for a while is closed, so that nobody keeps the places of others for nothing.
+//! A listener with a bounded number of connections that nobody can fill for others: whoever comes is let in at once, and
+//! the connection that is least worth keeping makes room ([`Places`]). One that says nothing for a while, or does not
+//! get to the end of a request's head, is closed before that. HTTP/1.1 alone is spoken.
 
-use std::{
-    io::{self, IoSlice},
-    net::SocketAddr,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
+mod places;
+mod stream;
+
+use std::{convert::Infallible, io, pin::pin, sync::Arc, time::Duration};
+
+use axum::{Router, body::Body, http::Request, response::Response};
+use dotmac_runtime::{metrics::Counter, supervise};
+use hyper::{
+    body::Incoming,
+    server::conn::http1,
+    service::{Service as _, service_fn},
 };
+use hyper_util::{rt::TokioIo, service::TowerToHyperService};
+use tokio::net::{TcpListener, TcpStream};
 
-use axum::serve::Listener;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, Sleep, sleep},
-};
+pub(super) use self::places::Connection;
+#[cfg(test)]
+pub(crate) use self::places::UNIT_CONNECTIONS_MAX;
+use self::{places::Places, stream::PatientStream};
 
+/// Bytes that the HTTP server keeps of one connection at most; no head may be longer.
+const BUFFER_BYTES_MAX: usize = 64 * 1024;
+/// Pause after a connection could not be accepted, such as when no file descriptor is left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What makes a connection worth more than one on which nothing has come of it yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Proof {
+    /// A caller proves himself: a handler calls [`Connection::prove`].
+    Caller,
+    /// Any request is answered.
+    Answer,
+}
+
+/// How long a connection is waited for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    /// When nothing comes in: longer than instances keep a connection between their calls.
+    pub(crate) silence: Duration,
+    /// From the first byte of a request's head to its last.
+    pub(crate) head: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            silence: Duration::from_secs(90),
+            head: Duration::from_secs(10),
+        }
+    }
+}
+
+/// See the module.
 #[derive(Debug)]
 pub(crate) struct LimitedListener {
     listener: TcpListener,
-    connections: Arc<Semaphore>,
+    places: Arc<Places>,
+    proof: Proof,
+    patience: Patience,
 }
 
 impl LimitedListener {
-    pub(crate) fn new(listener: TcpListener, connections_max: usize) -> Self {
+    /// So many connections at most; those that are closed to make room are counted.
+    pub(crate) fn new(
+        listener: TcpListener,
+        connections_max: usize,
+        proof: Proof,
+        closed: Counter,
+    ) -> Self {
         Self {
             listener,
-            connections: Arc::new(Semaphore::new(connections_max)),
+            places: Arc::new(Places::new(connections_max, closed)),
+            proof,
+            patience: Patience::default(),
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn with_patience(self, patience: Patience) -> Self {
+        Self { patience, ..self }
+    }
+
+    /// Serves whoever comes; never ends. Connections that are open when it is dropped stay.
+    pub(crate) async fn serve(self, router: Router) -> ! {
+        let service = TowerToHyperService::new(router);
+        loop {
+            let stream = match self.listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    if !is_of_the_other_end(&error) {
+                        tracing::warn!(%error, "connection not accepted");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                    continue;
+                }
+            };
+            // Answers are small and whole; waiting to fill a packet would only delay them.
+            let _ = stream.set_nodelay(true);
+            let place = self.places.enter().await;
+            let (service, proof, patience) = (service.clone(), self.proof, self.patience);
+            supervise::spawn("connection", async move {
+                // The place outlives the stream: no more are open than there are places.
+                let connection = place.connection();
+                tokio::select! {
+                    biased;
+                    () = connection.given_up() => {}
+                    () = serve_stream(stream, connection, service, proof, patience) => {}
+                }
+            });
         }
     }
 }
 
-impl Listener for LimitedListener {
-    type Io = LimitedStream;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (LimitedStream, SocketAddr) {
-        let permit = Arc::clone(&self.connections).acquire_owned().await;
-        let permit = permit.expect("this semaphore is never closed");
-        let (stream, address) = Listener::accept(&mut self.listener).await;
-        (
-            LimitedStream {
-                stream,
-                silent: Box::pin(sleep(SILENCE_MAX)),
-                _permit: permit,
-            },
-            address,
-        )
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
-}
-
-/// How long a connection may be silent: longer than instances keep one between their calls.
-const SILENCE_MAX: Duration = Duration::from_secs(90);
-
-/// A connection and its place among those that may be open.
-#[derive(Debug)]
-pub(crate) struct LimitedStream {
+async fn serve_stream(
     stream: TcpStream,
-    /// When it has been silent for too long.
-    silent: Pin<Box<Sleep>>,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl AsyncRead for LimitedStream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match Pin::new(&mut self.stream).poll_read(context, buffer) {
-            Poll::Ready(read) => {
-                let later = Instant::now() + SILENCE_MAX;
-                self.silent.as_mut().reset(later);
-                Poll::Ready(read)
-            }
-            Poll::Pending => self
-                .silent
-                .as_mut()
-                .poll(context)
-                .map(|()| Err(io::ErrorKind::TimedOut.into())),
-        }
+    connection: &Arc<Connection>,
+    service: TowerToHyperService<Router>,
+    proof: Proof,
+    patience: Patience,
+) {
+    let stream = PatientStream::new(stream, Arc::clone(connection), patience);
+    let service = service_fn(|request| answer(&service, connection, proof, request));
+    let served = http1::Builder::new()
+        .max_buf_size(BUFFER_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), service);
+    if let Err(error) = pin!(served).await {
+        tracing::debug!(%error, "connection ended");
     }
 }
 
-impl AsyncWrite for LimitedStream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+/// Hands a request to the router, together with its connection.
+async fn answer(
+    service: &TowerToHyperService<Router>,
+    connection: &Arc<Connection>,
+    proof: Proof,
+    request: Request<Incoming>,
+) -> Result<Response, Infallible> {
+    let _answering = connection.answering();
+    let mut request = request.map(Body::new);
+    request.extensions_mut().insert(Arc::clone(connection));
+    let response = service.call(request).await;
+    if proof == Proof::Answer {
+        connection.prove(None);
     }
+    response
+}
 
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
+fn is_of_the_other_end(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+    )
 }

@@ -1,11 +1,7 @@
 //! The calls of older instances, which show their licence key instead of a token. A plugin is what a licence grants as a
 //! feature: there is nothing else yet that could be licensed, and nothing else is claimed to be.
 
-use axum::{
-    Json,
-    extract::{Path, Query, State},
-    http::StatusCode,
-};
+use axum::{Json, extract::State, http::StatusCode};
 use dotmac_protocol::{
     license::Phase,
     record::reports::{PluginUsage, Report, WORD_BYTES_MAX},
@@ -17,9 +13,10 @@ use serde_json::{Value, json};
 use super::{
     Api,
     access::{Body, Caller, KeyCaller},
+    extract::{Path, Query},
     fields::{Fields, Wrong, time},
     problem::Problem,
-    standing::{Standing, time_text},
+    standing::{Standing, joined, time_text},
     tenant_config,
 };
 use crate::stations::CONFIGURED;
@@ -75,12 +72,11 @@ pub(super) async fn validate(
     let is_valid = standing.is_valid() && missing.is_none();
     let notice = standing.notice();
     let reason = match missing {
-        _ if !standing.is_valid() => Some(notice),
-        Some(name) => {
+        Some(name) if standing.is_valid() => {
             let name: String = name.chars().take(WORD_BYTES_MAX).collect();
-            Some(format!("the license does not grant {name}"))
+            joined(&format!("the license does not grant {name}"), &notice)
         }
-        None => (!notice.is_empty()).then_some(notice),
+        _ => notice,
     };
     let license = &caller.instance.license;
     Ok(Json(json!({
@@ -97,7 +93,7 @@ pub(super) async fn validate(
         },
         "expires_at": license.expires_at.and_then(time_text),
         "trial_ends_at": null,
-        "reason": reason,
+        "reason": (!reason.is_empty()).then_some(reason),
     })))
 }
 
@@ -207,9 +203,13 @@ pub(super) async fn usage_summary(
     caller.check_tenant(&tenant)?;
     let day = |name: &str, text: &Option<String>, otherwise| match text.as_deref() {
         None | Some("") => Ok(otherwise),
-        Some(text) => {
-            day(text).ok_or_else(|| wrong(name, text, "a day or a time, such as 2026-01-31"))
-        }
+        Some(text) => day(text).ok_or_else(|| {
+            wrong(
+                name,
+                text,
+                "a day or a time from 1970-01-01 to 9999-12-30, such as 2026-01-31",
+            )
+        }),
     };
     let from = day("start_date", &query.start_date, Timestamp(0))?;
     let to = day("end_date", &query.end_date, Timestamp(u64::MAX))?;

@@ -22,6 +22,8 @@ pub(super) enum Problem {
     Method,
     /// The body is not what the call takes.
     Body(String),
+    /// The query is not what the call takes.
+    Query(String),
     /// Members of the body are not what the call takes.
     Fields(Vec<Wrong>),
     /// The body is too large.
@@ -75,6 +77,11 @@ impl Problem {
             Self::Body(detail) => (
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "invalid-body",
+                detail.clone(),
+            ),
+            Self::Query(detail) => (
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "invalid-query",
                 detail.clone(),
             ),
             Self::Fields(wrong) => {

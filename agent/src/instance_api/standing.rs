@@ -22,12 +22,8 @@ impl Api {
     pub(super) fn standing<'a>(&self, caller: &'a Caller) -> Standing<'a> {
         let license = &caller.instance.license;
         let phase = license.phase(self.sources.license_time.now());
-        let granted = u64::from(license.max_subscribers);
         let reached = self.sources.reports.highest_active(&caller.wanted.unit);
-        let max_subscribers = match (phase, reached) {
-            (Phase::Restricted, Some(reached)) => reached.min(granted),
-            _ => granted,
-        };
+        let max_subscribers = license.subscribers(phase, reached);
         Standing {
             license,
             phase,
@@ -97,6 +93,12 @@ impl Standing<'_> {
         let end = self.license.expires_at?;
         time_text(end.plus_millis(self.license.grace_ms))
     }
+}
+
+/// What an answer has to say, and the notice behind it.
+pub(super) fn joined(said: &str, notice: &str) -> String {
+    let parts = [said, notice].into_iter().filter(|part| !part.is_empty());
+    parts.collect::<Vec<_>>().join("; ")
 }
 
 /// RFC 3339, UTC; `None` past the year 9999.

@@ -1,16 +1,14 @@
 //! A tenant's configuration as instances read it. Its version is a digest of its content, so that no edit goes
 //! unnoticed and an agent that lost nothing serves the same version after a restart.
 
-use axum::{
-    Json,
-    extract::{Path, State},
-};
+use axum::{Json, extract::State};
 use dotmac_protocol::digest::Digest;
 use serde_json::{Map, Value, json};
 
 use super::{
     Api,
     access::{Body, Caller},
+    extract::Path,
     fields::Fields,
     problem::Problem,
     standing::{Standing, time_text},

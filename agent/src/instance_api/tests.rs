@@ -1,7 +1,9 @@
 //! The calls of the contract over real HTTP on the loopback, to an API that serves from a real directory: one file of
 //! claims a topic.
 
+mod answers;
 mod configuration;
+mod crowd;
 mod hostile;
 mod licenses;
 mod listener;
@@ -121,6 +123,7 @@ async fn serve(
         recorder: Arc::clone(&recorded) as Arc<dyn Recorder>,
         reports,
         license_time: time.clone(),
+        tokens_file: directory.join("tokens"),
         clock: clock.clone(),
     });
     Serving {

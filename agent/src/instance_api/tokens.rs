@@ -3,17 +3,22 @@
 //!
 //! Used tokens are remembered per unit by the second of their issue until they are over anyway. When a unit's memory is
 //! full its oldest second is dropped, and nothing issued up to then counts any more; nor does what was issued before
-//! this agent started, of which nothing is remembered. Instances sign every call anew, so that neither hits them.
+//! this agent started, of which nothing is remembered but how far it lay ahead ([`Ahead`]). Instances sign every call
+//! anew, so that neither hits them.
+
+mod ahead;
 
 use std::{
     collections::{BTreeMap, HashSet},
+    path::PathBuf,
     sync::{Mutex, PoisonError},
 };
 
 use dotmac_protocol::{digest::Digest, ids::UnitId, time::Timestamp};
 use serde::Deserialize;
-use serde_json::Number;
+use serde_json::{Number, Value};
 
+use self::ahead::Ahead;
 use super::{fields::numeric_date, problem::Problem};
 
 /// Milliseconds that a token may live.
@@ -30,9 +35,9 @@ const SWEEP_EVERY_S: u64 = 600;
 pub(super) struct Claims {
     sub: Option<String>,
     #[serde(rename = "type")]
-    kind: Option<String>,
-    service_type: Option<String>,
-    tenant_id: Option<String>,
+    kind: Option<Value>,
+    service_type: Option<Value>,
+    tenant_id: Option<Value>,
     iat: Option<Number>,
     nbf: Option<Number>,
     exp: Option<Number>,
@@ -50,6 +55,7 @@ pub(super) struct Checked {
 #[derive(Debug)]
 pub(super) struct Used {
     started_s: u64,
+    ahead: Ahead,
     units: Mutex<Units>,
 }
 
@@ -71,7 +77,8 @@ impl Claims {
     /// Whose secret to try first: a hint, and nothing else.
     pub(super) fn tenant(&self) -> Option<&str> {
         let of_subject = self.sub.as_deref().and_then(|sub| sub.strip_prefix("isp-"));
-        self.tenant_id.as_deref().or(of_subject)
+        let of_claim = self.tenant_id.as_ref().and_then(Value::as_str);
+        of_claim.or(of_subject)
     }
 
     /// Checks all that can be checked without memory.
@@ -100,10 +107,12 @@ impl Claims {
         if ends > issued.saturating_add(LIFETIME_MS + TOLERANCE_MS) {
             return refused("the token lives longer than an hour");
         }
-        if self.kind.as_deref() != Some("service") {
+        let word =
+            |claim: &Option<Value>, word: &str| claim.as_ref().is_some_and(|one| one == word);
+        if !word(&self.kind, "service") {
             return refused("the token is not of type service");
         }
-        if self.service_type.as_deref() != Some("isp") {
+        if !word(&self.service_type, "isp") {
             return Err(Problem::Forbidden("only isp services may call this"));
         }
         Ok(Checked {
@@ -114,15 +123,16 @@ impl Claims {
 }
 
 impl Used {
-    /// Nothing is remembered of what was issued before now.
-    pub(super) fn new(now: Timestamp) -> Self {
+    /// Nothing is remembered of what was issued before now; `ahead_file` says how far ahead of the clock that went.
+    pub(super) fn open(ahead_file: PathBuf, now: Timestamp) -> Self {
         Self {
             started_s: now.0 / 1_000,
+            ahead: Ahead::open(ahead_file, now),
             units: Mutex::default(),
         }
     }
 
-    /// Notes that a unit uses a token.
+    /// Notes that a unit uses a token. It is not to be answered before [`Used::keep`] where that is needed.
     ///
     /// # Errors
     /// When it was used before, or may have been.
@@ -146,7 +156,8 @@ impl Used {
         // A clock that was set back must not shut an instance out until it has caught up.
         used.floor_s = used.floor_s.min(now_s);
         used.forget_before(now_s.saturating_sub((LIFETIME_MS + TOLERANCE_MS) / 1_000));
-        if token.issued_s < used.floor_s {
+        let before_start = self.ahead.floor_s(unit, now).unwrap_or_default();
+        if token.issued_s < used.floor_s.max(before_start) {
             return Err(Problem::Unauthorized(
                 "the token is too old to be told from a used one",
             ));
@@ -156,6 +167,30 @@ impl Used {
         }
         used.remember(token);
         Ok(())
+    }
+
+    /// Writes down what a restart must know of a used token. It may wait for the disk: see [`Checked::is_ahead`].
+    ///
+    /// # Errors
+    /// When the disk does not take it: the token is used up and counts for nothing.
+    pub(super) fn keep(
+        &self,
+        unit: &UnitId,
+        token: &Checked,
+        now: Timestamp,
+    ) -> Result<(), Problem> {
+        let kept = self.ahead.keep(unit, token.issued_s, now);
+        kept.map_err(|error| {
+            tracing::error!(%unit, %error, "a used token cannot be written down");
+            Problem::Unavailable
+        })
+    }
+}
+
+impl Checked {
+    /// Whether it was issued ahead of the clock, so that a start in between does not refuse it by itself.
+    pub(super) fn is_ahead(&self, now: Timestamp) -> bool {
+        self.issued_s > now.0 / 1_000
     }
 }
 
@@ -213,13 +248,17 @@ mod tests {
     use super::{Checked, REMEMBERED_MAX, Used};
     use crate::fixture::{NOW, unit};
 
+    fn used() -> Used {
+        Used::open("no such directory/tokens".into(), NOW)
+    }
+
     fn token(issued_s: u64, name: u64) -> Checked {
         Checked { issued_s, name }
     }
 
     #[test]
     fn a_token_counts_once_per_unit_and_only_from_the_start_on() {
-        let (used, now_s) = (Used::new(NOW), NOW.0 / 1_000);
+        let (used, now_s) = (used(), NOW.0 / 1_000);
         let note = |name: &str, token: &Checked, at| used.note(&unit(name), token, at).is_ok();
         assert!(note("demo", &token(now_s, 1), NOW));
         assert!(!note("demo", &token(now_s, 1), NOW));
@@ -246,7 +285,7 @@ mod tests {
 
     #[test]
     fn a_full_memory_raises_the_floor_and_stays_bounded() {
-        let (used, now_s) = (Used::new(NOW), NOW.0 / 1_000);
+        let (used, now_s) = (used(), NOW.0 / 1_000);
         let max = u64::try_from(REMEMBERED_MAX).unwrap();
         for number in 0..=max {
             let at = NOW.plus_millis(number / 1_000 * 1_000);
@@ -267,7 +306,7 @@ mod tests {
 
     #[test]
     fn what_is_over_is_forgotten() {
-        let (used, now_s) = (Used::new(NOW), NOW.0 / 1_000);
+        let (used, now_s) = (used(), NOW.0 / 1_000);
         for name in ["demo", "other"] {
             used.note(&unit(name), &token(now_s, 1), NOW).unwrap();
         }

@@ -10,6 +10,7 @@ use super::{
     access::{Body, Caller},
     fields::Fields,
     problem::Problem,
+    standing::joined,
     tenant_config,
 };
 use dotmac_protocol::license::Phase;
@@ -142,11 +143,6 @@ fn enforcement(active: u64, max: u64) -> (&'static str, String) {
     } else {
         ("none", String::new())
     }
-}
-
-fn joined(said: &str, notice: &str) -> String {
-    let parts = [said, notice].into_iter().filter(|part| !part.is_empty());
-    parts.collect::<Vec<_>>().join("; ")
 }
 
 #[cfg(test)]

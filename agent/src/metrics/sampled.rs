@@ -42,6 +42,8 @@ impl Figures {
         if let Some(ends) = self.link.certificate_ends() {
             let left_ms = ends.millis_since(now);
             samples.put(&all::CERTIFICATE_REMAINING_SECONDS, seconds(left_ms));
+            let life_ms = ends.millis_since(self.link.certificate_obtained());
+            samples.put(&all::CERTIFICATE_LIFETIME_SECONDS, seconds(life_ms));
         }
     }
 

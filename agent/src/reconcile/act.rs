@@ -3,6 +3,7 @@
 use std::{fs, io};
 
 use dotmac_protocol::{record::Outcome, time::Timestamp};
+use tracing::field::display;
 
 use super::{
     goal::{Goal, Target},
@@ -70,12 +71,16 @@ impl Hands {
         }
     }
 
-    /// What is started again after the order was carried out is no part of its trace.
+    /// A slot's first start is part of the order's trace; what is started again later is not.
     fn trace_start(&mut self, wanted: &Wanted, slot: &SlotName, started: u64, is_started: bool) {
         if self.memory.applied == Some((wanted.generation, wanted.sequence)) {
             return;
         }
-        let launch = self.slot_memory(slot).launch;
+        let memory = self.slot_memory(slot);
+        if memory.traced.replace(wanted.sequence) == Some(wanted.sequence) {
+            return;
+        }
+        let launch = memory.launch;
         let traces = self.shared.stations.traces();
         traces.started(wanted, slot, launch, started, is_started);
     }
@@ -166,6 +171,9 @@ impl Hands {
         let known = memory.refused.as_ref() == Some(&reason);
         memory.refused = Some(reason.clone());
         if !known {
+            let trace_id = wanted.trace.map(|context| display(context.trace_id));
+            let request = &wanted.request;
+            tracing::warn!(unit = %self.unit, %slot, reason, %request, trace_id, "a copy is not started");
             self.audit(
                 wanted,
                 "instance.refused",

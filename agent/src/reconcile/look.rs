@@ -4,6 +4,7 @@ use dotmac_protocol::release::Probes;
 
 use super::{
     goal::{Goal, Target},
+    memory::SlotMemory,
     plan::{Phase, Readiness, Slot, Slots},
     turn::Hands,
     watchers::Live,
@@ -159,7 +160,9 @@ impl Hands {
         let Some(component) = target.component(&slot.component) else {
             return Vec::new();
         };
-        let ports = self.memory.slots.get(slot).map(|memory| &memory.ports);
+        let memory = self.memory.slots.get(slot);
+        let started_again = memory.is_some_and(SlotMemory::is_started_again);
+        let ports = memory.map(|memory| &memory.ports);
         let probes = [
             (Kind::Live, &component.probes.live),
             (Kind::Ready, &component.probes.ready),
@@ -175,6 +178,7 @@ impl Hands {
                 probe,
                 port,
                 started_at,
+                started_again,
             })
         });
         inquiries.collect()

@@ -70,6 +70,8 @@ pub struct SlotMemory {
     pub fingerprint: Option<Digest>,
     /// The trace that the last start belongs to; no process is replaced for another one.
     pub trace: Option<TraceContext>,
+    /// The order whose trace has a start of this slot already.
+    pub traced: Option<Sequence>,
     /// The generation it counts for.
     pub generation: Generation,
     /// When it was started.
@@ -119,6 +121,11 @@ struct Removed {
 }
 
 impl SlotMemory {
+    /// Whether what runs was started again after an end that nobody asked for.
+    pub(super) fn is_started_again(&self) -> bool {
+        self.restarted_at == Some(self.started_at)
+    }
+
     /// What went wrong does not count any more.
     pub(super) fn forgive(&mut self) {
         self.crashes = 0;

@@ -19,6 +19,7 @@ use super::{
     goal::Goal,
     health,
     memory::{self, Memory, SlotMemory},
+    missed::{Missed, missed},
     plan::{Backoff, Phase, Slots, Step, plan},
     watchers::Live,
 };
@@ -74,6 +75,7 @@ pub(super) struct Hands {
 /// What a turn leaves to its task.
 pub(super) struct Turn {
     pub(super) live: Vec<Live>,
+    pub(super) missed: Vec<Missed>,
     pub(super) wake_at: Timestamp,
     pub(super) status: UnitStatus,
 }
@@ -177,6 +179,7 @@ impl Hands {
         });
         Turn {
             live: self.live(goal),
+            missed: missed(goal, slots),
             wake_at,
             status: self.status(wanted, waiting),
         }
@@ -268,6 +271,7 @@ impl Hands {
         let status = self.status(wanted, Some(reason.to_owned()));
         Turn {
             live: Vec::new(),
+            missed: Vec::new(),
             wake_at: now.plus_millis(RESYNC_MS),
             status,
         }
@@ -284,6 +288,7 @@ impl Hands {
         };
         Turn {
             live: Vec::new(),
+            missed: Vec::new(),
             wake_at: now.plus_millis(RESYNC_MS),
             status,
         }

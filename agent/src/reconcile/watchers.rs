@@ -16,6 +16,7 @@ use tokio::{
     task::AbortHandle,
 };
 
+use super::missed::{self, Missed};
 use crate::{
     driver::SlotName,
     metrics::Metrics,
@@ -37,6 +38,7 @@ pub(super) struct Live {
 pub(super) struct Watchers {
     tally: UnitTally,
     watched: BTreeMap<SlotName, Watched>,
+    missed: BTreeMap<SlotName, Counting>,
     board: Board,
     wake: Arc<Notify>,
     client: Client,
@@ -58,6 +60,18 @@ impl Drop for Watched {
     }
 }
 
+/// The absence of one copy, and the task that counts it.
+struct Counting {
+    missed: Missed,
+    task: AbortHandle,
+}
+
+impl Drop for Counting {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
 impl Watchers {
     pub(super) fn new(
         tally: UnitTally,
@@ -71,6 +85,7 @@ impl Watchers {
         Self {
             tally,
             watched: BTreeMap::new(),
+            missed: BTreeMap::new(),
             board,
             wake,
             client,
@@ -80,8 +95,15 @@ impl Watchers {
         }
     }
 
-    /// Watches exactly this from now on.
-    pub(super) fn follow(&mut self, live: Vec<Live>) {
+    /// Watches exactly this from now on, and counts exactly those as missed.
+    pub(super) fn follow(&mut self, live: Vec<Live>, missed: Vec<Missed>) {
+        let mut before = std::mem::take(&mut self.missed);
+        for missed in missed {
+            let slot = missed.slot.clone();
+            let counting = before.remove(&slot).filter(|one| one.missed == missed);
+            let counting = counting.unwrap_or_else(|| self.count(missed));
+            self.missed.insert(slot, counting);
+        }
         let mut before = std::mem::take(&mut self.watched);
         for live in live {
             let slot = live.slot.clone();
@@ -97,6 +119,14 @@ impl Watchers {
         for slot in before.keys() {
             self.board.forget(slot);
         }
+    }
+
+    fn count(&self, missed: Missed) -> Counting {
+        let counter = self.tally.counter(&missed.slot.component);
+        let (clock, entropy) = (self.clock.clone(), self.entropy.clone());
+        let counting = missed::keep_counting(missed.period_ms, counter, clock, entropy);
+        let task = supervise::spawn("missed", counting).abort_handle();
+        Counting { missed, task }
     }
 
     fn watch(&self, live: Live) -> Watched {
@@ -156,4 +186,70 @@ async fn ended(process: &ProcessIdentity) {
 fn take_status(pinned: &OwnedFd) {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
     let _status = waitid(WaitId::PidFd(pinned.as_fd()), options);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use dotmac_protocol::record::reports::ProbeMinute;
+    use dotmac_runtime::{clock::Clock, entropy::Entropy};
+    use tokio::sync::Notify;
+
+    use super::{Missed, Watchers};
+    use crate::{
+        fixture::{NOW, unit},
+        metrics::Metrics,
+        probe::{self, Board},
+        reports::Tally,
+    };
+
+    #[tokio::test]
+    async fn minutes_without_a_process_exist_and_hold_nothing_but_failures() {
+        let (clock, hand) = Clock::manual(NOW);
+        let (tally, wake) = (Tally::default(), Arc::new(Notify::new()));
+        let mut watchers = Watchers::new(
+            tally.of(&unit("demo")),
+            Board::new(Arc::clone(&wake)),
+            wake,
+            probe::client(),
+            clock.clone(),
+            Entropy::seeded(1),
+            Metrics::default(),
+        );
+        let missed = ["web.0", "web.1"].map(|slot| Missed {
+            slot: slot.parse().unwrap(),
+            period_ms: 5,
+        });
+        // A turn of the unit that changes nothing goes on counting.
+        watchers.follow(Vec::new(), missed.to_vec());
+        watchers.follow(Vec::new(), missed.to_vec());
+        let counted = async {
+            let mut minutes: Vec<ProbeMinute> = Vec::new();
+            while minutes.len() < 3 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                hand.advance_millis(60_000);
+                minutes.extend(tally.take(&unit("demo"), clock.now(), |_| true));
+            }
+            minutes
+        };
+        let patience = Duration::from_secs(10);
+        let minutes = tokio::time::timeout(patience, counted).await.unwrap();
+        assert!(
+            minutes
+                .iter()
+                .all(|one| one.probes > 0 && one.failed == one.probes),
+            "{minutes:?}"
+        );
+        let task = |watchers: &Watchers, one: &Missed| watchers.missed[&one.slot].task.clone();
+        let [first, second] = [0, 1].map(|at| task(&watchers, &missed[at]));
+        watchers.follow(Vec::new(), missed[..1].to_vec());
+        let ended = async {
+            while !second.is_finished() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(patience, ended).await.unwrap();
+        assert!(!first.is_finished());
+    }
 }

@@ -84,7 +84,7 @@ impl Memory {
         self.through = 0;
     }
 
-    /// The subscribers reported last.
+    /// The subscribers of the newest count.
     pub(super) fn active(&self) -> Option<u64> {
         self.last.map(|(_, active)| active)
     }
@@ -142,7 +142,12 @@ impl Memory {
                     if highest.is_none() || rises {
                         entry.highest_active = Some(usage.active_subscribers);
                     }
-                    entry.last = Some((usage.reported_at, usage.active_subscribers));
+                    let last = entry.last.or(self.last).map(|(last, _)| last);
+                    // What was kept back and comes late is history; only a count from a clock that ran ahead gives
+                    // way to it.
+                    if last.is_none_or(|last| last < usage.reported_at || last > at) {
+                        entry.last = Some((usage.reported_at, usage.active_subscribers));
+                    }
                 }
                 Report::Plugin(used) => {
                     let (plugin, metric, day) = plugin_day(used);

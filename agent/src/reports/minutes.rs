@@ -102,7 +102,7 @@ impl Tally {
     }
 
     /// Takes finished minutes of a unit, oldest first, as many as a predicate admits.
-    pub(super) fn take(
+    pub fn take(
         &self,
         unit: &UnitId,
         now: Timestamp,

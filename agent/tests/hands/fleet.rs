@@ -63,6 +63,7 @@ pub(crate) struct Fleet {
     pub(crate) platform: PlatformEnvironment,
     orders: watch::Sender<Arc<Desired>>,
     records: Records,
+    pub(crate) tally: Tally,
     reconciler: Option<Reconciler>,
     first_port: u16,
     /// Events before this one were there at the last mark.
@@ -93,6 +94,7 @@ impl Fleet {
             ),
             orders: watch::Sender::default(),
             records: Records(watch::Sender::default()),
+            tally: Tally::default(),
             reconciler: None,
             first_port: free.min(65_000),
             seen: 0,
@@ -113,7 +115,7 @@ impl Fleet {
                 damping_ms: 300,
                 never_ready_ms: 5_000,
             },
-            tally: Tally::default(),
+            tally: self.tally.clone(),
         };
         let reconciler = reconcile::start(
             config,
@@ -460,7 +462,7 @@ fn audits(events: &[Event], wanted: &str) -> Vec<String> {
     found.collect()
 }
 
-fn unit() -> UnitId {
+pub(crate) fn unit() -> UnitId {
     "instance/demo-isp-0190a1b2".parse().unwrap()
 }
 

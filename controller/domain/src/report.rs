@@ -175,6 +175,7 @@ impl State {
         }
         let id = &unit.deployment;
         self.note_hops(id, &health.hops);
+        self.note_transition(id, health, now);
         let status = health.status;
         self.change_deployment(id, now, |deployment| {
             deployment.observed_generation = health.generation;

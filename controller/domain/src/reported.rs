@@ -1,17 +1,18 @@
 //! What an instance said of itself and what its agent's probes found, in short; every report is in the ledger
 //! ([`Stream::Usage`], [`Stream::Events`], [`Stream::Minutes`]) and, signed, in the agent's own chain.
 //!
-//! Bounded (law 11): one deployment keeps its last usage, its last claim, [`MONTHS_MAX`] months and [`MINUTES_MAX`]
-//! minutes; the oldest go first. A report that exceeds its own bounds does not count, and is counted as ignored.
+//! Bounded (law 11): one deployment keeps its last usage, its last claim, [`MONTHS_MAX`] months, [`MINUTES_MAX`]
+//! minutes and [`TRANSITIONS_MAX`] changes of health; the oldest go first. A report that exceeds its own bounds does not count, and is counted as ignored.
 //! Reports count once (law 8): an agent's chain brings each of its records once, and a usage with the time of the one
 //! before is that one again. What an instance claims changes no status: probes do.
 
 use std::collections::BTreeMap;
 
 use dotmac_protocol::{
-    ids::DeploymentId,
+    ids::{DeploymentId, Generation},
+    license::Phase,
     record::{
-        Record,
+        Health, HealthStatus, Record,
         reports::{
             Claim, InstanceEvent, PAYLOAD_BYTES_MAX, PluginUsage, ProbeMinute, Report, Usage,
             WORD_BYTES_MAX,
@@ -25,10 +26,15 @@ use crate::{
     audit::{Facts, Stream},
     calendar::Month,
     state::State,
+    tenancy::Deployment,
 };
 
 /// Months whose highest number of subscribers is kept; the oldest goes first.
 pub const MONTHS_MAX: usize = 13;
+/// Changes of health that are kept; the oldest goes first.
+pub const TRANSITIONS_MAX: usize = 20;
+/// Characters that are kept of why health changed; the whole reason is in the audit.
+const TRANSITION_CHARS_MAX: usize = 200;
 /// Minutes that are kept; the oldest goes first.
 pub const MINUTES_MAX: usize = 60;
 /// One minute in milliseconds.
@@ -53,6 +59,24 @@ pub struct Reported {
     pub minutes: Vec<MinuteSum>,
     /// Reports that exceeded their bounds and did not count.
     pub ignored: u64,
+    /// The most active subscribers that were counted while the licence let them grow; without any such count, the first one
+    /// at all. Restricted, no more are served.
+    pub highest_active: Option<u64>,
+    /// How its health changed, oldest first.
+    pub transitions: Vec<Transition>,
+}
+
+/// Another health than the one before, by its agent's probes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Transition {
+    /// When it came here by the State's clock.
+    pub at: Timestamp,
+    /// How it is from then on.
+    pub status: HealthStatus,
+    /// Why it is not healthy; its first 200 characters.
+    pub reason: String,
+    /// Of which generation.
+    pub generation: Generation,
 }
 
 /// Something, and when it came here by the State's clock.
@@ -144,7 +168,7 @@ impl Reported {
         )
     }
 
-    fn take_usage(&mut self, usage: &Usage, now: Timestamp) -> bool {
+    fn take_usage(&mut self, usage: &Usage, is_frozen: bool, now: Timestamp) -> bool {
         let last = self.usage.as_ref().map(|last| last.report.reported_at);
         if last == Some(usage.reported_at) {
             return false;
@@ -157,6 +181,10 @@ impl Reported {
             self.peaks.pop_first();
         }
         self.usages.add(now);
+        let rises = !is_frozen && self.highest_active < Some(usage.active_subscribers);
+        if self.highest_active.is_none() || rises {
+            self.highest_active = Some(usage.active_subscribers);
+        }
         // What was kept back and comes late is history; only a count from a clock that ran ahead gives way to it.
         if last.is_none_or(|last| last < usage.reported_at || last > now) {
             self.usage = Some(Received {
@@ -215,8 +243,10 @@ impl State {
     ) {
         let before = self.reported.get(id).cloned().unwrap_or_default();
         let mut after = before.clone();
+        let license = self.deployments.get(id).map(|one| &one.license);
+        let is_frozen = license.is_some_and(|license| license.phase(now) == Phase::Restricted);
         for report in reports {
-            let Some(stream) = after.take(id, report, now) else {
+            let Some(stream) = after.take(id, report, is_frozen, now) else {
                 continue;
             };
             self.append_report(stream, (record, report.clone()), now, facts);
@@ -226,18 +256,57 @@ impl State {
         }
         self.reported.insert_mut(id.clone(), after);
     }
+
+    /// Keeps that a deployment's health is another one now.
+    pub(crate) fn note_transition(&mut self, id: &DeploymentId, health: &Health, now: Timestamp) {
+        let mut after = self.reported.get(id).cloned().unwrap_or_default();
+        let last = after.transitions.last();
+        let is_same = last.is_some_and(|last| {
+            (last.status, last.generation) == (health.status, health.generation)
+        });
+        if is_same {
+            return;
+        }
+        after.transitions.push(Transition {
+            at: now,
+            status: health.status,
+            reason: health.reason.chars().take(TRANSITION_CHARS_MAX).collect(),
+            generation: health.generation,
+        });
+        if after.transitions.len() > TRANSITIONS_MAX {
+            after.transitions.remove(0);
+        }
+        self.reported.insert_mut(id.clone(), after);
+    }
+
+    /// Subscribers that a deployment is served at most right now.
+    #[must_use]
+    pub fn subscribers_of(&self, id: &DeploymentId, one: &Deployment) -> u64 {
+        let reached = self.reported.get(id).and_then(|one| one.highest_active);
+        one.license
+            .subscribers(one.license.phase(self.now), reached)
+    }
 }
 
 impl Reported {
     /// Lets one report count, and says which series it belongs to.
-    fn take(&mut self, id: &DeploymentId, report: &Report, now: Timestamp) -> Option<Stream> {
+    fn take(
+        &mut self,
+        id: &DeploymentId,
+        report: &Report,
+        is_frozen: bool,
+        now: Timestamp,
+    ) -> Option<Stream> {
         if !is_bounded(report) {
             self.ignored = self.ignored.saturating_add(1);
             return None;
         }
         let id = id.clone();
         match report {
-            Report::Usage(usage) => self.take_usage(usage, now).then_some(Stream::Usage(id)),
+            Report::Usage(usage) => {
+                let is_new = self.take_usage(usage, is_frozen, now);
+                is_new.then_some(Stream::Usage(id))
+            }
             Report::Plugin(_) => {
                 self.plugins.add(now);
                 Some(Stream::Usage(id))

@@ -29,6 +29,7 @@ mod validate;
 mod version;
 
 pub use change::{EXPIRY_MAX, LicenseOrder, REASON_CHARS_MAX, REPLICAS_BOUND_MAX, REPLICAS_MAX};
+pub use grant::LicenseTerms;
 pub(crate) use removal::BUDGET_REASON;
 pub use removal::DESTROYED_KEPT_MS;
 pub use status::Status;
@@ -182,6 +183,7 @@ impl State {
             let entry = Tenant::new(&create.tenant_name, create.reseller.clone(), now);
             self.insert_tenant(&tenant, entry);
         }
+        self.renew_terms(envelope, &tenant);
         if let Some(domain) = &create.domain_name {
             self.domains
                 .insert_mut(domain.to_ascii_lowercase(), id.clone());
@@ -210,8 +212,8 @@ impl State {
                 max_subscribers: create.max_customers,
                 max_services: create.max_services,
                 api_rate_limit: create.api_rate_limit,
-                expires_at: None,
-                grace_ms: GRACE_DEFAULT_MS,
+                expires_at: plan.terms.and_then(|terms| terms.expires_at),
+                grace_ms: plan.terms.map_or(GRACE_DEFAULT_MS, |terms| terms.grace_ms),
                 standing: LicenseStanding::Valid,
             },
             license_order: None,

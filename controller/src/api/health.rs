@@ -10,10 +10,10 @@ use axum::{
 use serde_json::{Value, json};
 
 use super::{answer::answer, operation::Operation, schema};
-use crate::node::Node;
-
-/// Entries of the log that may wait to be applied: more than a full queue of batches, less than a restart leaves.
-const BEHIND_MAX: u64 = 256;
+use crate::{
+    node::Node,
+    readiness::{self, CHECKS},
+};
 
 /// What can be asked.
 pub(super) fn operations() -> Vec<Operation> {
@@ -30,7 +30,7 @@ pub(super) fn operations() -> Vec<Operation> {
             .public()
             .says(
                 "Whether it can serve",
-                "Ready is a controller that knows a leader (and, if it leads, reaches a majority) and how the cluster began, has \
+                "Ready is a controller that knows a leader (and, if it leads, is confirmed by a majority) and how the cluster began, has \
                  applied what is committed, takes writes, and is not about to stop. `checks` says which of these hold.",
             )
             .answers(StatusCode::OK, "It can serve", readiness())
@@ -53,11 +53,8 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
         ],
         &[],
     );
-    let names = [
-        "staying", "leader", "majority", "genesis", "applied", "storage",
-    ];
     let check = schema::object(
-        &[("name", schema::one_of(&names)), ("ok", schema::flag())],
+        &[("name", schema::one_of(&CHECKS)), ("ok", schema::flag())],
         &[],
     );
     let readiness = schema::object(
@@ -80,56 +77,8 @@ async fn live() -> Response {
     )
 }
 
-/// What must be so for a controller to serve, and whether it is; the first that is not is the reason. It looks at memory
-/// and asks the file system once, so that it may be asked often.
-fn checks(node: &Node) -> [Check; 6] {
-    let leader = node.log.leadership().borrow().leader;
-    let peers = node.peers().count();
-    let reached = node.log.connected().borrow().len();
-    let has_majority = 2 * (reached + 1) > peers + 1;
-    let figures = node.log.figures();
-    let waiting = figures.last_log.saturating_sub(figures.applied);
-    [
-        ("staying", !node.is_stopping(), "it is about to stop"),
-        ("leader", leader.is_some(), "no leader is known"),
-        (
-            "majority",
-            !node.is_leader() || has_majority,
-            "it leads and has no connection to a majority",
-        ),
-        (
-            "genesis",
-            node.state().genesis.is_some(),
-            "the genesis is not applied yet",
-        ),
-        (
-            "applied",
-            waiting <= BEHIND_MAX,
-            "it applies entries that others have applied before",
-        ),
-        (
-            "storage",
-            node.log.storage().is_ok(),
-            "its storage takes no writes",
-        ),
-    ]
-    .map(|(name, is_ok, reason)| Check {
-        name,
-        is_ok,
-        reason,
-    })
-}
-
-/// One thing that must be so.
-struct Check {
-    name: &'static str,
-    is_ok: bool,
-    /// Why it is not ready if it is not so.
-    reason: &'static str,
-}
-
 async fn ready(State(node): State<Arc<Node>>) -> Response {
-    let checks = checks(&node);
+    let checks = readiness::checks(&node);
     let reason = checks.iter().find(|check| !check.is_ok);
     let reason = reason.map(|check| check.reason);
     let (status, word) = match reason {

@@ -28,7 +28,7 @@ mod shapes;
 mod view;
 
 pub(super) use operations::operations;
-pub(super) use shapes::schemas;
+pub(super) use shapes::{EFFECTIVE, schemas};
 pub(super) use view::{Brief, brief, brief_schema, percent};
 
 /// One day in milliseconds.

@@ -106,5 +106,9 @@ mod tests {
             "request": "0123456789abcdef0123456789abcdef", "detail": "small"});
         let cells = "admin|deployment.created|x-00000000|0123456789ab|small";
         assert_eq!(row(&record)[1..].join("|"), cells);
+        let told = json!({"detail": "it ended; its last lines:\ndemo-isp: licensed for Alpha ISP\ndemo-isp: serving"});
+        let cell =
+            "it ended; its last lines: | demo-isp: licensed for Alpha ISP | demo-isp: serving";
+        assert_eq!(row(&told)[5], cell);
     }
 }

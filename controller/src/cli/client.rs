@@ -8,7 +8,7 @@ mod reading;
 mod rounds;
 mod stream;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod voice;
 
 use std::{

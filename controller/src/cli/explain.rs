@@ -2,6 +2,7 @@
 //! explained without a network; everything else is looked up by its id, whatever kind of thing it is.
 
 mod history;
+mod instances;
 mod page;
 mod sentences;
 
@@ -14,7 +15,7 @@ use super::{
     deployments,
     failure::{Failure, Problem},
     find::Context,
-    output::clean,
+    output::clean_line,
     releases, suggest,
 };
 use crate::error_pages;
@@ -86,13 +87,8 @@ const KINDS: [Kind; 6] = [
 impl Explain {
     pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
         let thing = self.thing.trim();
-        if let Some(page) = error_pages::page(thing.trim_start_matches("/docs/errors/")) {
-            if context.output.is_data() {
-                return context
-                    .output
-                    .data(&json!({"kind": "error", "id": thing, "page": page}));
-            }
-            return context.output.line(&page::plain(page));
+        if let Some(error) = Error::of(thing.trim_start_matches("/docs/errors/")) {
+            return error.tell(context, thing);
         }
         // Who misspelt a code needs no cluster to learn that, and does not wait long for one.
         let misspelt = self.unknown_code();
@@ -130,8 +126,40 @@ impl Explain {
 
     /// A failure if this is close to a code and nothing else can be found out.
     fn unknown_code(&self) -> Option<Failure> {
-        let meant = suggest::closest(&self.thing, error_pages::codes());
+        let meant = suggest::closest(&self.thing, codes());
         (!meant.is_empty()).then(|| nothing(&self.thing, meant))
+    }
+}
+
+/// Every code: of the platform's API, and of that which an agent serves to instances.
+fn codes() -> impl Iterator<Item = &'static str> {
+    error_pages::codes().chain(instances::codes())
+}
+
+/// What is known of a code without asking anybody.
+#[derive(Debug, PartialEq)]
+struct Error {
+    /// The page about an error of the platform's API.
+    page: Option<&'static str>,
+    /// The same code as an agent's answer to an instance.
+    instance: Option<String>,
+}
+
+impl Error {
+    fn of(code: &str) -> Option<Self> {
+        let (page, instance) = (error_pages::page(code), instances::says(code));
+        (page.is_some() || instance.is_some()).then_some(Self { page, instance })
+    }
+
+    fn tell(&self, context: &Context, thing: &str) -> Result<(), Failure> {
+        if context.output.is_data() {
+            return context.output.data(&json!({
+                "kind": "error", "id": thing, "page": self.page, "instance": self.instance,
+            }));
+        }
+        let page = self.page.map(page::plain);
+        let texts: Vec<String> = page.into_iter().chain(self.instance.clone()).collect();
+        context.output.line(&texts.join("\n\n"))
     }
 }
 
@@ -163,7 +191,7 @@ fn tell(context: &Context, kind: &str, id: &str, told: &Sentences) -> Result<(),
         }));
     }
     for sentence in &told.says {
-        output.line(&clean(sentence))?;
+        output.line(sentence)?;
     }
     if !told.events.is_empty() {
         output.line("\nwhat happened last:")?;
@@ -171,7 +199,7 @@ fn tell(context: &Context, kind: &str, id: &str, told: &Sentences) -> Result<(),
         output.table(&header, told.events.iter().map(history::row).collect(), "")?;
     }
     for next in &told.next {
-        output.line(&format!("\nnext: {}", clean(next)))?;
+        output.line(&format!("\nnext: {}", clean_line(next)))?;
     }
     Ok(())
 }
@@ -187,7 +215,7 @@ async fn unknown(client: &Client, thing: &str) -> Failure {
         releases::PATH,
     ];
     let found = lists.map(|list| suggest::similar(client, list, thing));
-    let mut meant = suggest::closest(thing, error_pages::codes());
+    let mut meant = suggest::closest(thing, codes());
     meant.extend(join_all(found).await.into_iter().flatten());
     meant.dedup();
     meant.truncate(5);
@@ -209,7 +237,7 @@ fn nothing(thing: &str, meant: Vec<String>) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use super::{Explain, KINDS};
+    use super::{Error, Explain, KINDS};
 
     #[test]
     fn a_misspelt_code_gets_a_suggestion_without_a_cluster() {
@@ -226,6 +254,24 @@ mod tests {
             "{failure}"
         );
         assert!(explain("something-else-entirely").is_none());
+    }
+
+    #[test]
+    fn codes_of_the_instance_api_are_known_beside_those_of_the_platform() {
+        let known = |code: &str| {
+            let error = Error::of(code).unwrap();
+            (error.page.is_some(), error.instance.is_some())
+        };
+        assert_eq!(known("reports-full"), (false, true));
+        assert_eq!(known("domain-in-use"), (true, false));
+        assert_eq!(known("unavailable"), (true, true));
+        assert_eq!(Error::of("reports-ful"), None);
+        let thing = "too-many-report".into();
+        let failure = Explain { thing }.unknown_code().unwrap().to_string();
+        assert!(
+            failure.contains("did you mean too-many-reports"),
+            "{failure}"
+        );
     }
 
     #[test]

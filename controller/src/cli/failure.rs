@@ -5,7 +5,10 @@ use std::{fmt, path::Path, process::ExitCode};
 use serde::Deserialize;
 use thiserror::Error;
 
-use super::{output::clean, suggest};
+use super::{
+    output::{clean, clean_line},
+    suggest,
+};
 
 /// What `--help` says about exit codes.
 pub(crate) const EXIT_CODES: &str = "Exit codes:
@@ -172,7 +175,7 @@ impl fmt::Display for Problem {
         } else {
             said
         };
-        write!(formatter, "{}", clean(said))?;
+        write!(formatter, "{}", clean_line(said))?;
         match self.code.as_str() {
             "" => write!(formatter, " (status {})", self.status)?,
             code => write!(formatter, " ({})", clean(code))?,

@@ -1,11 +1,12 @@
 //! `dotmac licenses`: what each deployment's instance may do and until when, and an operator's orders against it. What
 //! the values may be is decided by the API alone.
 
+mod fields;
 mod page;
 
 use clap::{Args, Subcommand};
 use reqwest::Method;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::{
     client::{Client, encode},
@@ -17,7 +18,8 @@ use super::{
     view,
 };
 
-pub(crate) use page::{short, usage};
+use fields::{Fields, in_words_of_the_option};
+pub(crate) use page::{short, usage, used};
 
 /// Where licences live in the API.
 pub(crate) const PATH: &str = "/api/v1/licenses";
@@ -81,29 +83,6 @@ pub(crate) struct Update {
     fields: Fields,
 }
 
-#[derive(Args)]
-#[group(required = true, multiple = true)]
-struct Fields {
-    /// free, basic, premium, professional or enterprise
-    #[arg(long, visible_alias = "license-tier")]
-    tier: Option<String>,
-    /// Subscribers at most
-    #[arg(long)]
-    max_subscribers: Option<u64>,
-    /// Services at most
-    #[arg(long)]
-    max_services: Option<u64>,
-    /// Calls of its API a minute at most
-    #[arg(long)]
-    api_rate_limit: Option<u64>,
-    /// When it ends, such as 2030-01-01T00:00:00Z; `never`: it does not
-    #[arg(long, value_name = "TIME")]
-    expires_at: Option<String>,
-    /// Days of grace after its end
-    #[arg(long)]
-    grace_days: Option<u64>,
-}
-
 impl Licenses {
     pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
         let client = context.client()?;
@@ -117,10 +96,11 @@ impl Licenses {
             Self::Update(Update { named, fields }) => {
                 let (id, seen) = (&named.id, named.seen(&client).await?);
                 let path = seen.path.clone();
-                let title = format!("change the license of {id}");
+                let (body, end) = (fields.body(), fields.end());
+                let title = format!("change the license of {id}{end}");
                 let plan = Plan::change(title, Method::PATCH, path, seen);
-                at.change(&plan.with_body(fields.body()), &named, known)
-                    .await
+                let changed = at.change(&plan.with_body(body), &named, known).await;
+                changed.map_err(in_words_of_the_option)
             }
             Self::Suspend(Withdrawal { named, reason }) => {
                 let plan = named.order(&client, "suspend").await?;
@@ -203,30 +183,6 @@ fn started(license: &Value, deployment: &Value) -> Goal {
     }
 }
 
-impl Fields {
-    fn body(&self) -> Value {
-        let numbers = [
-            ("max_subscribers", self.max_subscribers),
-            ("max_services", self.max_services),
-            ("api_rate_limit", self.api_rate_limit),
-            ("grace_days", self.grace_days),
-        ];
-        let given = |(name, value): (&str, Option<u64>)| Some((name.to_owned(), value?.into()));
-        let mut body: Map<String, Value> = numbers.into_iter().filter_map(given).collect();
-        if let Some(tier) = &self.tier {
-            body.insert("license_tier".into(), tier.as_str().into());
-        }
-        if let Some(end) = &self.expires_at {
-            let end = match end.as_str() {
-                "never" => Value::Null,
-                time => time.into(),
-            };
-            body.insert("expires_at".into(), end);
-        }
-        Value::Object(body)
-    }
-}
-
 impl List {
     async fn run(&self, context: &Context, client: &Client) -> Result<(), Failure> {
         let filters = [
@@ -266,7 +222,7 @@ fn row(license: &Value) -> Vec<String> {
         text("status"),
         text("license_tier"),
         used,
-        text("max_subscribers"),
+        page::limit(license),
         expires,
         text("reason"),
         text("tenant_name"),
@@ -294,21 +250,6 @@ mod tests {
     fn parse(line: &str) -> Option<Licenses> {
         let words = ["licenses"].into_iter().chain(line.split(' '));
         Some(Line::try_parse_from(words).ok()?.licenses)
-    }
-
-    #[test]
-    fn only_what_is_given_is_changed_and_never_is_no_end() {
-        let body = |line: &str| match parse(line) {
-            Some(Licenses::Update(update)) => update.fields.body(),
-            _ => panic!("{line} is no update"),
-        };
-        let line =
-            "update demo --tier premium --max-subscribers 5000 --expires-at 2030-01-01T00:00:00Z";
-        let expected = json!({"license_tier": "premium", "max_subscribers": 5000,
-            "expires_at": "2030-01-01T00:00:00Z"});
-        assert_eq!(body(line), expected);
-        let never = body("update demo --expires-at never --grace-days 0");
-        assert_eq!(never, json!({"expires_at": null, "grace_days": 0}));
     }
 
     #[test]
@@ -342,6 +283,8 @@ mod tests {
             row(&license).join("|"),
             "demo|valid|basic|85 %|1000|never||Demo ISP"
         );
+        let restricted = json!({"max_subscribers": 2000, "effective_max_subscribers": 951});
+        assert_eq!(row(&restricted)[4], "951 of 2000 (restricted)");
         assert!(path_of("../tokens").ends_with("/licenses/..%2Ftokens"));
     }
 }

@@ -18,6 +18,8 @@ const NEWEST_DEFAULT: u32 = 20;
 const ITEMS_MAX: usize = 1_000_000;
 /// Items asked for at a time.
 const PAGE_ITEMS: usize = 500;
+/// Pages without an item, as a list of something rare has them, that are read one after the other at most.
+const EMPTY_PAGES_MAX: usize = 100;
 
 /// Parameters of a list; those without a value are left out.
 type Filters<'a> = &'a [(&'a str, Option<&'a str>)];
@@ -98,6 +100,7 @@ impl Paging {
         let mut items: Vec<Value> = Vec::new();
         let mut cursor: Option<String> = None;
         let mut beside: Option<Map<String, Value>> = None;
+        let mut empty_pages = 0;
         loop {
             let wanted = (bound - items.len()).min(PAGE_ITEMS);
             let page: Value = client
@@ -110,9 +113,12 @@ impl Paging {
             items.extend(found.iter().take(wanted).cloned());
             beside.get_or_insert_with(|| others(&page));
             let next = page["next_cursor"].as_str().map(str::to_owned);
-            let is_done = next.is_none() || next == cursor || items.len() == before;
+            empty_pages = match items.len() == before {
+                true => empty_pages + 1,
+                false => 0,
+            };
+            let is_done = next.is_none() || next == cursor || empty_pages == EMPTY_PAGES_MAX;
             if is_done || items.len() >= bound {
-                let next = next.filter(|_| items.len() > before);
                 let beside = beside.unwrap_or_default();
                 return Ok(Listed {
                     items,
@@ -146,9 +152,10 @@ impl Paging {
             return output.data(&listed.data());
         }
         output.table(header, listed.items.iter().map(row).collect(), empty)?;
-        if listed.next.is_some() {
-            let shown = listed.items.len();
-            output.note(&format!("the first {shown}; --all shows the rest"));
+        match (listed.items.len(), &listed.next) {
+            (_, None) => {}
+            (0, Some(_)) => output.note("only so far as it was looked through: there is more"),
+            (shown, Some(_)) => output.note(&format!("the first {shown}; --all shows the rest")),
         }
         Ok(())
     }
@@ -181,7 +188,38 @@ fn address(
 mod tests {
     use serde_json::json;
 
-    use super::{ITEMS_DEFAULT, NEWEST_DEFAULT, Newest, Paging, address, others};
+    use axum::{Json, Router, extract::Query, routing::get};
+
+    use super::{EMPTY_PAGES_MAX, ITEMS_DEFAULT, NEWEST_DEFAULT, Newest, Paging, address, others};
+    use crate::cli::client::tests::client_of;
+
+    /// Reads a list whose only item is on this page; those before have none, and there is always a further one.
+    async fn read(page: usize, limit: u32) -> (usize, Option<String>) {
+        let answer = async move |Query(asked): Query<Vec<(String, String)>>| {
+            let cursor = asked.iter().find(|(name, _)| name == "cursor");
+            let at: usize = cursor.map_or(0, |(_, cursor)| cursor.parse().unwrap());
+            let items = if at == page {
+                vec![json!({"id": "x"})]
+            } else {
+                Vec::new()
+            };
+            Json(json!({"items": items, "next_cursor": (at + 1).to_string()}))
+        };
+        let client = client_of(Router::new().route("/things", get(answer))).await;
+        let paging = Paging {
+            limit: Some(limit),
+            all: false,
+        };
+        let listed = paging.read(&client, "/things", &[]).await.ok().unwrap();
+        (listed.items.len(), listed.next)
+    }
+
+    #[tokio::test]
+    async fn what_is_rare_is_found_behind_empty_pages_of_which_only_so_many_are_read() {
+        assert_eq!(read(3, 1).await, (1, Some("4".into())));
+        let pages = EMPTY_PAGES_MAX.to_string();
+        assert_eq!(read(EMPTY_PAGES_MAX, 1).await, (0, Some(pages)));
+    }
 
     #[test]
     fn filters_and_cursors_become_parameters_that_cannot_break_out() {

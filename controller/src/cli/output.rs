@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::failure::Failure;
 
-pub(crate) use text::{bytes, clean, clean_lines, duration};
+pub(crate) use text::{bytes, clean, clean_line, clean_lines, duration};
 
 /// Characters of a line on a terminal that does not say how wide it is.
 const CHARACTERS_DEFAULT: usize = 80;

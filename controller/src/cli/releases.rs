@@ -12,7 +12,7 @@ use super::{
     failure::Failure,
     find::Context,
     list::Paging,
-    output::{clean, clean_lines},
+    output::clean_lines,
     plan::{Consent, Outcome, Plan, Seen},
     view,
 };
@@ -147,7 +147,7 @@ async fn change(
 /// A manifest that keeps the rules, as JSON; wrong ones are refused here already, with the field's name.
 pub(crate) fn checked(text: &[u8]) -> Result<Value, Failure> {
     let manifest =
-        Manifest::parse(text).map_err(|error| Failure::Usage(clean(&error.to_string())))?;
+        Manifest::parse(text).map_err(|error| Failure::Usage(clean_lines(&error.to_string())))?;
     serde_json::from_slice(&manifest.canonical()).map_err(Failure::answer)
 }
 

@@ -4,7 +4,7 @@ use dotmac_protocol::unit::Sealed;
 use dotmac_runtime::{entropy::Entropy, seal::SealKey};
 use serde::Deserialize;
 
-use super::{audit::stream::Digest32, failure::Failure, output::clean};
+use super::{audit::stream::Digest32, failure::Failure, output::clean_line};
 
 /// What answers of agents are sealed under.
 const ANSWER_CONTEXT: &str = "dotmac/answer/v1";
@@ -52,7 +52,7 @@ impl Asker {
         let piece: Piece = serde_json::from_slice(line).map_err(Failure::answer)?;
         let (to, encapsulated, ciphertext) = match piece {
             Piece::Refused { refused } => {
-                let reason = clean(&refused);
+                let reason = clean_line(&refused);
                 return Err(Failure::Failed(format!("the agent refuses: {reason}")));
             }
             Piece::Sealed {

@@ -3,6 +3,8 @@
 mod events;
 mod health;
 mod instance_env;
+mod show;
+mod whose;
 
 use clap::{Args, Subcommand};
 use reqwest::Method;
@@ -13,11 +15,12 @@ use super::{
     client::{Client, encode},
     failure::Failure,
     find::Context,
-    licenses,
     list::Paging,
     plan::{Consent, Outcome, Plan, Seen},
     view,
 };
+
+pub(crate) use self::whose::Whose;
 
 /// Where tenants live in the API.
 pub(crate) const PATH: &str = "/api/v1/tenants";
@@ -28,11 +31,8 @@ pub(crate) enum Tenants {
     Create(Create),
     /// All tenants
     List(List),
-    /// One tenant, its deployments, its licence, what it uses, and how its instance is
-    Show {
-        /// Id of the tenant
-        id: String,
-    },
+    /// One tenant, and of each of its deployments the licence, what it uses and how its instance is
+    Show(Whose),
     /// Change its name or who sold it
     Update(Update),
     /// Remove a tenant that has no deployment any more
@@ -105,16 +105,9 @@ impl Tenants {
                 change(context, &client, plan, create.consent).await
             }
             Self::List(list) => list.run(context, &client).await,
-            Self::Show { id } => {
-                let tenant = client.thing(&path_of(&id)).await?;
-                print(context, &tenant)?;
-                let now = context.clock.now().0;
-                match context.output.is_data() {
-                    true => Ok(()),
-                    false => context
-                        .output
-                        .line(&health::brief(&client, &id, now).await.join("\n")),
-                }
+            Self::Show(whose) => {
+                let found = whose.find(&client).await?;
+                show::run(context, &client, found).await
             }
             Self::Update(update) => {
                 let Update {
@@ -178,6 +171,15 @@ fn print(context: &Context, tenant: &Value) -> Result<(), Failure> {
     if context.output.is_data() {
         return context.output.data(tenant);
     }
+    let ids = view::items(tenant, "deployments").iter();
+    let ids = ids.filter_map(Value::as_str);
+    let deployments = ids.map(|id| format!("\n{:<12} {id}", "deployment"));
+    context
+        .output
+        .line(&(page(tenant) + &deployments.collect::<String>()))
+}
+
+fn page(tenant: &Value) -> String {
     let members = [
         ("id", "id"),
         ("tenant_name", "name"),
@@ -186,21 +188,7 @@ fn print(context: &Context, tenant: &Value) -> Result<(), Failure> {
         ("created_at", "created"),
         ("last_updated", "changed"),
     ];
-    context.output.line(&view::page(tenant, &members))?;
-    let now = context.clock.now().0;
-    let more = [
-        ("license", licenses::short(tenant)),
-        ("usage", licenses::usage(tenant, now)),
-    ];
-    for (heading, value) in more.iter().filter(|(_, value)| !value.is_empty()) {
-        context.output.line(&format!("{heading:<12} {value}"))?;
-    }
-    let deployments = view::items(tenant, "deployments").iter();
-    for deployment in deployments.filter_map(Value::as_str) {
-        let line = format!("{:<12} {deployment}", "deployment");
-        context.output.line(&line)?;
-    }
-    Ok(())
+    view::page(tenant, &members)
 }
 
 fn body(name: Option<&str>, reseller: Option<&str>) -> Value {

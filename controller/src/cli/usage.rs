@@ -1,24 +1,22 @@
-//! `dotmac usage TENANT`: what a tenant's instance uses, by its own count: now against its licence, the highest of each
+//! `dotmac usage ID`: what a tenant's instance uses, by its own count: now against its licence, the highest of each
 //! month, and each count as it came.
 
 use clap::Args;
 use serde_json::{Map, Value};
 
 use super::{
-    client::encode,
     failure::Failure,
     find::Context,
+    licenses,
     list::{Newest, Paging},
-    tenants, view,
+    tenants::Whose,
+    view,
 };
 
 #[derive(Args)]
 pub(crate) struct Usage {
-    /// The tenant's id
-    tenant: String,
-    /// Which of its deployments; its only one, or production, if not given
-    #[arg(long, value_parser = ["development", "staging", "production"])]
-    environment: Option<String>,
+    #[command(flatten)]
+    whose: Whose,
     /// Only the counts of the instance itself, or of its plugins
     #[arg(long, value_parser = ["instance", "plugin"])]
     kind: Option<String>,
@@ -29,13 +27,13 @@ pub(crate) struct Usage {
 impl Usage {
     pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
         let client = context.client()?;
-        let path = format!("{}/{}/usage", tenants::PATH, encode(&self.tenant));
+        let found = self.whose.find(&client).await?;
         let filters = [
-            ("environment", self.environment.as_deref()),
+            ("environment", found.environment.as_deref()),
             ("kind", self.kind.as_deref()),
         ];
         let listed = Paging::from(self.newest)
-            .read(&client, &path, &filters)
+            .read(&client, &found.path("usage"), &filters)
             .await?;
         let output = context.output;
         if output.is_data() {
@@ -64,13 +62,9 @@ fn summary(beside: &Map<String, Value>, now_ms: u64) -> String {
     let current = &beside["current"];
     let text = |name: &str| view::text(current, name);
     if current.is_object() {
-        lines.push(format!(
-            "current      {} of {} subscribers ({} %), told {} ago",
-            text("active_subscribers"),
-            text("max_subscribers"),
-            text("limit_used_percent"),
-            view::age(current, "received_at", now_ms),
-        ));
+        let used = licenses::used(current);
+        let ago = view::age(current, "received_at", now_ms);
+        lines.push(format!("current      {used}, told {ago} ago"));
         lines.push(format!("sessions     {}", text("active_sessions")));
     } else {
         lines.push("current      nothing was counted yet".to_owned());

@@ -3,15 +3,29 @@
 use jiff::{Timestamp, tz::TimeZone};
 use serde_json::Value;
 
-use super::output::{clean, duration};
+use super::output::{clean_line, clean_lines, duration};
 
-/// A member as text; empty when it is missing or null.
+/// Characters of a heading and the blank behind it, in front of what it is the heading of.
+pub(crate) const HEADING_WIDTH: usize = 13;
+
+/// A member as text of one line; empty when it is missing or null.
 pub(crate) fn text(object: &Value, name: &str) -> String {
     match &object[name] {
-        Value::String(text) => clean(text),
+        Value::String(text) => clean_line(text),
         Value::Null => String::new(),
-        other => clean(&other.to_string()),
+        other => clean_line(&other.to_string()),
     }
+}
+
+/// A member as text whose lines stay lines: all but the first begin with so many blanks, so that none of them looks
+/// like one of ours.
+pub(crate) fn lines(object: &Value, name: &str, blanks: usize) -> String {
+    let Value::String(text) = &object[name] else {
+        return text(object, name);
+    };
+    let indent = format!("\n{:blanks$}", "");
+    let text = clean_lines(text);
+    text.trim_end().lines().collect::<Vec<_>>().join(&indent)
 }
 
 /// A list; empty when it is missing.
@@ -82,7 +96,7 @@ mod tests {
     use jiff::tz::{Offset, TimeZone};
     use serde_json::json;
 
-    use super::{age, millis, page, text, time_in};
+    use super::{age, lines, millis, page, text, time_in};
 
     #[test]
     fn a_page_leaves_out_what_there_is_not() {
@@ -95,6 +109,23 @@ mod tests {
         ];
         assert_eq!(page(&tenant, &members).lines().count(), 2);
         assert!(page(&tenant, &members).starts_with("id           a-1\ncreated      2023"));
+    }
+
+    #[test]
+    fn lines_stay_lines_where_they_may_and_none_is_glued_to_the_next() {
+        let one = json!({"reason": "it ended; its last lines:\nlicensed\r\nstatus       active\u{1b}\n", "count": 3});
+        assert_eq!(
+            text(&one, "reason"),
+            "it ended; its last lines: | licensed | status       active"
+        );
+        assert_eq!(
+            lines(&one, "reason", 2),
+            "it ended; its last lines:\n  licensed\n  status       active"
+        );
+        assert_eq!(
+            (lines(&one, "count", 2), lines(&one, "none", 2)),
+            ("3".into(), String::new())
+        );
     }
 
     #[test]

@@ -13,6 +13,7 @@ use serde::Deserialize;
 #[serde(deny_unknown_fields)]
 pub struct Api {
     /// Where it listens. Plain HTTP exists on loopback only.
+    #[serde(deserialize_with = "dotmac_runtime::listen::address")]
     pub listen: SocketAddr,
     /// `host:port` under which callers reach it, if that is not where it listens.
     pub advertise: Option<String>,

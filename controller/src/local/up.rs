@@ -192,6 +192,7 @@ impl Supervisor {
         let (bytes_max, keep) = LOG_LIMITS;
         logging::init(
             "dotmac",
+            logging::FILTER,
             Some(logging::LogFile {
                 path,
                 bytes_max,

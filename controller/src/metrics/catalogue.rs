@@ -1,4 +1,4 @@
-//! Every metric that a controller has besides those of its process. docs/operations/telemetry.md shows the same list.
+//! Every metric that a controller has besides those of its process. docs/operations/metrics.md shows the same list.
 
 use dotmac_runtime::{
     catalogue,
@@ -10,20 +10,21 @@ use dotmac_runtime::{
 };
 
 catalogue! {
-    RAFT_LEADER = "dotmac_raft_leader" Gauge, [], "1 while this controller leads, otherwise 0.";
-    RAFT_LEADER_KNOWN = "dotmac_raft_leader_known" Gauge, [], "1 while this controller knows a leader, otherwise 0.";
+    RAFT_LEADER = "dotmac_raft_leader" Gauge, [], "1 while this controller leads and a majority has confirmed that within the leader's lease, otherwise 0.";
+    RAFT_LEADER_KNOWN = "dotmac_raft_leader_known" Gauge, [], "1 while this controller knows a leader (another one, or itself with a majority's word), otherwise 0.";
     RAFT_TERM = "dotmac_raft_term" Gauge, [], "The Raft term; each election begins a new one.";
     RAFT_LAST_LOG_INDEX = "dotmac_raft_last_log_index" Gauge, [], "Index of the last entry in this controller's log.";
     RAFT_COMMITTED_INDEX = "dotmac_raft_committed_index" Gauge, [], "Index of the last entry that this controller knows to be committed.";
     RAFT_APPLIED_INDEX = "dotmac_raft_applied_index" Gauge, [], "Index of the last entry applied to this controller's State.";
     RAFT_SNAPSHOT_INDEX = "dotmac_raft_snapshot_index" Gauge, [], "Index of the last entry in the newest snapshot.";
     RAFT_PEERS_CONNECTED = "dotmac_raft_peers_connected" Gauge, [], "Other controllers that this one has a connection to.";
+    RAFT_MEMBERS = "dotmac_raft_members" Gauge, [], "Controllers of the cluster, this one too.";
     RAFT_LEADER_CHANGES = "dotmac_raft_leader_changes" Counter, [], "How often this controller learned of another leader, or of none.";
     RAFT_PROPOSALS = "dotmac_raft_proposals" Counter, ["result"], "Proposals made to this controller: answered, refused, or timed_out.";
     RAFT_COMMIT_SECONDS = "dotmac_raft_commit_seconds" Histogram(SECONDS), [], "From an entry's start until it was committed and applied, on the leader.";
     RAFT_BATCH_PROPOSALS = "dotmac_raft_batch_proposals" Histogram(BATCH), [], "Proposals that shared one entry, on the leader.";
 
-    HTTP_REQUESTS = "dotmac_http_requests" Counter, ["route", "method", "status"], "Requests answered, by the template of their path and the class of their status.";
+    HTTP_REQUESTS = "dotmac_http_requests" Counter, ["route", "method", "status"], "Requests answered, by the template of their path and the class of their status: 1xx, 2xx, 3xx, 4xx, or 5xx.";
     HTTP_SECONDS = "dotmac_http_request_duration_seconds" Histogram(SECONDS), ["route", "method"], "From a request's head until its answer began.";
     HTTP_IN_FLIGHT = "dotmac_http_requests_in_flight" Gauge, [], "Requests whose answer has not begun yet.";
     HTTP_PROBLEMS = "dotmac_http_problems" Counter, ["code"], "Requests answered with a problem, by its code.";
@@ -40,8 +41,8 @@ catalogue! {
     AGENTS = "dotmac_agents" Gauge, ["region", "presence"], "Agents by region, as all controllers know them: connected, disconnected, or unknown.";
     AGENT_SESSIONS = "dotmac_agent_sessions" Gauge, [], "Agents connected to this very controller.";
     TENANTS = "dotmac_tenants" Gauge, [], "Tenants.";
-    DEPLOYMENTS = "dotmac_deployments" Gauge, ["status"], "Deployments by status.";
-    LICENSES = "dotmac_licenses" Gauge, ["phase"], "Licences of deployments by phase; destroyed ones do not count.";
+    DEPLOYMENTS = "dotmac_deployments" Gauge, ["status"], "Deployments by status: pending, provisioning, active, degraded, upgrading, rolling_back, suspended, failed, destroying, or destroyed.";
+    LICENSES = "dotmac_licenses" Gauge, ["phase"], "Licences of deployments by phase (valid, grace, restricted, suspended, revoked); destroyed ones do not count.";
     WAVES_SEALED = "dotmac_waves_sealed" Counter, [], "Waves of orders sealed since the cluster began.";
     ORDERS_OPEN = "dotmac_orders_open" Gauge, [], "Orders that their agents have not acknowledged.";
     SIGNED_CLOCK_AGE_SECONDS = "dotmac_signed_clock_age_seconds" Gauge, [], "Age of the newest sealed clock.";

@@ -7,7 +7,7 @@ use dotmac_protocol::{license::Phase, time::Timestamp};
 use dotmac_runtime::metrics::{Samples, Value};
 
 use super::catalogue as all;
-use crate::node::Node;
+use crate::{node::Node, readiness};
 
 /// The words for an agent's presence.
 const PRESENCES: [&str; 3] = ["connected", "disconnected", "unknown"];
@@ -16,6 +16,8 @@ const DEPTH_MAX: usize = 4;
 
 pub(super) fn sample(samples: &mut Samples<'_>, node: &Node, directory: &Path) {
     let state = node.state();
+    let checks = readiness::checks(node);
+    samples.put_readiness(checks.map(|check| (check.name, check.is_ok)));
     of_raft(samples, node);
     of_storage(samples, node, &state, directory);
     of_fleet(samples, node, &state);
@@ -32,8 +34,8 @@ pub(super) fn sample(samples: &mut Samples<'_>, node: &Node, directory: &Path) {
 
 fn of_raft(samples: &mut Samples<'_>, node: &Node) {
     let (figures, leadership) = (node.log.figures(), *node.log.leadership().borrow());
-    samples.put(&all::RAFT_LEADER, node.is_leader());
-    samples.put(&all::RAFT_LEADER_KNOWN, leadership.leader.is_some());
+    samples.put(&all::RAFT_LEADER, readiness::leads(node));
+    samples.put(&all::RAFT_LEADER_KNOWN, readiness::knows_leader(node));
     samples.put(&all::RAFT_TERM, leadership.term);
     samples.put(&all::RAFT_LAST_LOG_INDEX, figures.last_log);
     samples.put(&all::RAFT_COMMITTED_INDEX, figures.committed);
@@ -41,6 +43,7 @@ fn of_raft(samples: &mut Samples<'_>, node: &Node) {
     samples.put(&all::RAFT_SNAPSHOT_INDEX, figures.snapshot);
     let connected = node.log.connected().borrow().len();
     samples.put(&all::RAFT_PEERS_CONNECTED, connected);
+    samples.put(&all::RAFT_MEMBERS, node.peers().count() + 1);
 }
 
 fn of_storage(samples: &mut Samples<'_>, node: &Node, state: &State, directory: &Path) {

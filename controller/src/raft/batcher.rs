@@ -267,7 +267,10 @@ impl Proposer {
             Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) => {
                 Outcome::NotProposed
             }
-            Ok(Err(error)) => refuse_all(batch, &Refusal::Other(causes::in_full(&error))),
+            Ok(Err(error)) => {
+                tracing::warn!(error = causes::in_full(&error), "a batch was not written");
+                refuse_all(batch, &Refusal::Other("this controller is stopping".into()))
+            }
             Err(_) => Outcome::Unknown,
         }
     }

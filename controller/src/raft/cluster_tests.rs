@@ -226,6 +226,11 @@ fn a_controller_without_its_storage_is_not_taken_back() {
 fn without_a_majority_nothing_is_accepted_and_no_read_is_called_current() {
     let mut fleet = Fleet::start(NEVER);
     let leader = fleet.leader(1, |_| true);
+    let confirmed = |fleet: &Fleet| -> Vec<u64> {
+        let leads = |node: &u64| fleet.log(*node).figures().is_confirmed;
+        (1..=3).filter(leads).collect()
+    };
+    assert_eq!(confirmed(&fleet), [leader]);
     for node in (1..=3).filter(|node| *node != leader) {
         fleet.kill(node);
     }
@@ -241,6 +246,9 @@ fn without_a_majority_nothing_is_accepted_and_no_read_is_called_current() {
     );
     assert!(matches!(read, Err(LogError::Unavailable(_))), "{read:?}");
     assert_eq!(log.state().digest(), before);
+    // It takes itself for the leader still, and nobody confirms it.
+    assert_eq!(log.leadership().borrow().leader, Some(NodeId(leader)));
+    assert!(!log.figures().is_confirmed);
     for node in (1..=3).filter(|node| *node != leader) {
         fleet.revive(node);
     }

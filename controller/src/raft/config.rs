@@ -50,6 +50,8 @@ const HEARTBEAT_MS: u64 = 150;
 /// Milliseconds after which a node stands for election, chosen anew each time; they count once the leader's lease, which
 /// is as long as the range's end, is over. So a dead leader is followed by another after 1.2 to 1.6 s.
 const ELECTION_MS: std::ops::Range<u64> = 400..800;
+/// Milliseconds for which a majority's word counts: within them no other controller stands for election.
+pub(super) const LEASE_MS: u64 = ELECTION_MS.end;
 /// Milliseconds that sending and installing a snapshot may take.
 const SNAPSHOT_MS: u64 = 120_000;
 /// Entries replicated at once at most; their bytes are limited by the log.

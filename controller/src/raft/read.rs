@@ -102,7 +102,14 @@ pub(super) async fn index_of_leader(raft: &Raft) -> Index {
             Some(openraft::error::CheckIsLeaderError::ForwardToLeader(_)) => {
                 Err(Refusal::NotLeader)
             }
-            _ => Err(Refusal::Other(causes::in_full(&error))),
+            // The library's words name every controller and its addresses: callers are told what it means.
+            Some(openraft::error::CheckIsLeaderError::QuorumNotEnough(_)) => Err(Refusal::Other(
+                "no majority of the controllers answered the leader".into(),
+            )),
+            None => {
+                tracing::warn!(error = causes::in_full(&error), "a read was not proven");
+                Err(Refusal::Other("this controller is stopping".into()))
+            }
         },
         Err(_) => Err(Refusal::TimedOut),
     }

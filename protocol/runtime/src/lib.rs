@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   clock  entropy                     the only sources of time and randomness, passed as arguments
+//!   listen                             addresses out of configuration files
 //!   disk   keyfile  logging            files: atomic, private, bounded
 //!   metrics                            what the process counts, as OpenMetrics
 //!   process  supervise                 who runs: identities that survive pid reuse, named tasks
@@ -16,6 +17,7 @@ pub mod clock;
 pub mod disk;
 pub mod entropy;
 pub mod keyfile;
+pub mod listen;
 pub mod logging;
 #[cfg(test)]
 mod loopback;

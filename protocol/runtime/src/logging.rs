@@ -14,7 +14,7 @@ use tracing_subscriber::EnvFilter;
 /// The variable that says what is logged, such as `info,dotmac_controller=debug`.
 pub const FILTER_VARIABLE: &str = "DOTMAC_LOG";
 /// What is logged unless the variable says otherwise: what we say, and what libraries warn of.
-const FILTER: &str = "warn,dotmac=info";
+pub const FILTER: &str = "warn,dotmac=info";
 
 /// A log file and its bounds: at most `bytes_max * (keep + 1)` bytes on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,14 +47,19 @@ pub enum LoggingError {
     Twice,
 }
 
-/// Sets up logging for the whole process; panics are logged too. `program` is named in the first line.
+/// Sets up logging for the whole process; panics are logged too. `program` is named in the first line;
+/// `filter` ([`FILTER`] and what the program adds to it) holds unless [`FILTER_VARIABLE`] says otherwise.
 ///
 /// # Errors
 /// When the file cannot be opened, the filter is wrong, or it was done before.
-pub fn init(program: &'static str, file: Option<LogFile>) -> Result<(), LoggingError> {
+pub fn init(
+    program: &'static str,
+    filter: &str,
+    file: Option<LogFile>,
+) -> Result<(), LoggingError> {
     let filter = match std::env::var(FILTER_VARIABLE) {
         Ok(text) => EnvFilter::try_new(text).map_err(LoggingError::Filter)?,
-        Err(_) => EnvFilter::new(FILTER),
+        Err(_) => EnvFilter::new(filter),
     };
     match file {
         Some(file) => install(to_file(file, filter)?)?,

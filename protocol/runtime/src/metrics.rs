@@ -13,6 +13,7 @@ mod format;
 mod histogram;
 mod metric;
 mod process;
+mod readiness;
 mod spans;
 mod table;
 
@@ -36,6 +37,7 @@ pub use format::Format;
 pub use histogram::{BATCH, Histogram, SECONDS, SYNC_SECONDS};
 pub use metric::{Kind, Metric, markdown};
 pub use process::PROCESS;
+pub use readiness::READINESS;
 pub use spans::SPANS;
 pub use table::Table;
 

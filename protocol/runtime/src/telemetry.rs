@@ -19,7 +19,7 @@ use std::{
     str::FromStr,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     thread,
     time::Duration,
@@ -34,10 +34,13 @@ use tokio::sync::{mpsc, watch};
 pub use self::span::Span;
 use crate::clock::Clock;
 
-/// Spans that may wait for their export; at the limit the newest is dropped.
+/// Spans that may wait for their export, those that are under way to the collector included; at the limit the newest is
+/// dropped.
 pub const SPANS_MAX: usize = 4096;
 /// How long the end of the process may be held up by what is still to be exported.
 pub const STOP_PATIENCE: Duration = Duration::from_secs(2);
+/// Where a collector takes traces, below its endpoint (OTLP over HTTP).
+const SIGNAL: &str = "/v1/traces";
 
 /// Where a collector takes OTLP over HTTP, such as `http://127.0.0.1:4318`; its traces go to `/v1/traces` below it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -47,7 +50,7 @@ pub struct Endpoint(Url);
 /// The text is no address of a collector.
 #[derive(Debug, Error, Clone, Copy, PartialEq, Eq)]
 #[error(
-    "an OTLP endpoint is http://HOST:PORT or https://HOST:PORT, without user, query and fragment"
+    "an OTLP endpoint is http://HOST:PORT or https://HOST:PORT, without user, query and fragment; /v1/traces is added to it"
 )]
 pub struct EndpointError;
 
@@ -71,7 +74,7 @@ pub struct SpanCounts {
     pub exported: u64,
     /// Lost: there was no room, or the collector did not take them in time.
     pub dropped: u64,
-    /// Waiting in the queue.
+    /// Neither yet: in the queue or under way to the collector.
     pub waiting: u64,
 }
 
@@ -89,6 +92,8 @@ struct Inner {
 struct Counts {
     exported: AtomicU64,
     dropped: AtomicU64,
+    /// At most [`SPANS_MAX`].
+    waiting: AtomicUsize,
 }
 
 /// The exporting thread of a process.
@@ -188,8 +193,12 @@ impl Spans {
 
     fn take(&self, span: Span, room_min: usize) {
         let Some(inner) = &self.0 else { return };
-        if inner.queue.capacity() < room_min || inner.queue.try_send(span).is_err() {
-            inner.counts.dropped.fetch_add(1, Ordering::Relaxed);
+        let counts = &inner.counts;
+        let waiting_max = SPANS_MAX.saturating_sub(room_min);
+        if !counts.admit(waiting_max) {
+            counts.dropped.fetch_add(1, Ordering::Relaxed);
+        } else if inner.queue.try_send(span).is_err() {
+            counts.settle(0, 1);
         }
     }
 
@@ -199,12 +208,32 @@ impl Spans {
         let Some(inner) = &self.0 else {
             return SpanCounts::default();
         };
-        let waiting = SPANS_MAX.saturating_sub(inner.queue.capacity());
+        let waiting = inner.counts.waiting.load(Ordering::Relaxed);
         SpanCounts {
             exported: inner.counts.exported.load(Ordering::Relaxed),
             dropped: inner.counts.dropped.load(Ordering::Relaxed),
             waiting: u64::try_from(waiting).unwrap_or(u64::MAX),
         }
+    }
+}
+
+impl Counts {
+    /// Takes note of one more that waits, if fewer than so many do.
+    fn admit(&self, waiting_max: usize) -> bool {
+        let more = |waiting: usize| (waiting < waiting_max).then_some(waiting + 1);
+        let admitted = self
+            .waiting
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        admitted.is_ok()
+    }
+
+    /// So many do not wait any more.
+    fn settle(&self, exported: usize, dropped: usize) {
+        let whole = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        self.exported.fetch_add(whole(exported), Ordering::Relaxed);
+        self.dropped.fetch_add(whole(dropped), Ordering::Relaxed);
+        self.waiting
+            .fetch_sub(exported + dropped, Ordering::Relaxed);
     }
 }
 
@@ -218,7 +247,7 @@ impl Endpoint {
     /// Where traces go.
     fn traces(&self) -> Url {
         let base = self.0.as_str().trim_end_matches('/');
-        format!("{base}/v1/traces")
+        format!("{base}{SIGNAL}")
             .parse()
             .expect("a path can be added to what was parsed")
     }
@@ -232,7 +261,9 @@ impl FromStr for Endpoint {
         let is_plain = url.username().is_empty()
             && url.password().is_none()
             && url.query().is_none()
-            && url.fragment().is_none();
+            && url.fragment().is_none()
+            && url.port() != Some(0)
+            && !url.path().trim_end_matches('/').ends_with(SIGNAL);
         if matches!(url.scheme(), "http" | "https") && url.has_host() && is_plain {
             Ok(Self(url))
         } else {

@@ -12,6 +12,35 @@ pub const WORD_BYTES_MAX: usize = 128;
 /// Bytes of the encoded reports of one record, about, at most: so that the record stays within its own limit.
 pub const REPORTS_BYTES_MAX: usize = 12 * 1024;
 
+/// What can happen in an instance: the types of [`InstanceEvent`] that the contract knows.
+pub const EVENT_TYPES: [&str; 25] = [
+    "subscriber.created",
+    "subscriber.activated",
+    "subscriber.suspended",
+    "subscriber.terminated",
+    "subscriber.upgraded",
+    "subscriber.downgraded",
+    "subscriber.updated",
+    "payment.received",
+    "payment.failed",
+    "invoice.created",
+    "invoice.overdue",
+    "invoice.paid",
+    "ticket.created",
+    "ticket.escalated",
+    "ticket.resolved",
+    "nas.online",
+    "nas.offline",
+    "olt.alarm",
+    "ont.alarm",
+    "ont.provisioned",
+    "ont.deprovisioned",
+    "session.started",
+    "session.ended",
+    "session.terminated",
+    "session.coa_sent",
+];
+
 /// One thing that an instance reported or that was measured of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Report {

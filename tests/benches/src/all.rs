@@ -16,7 +16,7 @@ const BENCHES: [&str; 8] = [
 ];
 
 /// What the table shows: benchmark, figure, what it is, unit, and the aim (`<` below, nothing for none).
-const ROWS: [(&str, &str, &str, &str, Option<f64>); 35] = [
+const ROWS: [(&str, &str, &str, &str, Option<f64>); 44] = [
     (
         "deploy",
         "one_active_p50_ms",
@@ -140,22 +140,43 @@ const ROWS: [(&str, &str, &str, &str, Option<f64>); 35] = [
     ("fleet", "enrolments_per_second", "enrolments", "/s", None),
     (
         "fleet",
-        "wave_commit_to_acknowledged_p50_ms",
-        "commit to acknowledgement, p50",
+        "change_commit_to_acknowledged_p50_ms",
+        "commit of a change to its acknowledgement, p50",
         "ms",
         None,
     ),
     (
         "fleet",
-        "wave_commit_to_acknowledged_p99_ms",
-        "commit to acknowledgement, p99",
+        "change_commit_to_acknowledged_p99_ms",
+        "commit of a change to its acknowledgement, p99",
         "ms",
         Some(600.0),
     ),
     (
         "fleet",
-        "wave_last_commit_to_last_acknowledged_p99_ms",
-        "last commit to last acknowledgement, p99",
+        "change_wave_orders_p50",
+        "orders of a wave, p50",
+        "",
+        None,
+    ),
+    (
+        "fleet",
+        "change_wave_last_change_to_last_acknowledged_p50_ms",
+        "last change of a wave to its last acknowledgement, p50",
+        "ms",
+        None,
+    ),
+    (
+        "fleet",
+        "change_wave_last_change_to_last_acknowledged_p99_ms",
+        "last change of a wave to its last acknowledgement, p99",
+        "ms",
+        Some(600.0),
+    ),
+    (
+        "fleet",
+        "change_last_commit_to_last_acknowledged_p99_ms",
+        "last commit of a burst to the last one, p99",
         "ms",
         Some(600.0),
     ),
@@ -175,18 +196,20 @@ const ROWS: [(&str, &str, &str, &str, Option<f64>); 35] = [
     ),
     (
         "memory",
-        "agent_idle_mib",
+        "agent_idle_mb",
         "an idle agent, resident",
-        "MiB",
+        "MB",
         Some(15.0),
     ),
+    ("memory", "agent_idle_mib", "the same", "MiB", None),
     (
         "memory",
-        "agent_one_instance_mib",
+        "agent_one_instance_mb",
         "an agent with one instance, resident",
-        "MiB",
+        "MB",
         Some(15.0),
     ),
+    ("memory", "agent_one_instance_mib", "the same", "MiB", None),
     (
         "memory",
         "controller_connected_mib",
@@ -196,22 +219,50 @@ const ROWS: [(&str, &str, &str, &str, Option<f64>); 35] = [
     ),
     (
         "tracing",
-        "off_create_per_second",
-        "creates, no export",
+        "off_active_p50_ms",
+        "request to active, no traces, p50",
+        "ms",
+        None,
+    ),
+    (
+        "tracing",
+        "exported_active_p50_ms",
+        "request to active, exported, p50",
+        "ms",
+        None,
+    ),
+    (
+        "tracing",
+        "away_active_p50_ms",
+        "request to active, collector away, p50",
+        "ms",
+        None,
+    ),
+    (
+        "tracing",
+        "hung_active_p50_ms",
+        "request to active, collector hangs, p50",
+        "ms",
+        None,
+    ),
+    (
+        "tracing",
+        "off_show_per_second",
+        "shows, no traces",
         "/s",
         None,
     ),
     (
         "tracing",
-        "on_create_per_second",
-        "creates, traces exported",
+        "default_show_per_second",
+        "shows, one in a hundred traced",
         "/s",
         None,
     ),
     (
         "tracing",
-        "dead_create_per_second",
-        "creates, collector away",
+        "all_show_per_second",
+        "shows, all traced",
         "/s",
         None,
     ),
@@ -282,7 +333,11 @@ fn table() -> Result<()> {
         let Some(value) = found.as_ref().and_then(|found| found[key].as_f64()) else {
             continue;
         };
-        let digits = if value < 10.0 { 2 } else { 0 };
+        let digits = match value {
+            ..10.0 => 2,
+            ..100.0 => 1,
+            _ => 0,
+        };
         let verdict = aim.map_or_else(String::new, |aim| {
             let verdict = if value < aim { "met" } else { "missed" };
             format!("< {aim:.0} {verdict}")

@@ -21,7 +21,7 @@ use crate::{
     etcd::Etcd,
     ground::{Ground, create, list},
     physics,
-    report::{machine, write},
+    report::{self, write},
     samples::{Samples, median, percentile, rounded},
     tell,
     watch::{self, Heard},
@@ -63,6 +63,7 @@ struct Operation {
 
 /// Measures all of it.
 pub(crate) async fn run(settings: &Settings) -> Result<()> {
+    let mut found = report::begin();
     let ground = Ground::start("bench-api").await?;
     ground.fill("Filler", settings.deployments).await?;
     let ids = ground.ids(1).await?;
@@ -74,8 +75,6 @@ pub(crate) async fn run(settings: &Settings) -> Result<()> {
     fs::write(prepared("list"), ground.body(&list(100)).await?)?;
     let bare = Bare::start(&prepared("show"), &prepared("list")).await?;
     let peers = [Target::open(bare.address)];
-    let mut found = Map::new();
-    found.insert("machine".into(), machine());
     found.insert("rounds".into(), json!(settings.rounds));
     found.insert("connections".into(), json!(settings.connections));
     physics(&ground, &mut found)?;

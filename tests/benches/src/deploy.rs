@@ -42,10 +42,15 @@ pub(crate) struct Settings {
 type Active = BTreeMap<String, Instant>;
 
 /// One deployment.
-struct Made {
-    /// Milliseconds from the request to the watcher.
-    took_ms: f64,
-    id: String,
+pub(crate) struct Made {
+    /// When it was asked for.
+    pub(crate) asked: Instant,
+    /// When the watcher heard that it is active.
+    pub(crate) active: Instant,
+    /// Milliseconds between the two.
+    pub(crate) took_ms: f64,
+    /// What it is called.
+    pub(crate) id: String,
 }
 
 /// Measures both phases.
@@ -75,7 +80,11 @@ pub(crate) async fn run(settings: &Settings) -> Result<()> {
     report::write("deploy.json", found)
 }
 
-async fn phase(
+/// Deploys so many on the agents in turn, so many of them at once, and waits until all are active.
+///
+/// # Errors
+/// When one is not accepted, or not active in time.
+pub(crate) async fn phase(
     ground: &Arc<Ground>,
     name: &str,
     count: usize,
@@ -126,9 +135,14 @@ async fn deploy(
     let heard = heard
         .await
         .with_context(|| format!("{id} is not active in time"))??;
-    let took_ms = heard[&id].duration_since(asked).as_secs_f64() * 1000.0;
+    let active = heard[&id];
     drop(heard);
-    Ok(Made { took_ms, id })
+    Ok(Made {
+        asked,
+        active,
+        took_ms: active.duration_since(asked).as_secs_f64() * 1000.0,
+        id,
+    })
 }
 
 /// Notes when it first hears that a deployment is active, until it is aborted.

@@ -1,40 +1,38 @@
 //! `make fleet AGENTS=1000`: simulated agents ([`crate::swarm`]) beside three controllers. How fast they enrol; how long
-//! after the commit of a change its agent's receipt is committed, too, for a burst that changes the units of all agents;
-//! how soon all of them have a session again after a controller, and after all three, were killed.
+//! after the commit of a change its agent's receipt is committed, too, for bursts that change the units of all agents, of
+//! each order and of each wave; how soon all of them have a session again after a controller, and after all three, were
+//! killed.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+mod burst;
+mod waves;
 
-use anyhow::{Context as _, Result, ensure};
+use std::sync::Arc;
+
+use anyhow::Result;
 use clap::Args;
-use dotmac_runtime::supervise;
+use dotmac_runtime::clock::Clock;
 use dotmac_tests::{
     api::DEPLOYMENTS,
-    deployment,
     fleet::{CONTROLLERS, Fleet},
-    watch::Watch,
 };
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
-use tokio::{
-    sync::watch,
-    time::{Instant, timeout},
-};
+use tokio::time::Instant;
 
+use self::{
+    burst::burst,
+    waves::{Sealed, Waves},
+};
 use crate::{
     ground::{Ground, create},
     memory::resident_mib,
     physics,
-    report::{self, Found, put, put_ms},
-    samples::{median, percentile},
+    report::{self, Found, put},
+    samples::median,
     swarm::{self, Size, Swarm},
     tell,
-    wire::{Ask, Wire},
+    wire::Ask,
 };
-
-/// How long all receipts of one burst may take.
-const PATIENCE: Duration = Duration::from_secs(120);
-/// What the State says of an order that its agent has on disk.
-const HELD: &str = "its agent has the order";
 
 /// How much is measured.
 #[derive(Debug, Args)]
@@ -50,17 +48,6 @@ pub(crate) struct Settings {
     /// Times a controller is killed
     #[arg(long, default_value_t = 3)]
     kills: usize,
-}
-
-/// What a watcher heard: the generation whose order its agent has on disk, and when.
-type Held = BTreeMap<String, (u64, Instant)>;
-
-/// One change of one unit.
-struct Changed {
-    asked: Instant,
-    committed: Instant,
-    id: String,
-    generation: u64,
 }
 
 /// Measures all of it.
@@ -91,14 +78,14 @@ pub(crate) async fn run(settings: &Settings) -> Result<()> {
         arrival.connected.as_secs_f64(),
     );
     note_memory(&ground.fleet, "connected", &mut found)?;
-    waves(settings, &ground, &swarm, &mut found).await?;
+    bursts(settings, &ground, &swarm, &mut found).await?;
     note_memory(&ground.fleet, "deployed", &mut found)?;
     reconnections(settings, &ground, &swarm, &mut found).await?;
     report::write("fleet.json", found)
 }
 
 /// A deployment for every agent, then bursts that change all of them.
-async fn waves(
+async fn bursts(
     settings: &Settings,
     ground: &Arc<Ground>,
     swarm: &Swarm,
@@ -117,193 +104,33 @@ async fn waves(
             }
         })
         .collect();
-    let (made, held) = burst(settings, ground, asks).await?;
-    note_burst(
-        "create",
-        &[made.iter().map(|one| one.ms(&held)).collect()],
-        found,
-    )?;
+    let mut waves = Waves::begin(&Clock::system());
+    let made = burst(settings.writers, ground, asks).await?;
+    let mut sealed = Sealed::default();
+    waves.add(ground, &made, &mut sealed).await?;
+    sealed.note("create", found);
+    let ids: Vec<String> = made.iter().map(|one| one.id.clone()).collect();
+    burst::note("create", &[made], found)?;
     swarm
         .until("every agent has one unit", |seen| seen.accepted >= agents)
         .await?;
-    let ids: Vec<String> = made.into_iter().map(|one| one.id).collect();
-    let mut bursts = Vec::new();
+    let (mut bursts, mut sealed) = (Vec::new(), Sealed::default());
     for number in 1..=settings.bursts {
         let asks = ids.iter().map(|id| Ask {
             method: Method::PATCH,
             path: format!("{DEPLOYMENTS}/{id}"),
-            body: json!({"features": {format!("wave_{number}"): true}})
+            body: json!({"features": {format!("burst_{number}"): true}})
                 .to_string()
                 .into(),
             expected: StatusCode::OK,
             bearer: None,
         });
-        let (changed, held) = burst(settings, ground, asks.collect()).await?;
-        bursts.push(changed.iter().map(|one| one.ms(&held)).collect());
+        let changed = burst(settings.writers, ground, asks.collect()).await?;
+        waves.add(ground, &changed, &mut sealed).await?;
+        bursts.push(changed);
     }
-    note_burst("wave", &bursts, found)
-}
-
-/// Milliseconds of one change: when it was asked for, committed, and held by its agent, all from the burst's beginning.
-struct Times {
-    asked: Instant,
-    committed: Instant,
-    held: Instant,
-}
-
-impl Changed {
-    fn ms(&self, held: &Held) -> Times {
-        Times {
-            asked: self.asked,
-            committed: self.committed,
-            // The watcher may hear both before the writer has its answer.
-            held: held[&self.id].1.max(self.committed),
-        }
-    }
-}
-
-fn note_burst(name: &str, bursts: &[Vec<Times>], found: &mut Found) -> Result<()> {
-    let ms = |from: Instant, to: Instant| to.duration_since(from).as_secs_f64() * 1000.0;
-    let each: Vec<f64> = bursts
-        .iter()
-        .flatten()
-        .map(|one| ms(one.committed, one.held))
-        .collect();
-    let (mut committing, mut last, mut whole) = (Vec::new(), Vec::new(), Vec::new());
-    for burst in bursts {
-        let first_asked = burst
-            .iter()
-            .map(|one| one.asked)
-            .min()
-            .context("an empty burst")?;
-        let last_committed = burst
-            .iter()
-            .map(|one| one.committed)
-            .max()
-            .context("an empty burst")?;
-        let last_held = burst
-            .iter()
-            .map(|one| one.held)
-            .max()
-            .context("an empty burst")?;
-        committing.push(ms(first_asked, last_committed));
-        last.push(ms(last_committed, last_held));
-        whole.push(ms(first_asked, last_held));
-    }
-    put_ms(found, &format!("{name}_commit_to_acknowledged"), &each);
-    put_ms(found, &format!("{name}_committing"), &committing);
-    put_ms(
-        found,
-        &format!("{name}_last_commit_to_last_acknowledged"),
-        &last,
-    );
-    put_ms(found, &format!("{name}_whole"), &whole);
-    tell(&format!(
-        "{name}: commit to acknowledgement of each p50 {:.0} ms, p99 {:.0} ms; last commit to last acknowledgement {:.0} ms, {:.0} ms from the first request",
-        median(each.iter().copied()),
-        percentile(each.iter().copied(), 99),
-        median(last.iter().copied()),
-        median(whole.iter().copied()),
-    ));
-    Ok(())
-}
-
-/// Asks for all of them at once over many connections, and waits until the agent of each has its order on disk.
-async fn burst(
-    settings: &Settings,
-    ground: &Arc<Ground>,
-    asks: Vec<Ask>,
-) -> Result<(Vec<Changed>, Held)> {
-    let mut watched = Watch::open(&ground.fleet.api()?, "types=deployment").await?;
-    watched.until(|event| event.kind == "synced").await?;
-    let (heard, held) = watch::channel(Held::new());
-    let listener = supervise::spawn("bench watcher", listen(watched, heard));
-    let share = asks.len().div_ceil(settings.writers.max(1)).max(1);
-    let mut wires = Vec::new();
-    for (number, asks) in asks.chunks(share).enumerate() {
-        let target = &ground.targets[number % ground.targets.len()];
-        wires.push((
-            Wire::open(target, u64::try_from(number)?).await?,
-            asks.to_vec(),
-        ));
-    }
-    let writers = wires.into_iter().map(|(mut wire, asks)| {
-        supervise::spawn("bench writer", async move {
-            let mut changed = Vec::new();
-            for ask in asks {
-                let asked = Instant::now();
-                let (status, body) = wire.ask(&ask).await?;
-                let committed = Instant::now();
-                let text = String::from_utf8_lossy(&body);
-                ensure!(
-                    status == ask.expected,
-                    "{} {}: {status}: {text}",
-                    ask.method,
-                    ask.path
-                );
-                let shown: Value = serde_json::from_str(&text)?;
-                let id = deployment::id(&shown)?;
-                let generation = shown["generation"].as_u64().context("no generation")?;
-                changed.push(Changed {
-                    asked,
-                    committed,
-                    id,
-                    generation,
-                });
-            }
-            Ok(changed)
-        })
-    });
-    let writers: Vec<_> = writers.collect();
-    let mut all = Vec::new();
-    for writer in writers {
-        all.extend(writer.await??);
-    }
-    let is_held = |held: &Held, one: &Changed| {
-        held.get(&one.id)
-            .is_some_and(|(generation, _)| *generation >= one.generation)
-    };
-    let mut changes = held.clone();
-    let whole = changes
-        .wait_for(|held| held.len() >= all.len() && all.iter().all(|one| is_held(held, one)));
-    let seen = match timeout(PATIENCE, whole).await {
-        Ok(seen) => seen.context("the watcher ended")?.clone(),
-        Err(_) => {
-            let missing = all
-                .iter()
-                .filter(|one| !is_held(&held.borrow(), one))
-                .count();
-            anyhow::bail!(
-                "{missing} of {} orders are not acknowledged in time",
-                all.len()
-            )
-        }
-    };
-    listener.abort();
-    Ok((all, seen))
-}
-
-/// Notes when it first hears of a generation that the agent has its order on disk, until it is aborted.
-async fn listen(mut watched: Watch, heard: watch::Sender<Held>) -> Result<()> {
-    while let Some(event) = watched.next().await? {
-        let at = Instant::now();
-        let waiting = deployment::waiting(&event.data);
-        let generation = event.data["generation"].as_u64();
-        let is_observed = event.data["observed_generation"].as_u64() == generation;
-        let (Some(generation), true) = (generation, is_observed || waiting.starts_with(HELD))
-        else {
-            continue;
-        };
-        let id = deployment::text(&event.data, "id");
-        heard.send_if_modified(|held| {
-            let is_new = held.get(id).is_none_or(|(known, _)| *known < generation);
-            if is_new {
-                held.insert(id.to_owned(), (generation, at));
-            }
-            is_new
-        });
-    }
-    Ok(())
+    sealed.note("change", found);
+    burst::note("change", &bursts, found)
 }
 
 /// Kills one controller after the other, then all three, and waits until all agents have a session again.

@@ -16,6 +16,9 @@ use crate::{
     tell,
 };
 
+/// Megabytes (10^6 bytes) of a kibibyte.
+const MB_OF_KIB: f64 = 1024.0 / 1_000_000.0;
+
 /// How much is measured.
 #[derive(Debug, Args)]
 pub(crate) struct Settings {
@@ -87,11 +90,13 @@ fn note(fleet: &Fleet, name: &str, processes: &[&str], found: &mut Found) -> Res
     let of = |part: fn(&Resident) -> f64| median(seen.iter().map(part));
     let (all, own, mapped) = (of(|one| one.all), of(|one| one.own), of(|one| one.mapped));
     put(found, format!("{name}_mib"), all / 1024.0);
+    put(found, format!("{name}_mb"), all * MB_OF_KIB);
     put(found, format!("{name}_own_mib"), own / 1024.0);
     put(found, format!("{name}_mapped_mib"), mapped / 1024.0);
     put(found, format!("{name}_threads"), of(|one| one.threads));
     tell(&format!(
-        "{name}: {:.1} MiB resident, {:.1} of its own and {:.1} of mapped files",
+        "{name}: {:.1} MB ({:.1} MiB) resident, {:.1} MiB of its own and {:.1} of mapped files",
+        all * MB_OF_KIB,
         all / 1024.0,
         own / 1024.0,
         mapped / 1024.0

@@ -44,17 +44,19 @@ impl Ground {
     /// # Errors
     /// When it does not come up.
     pub(crate) async fn start(name: &str) -> Result<Self> {
-        Self::start_with(name, &[]).await
+        Self::start_traced(name, None).await
     }
 
-    /// Starts it with further arguments of `dotmac local up`.
+    /// Starts it with its spans going to this collector, if any.
     ///
     /// # Errors
     /// When it does not come up.
-    pub(crate) async fn start_with(name: &str, arguments: &[&str]) -> Result<Self> {
+    pub(crate) async fn start_traced(name: &str, collector: Option<SocketAddr>) -> Result<Self> {
         let fleet = Fleet::prepare(name)?;
         let started = Instant::now();
-        let up = [&["local", "up", "--detach"], arguments].concat();
+        let endpoint = collector.map(|address| format!("http://{address}"));
+        let mut up = vec!["local", "up", "--detach"];
+        up.extend(endpoint.iter().flat_map(|url| ["--otlp-endpoint", url]));
         fleet.dotmac(&up).await?.ok()?;
         let took = started.elapsed();
         fleet.agents_connected().await?;

@@ -15,7 +15,7 @@ use crate::{
     drive::{Make, Round, drive},
     ground::{Ground, list, rename},
     memory::Curve,
-    report::{machine, write},
+    report::{self, write},
     samples::{Samples, median, rounded},
     tell, watch,
     wire::{Ask, Target},
@@ -65,6 +65,7 @@ struct Group {
 
 /// Drives all of it.
 pub(crate) async fn run(settings: &Settings) -> Result<()> {
+    let mut found = report::begin();
     let ground = Ground::start("load").await?;
     let curve = Curve::begin(&ground.fleet)?;
     for region in AGENTS {
@@ -111,8 +112,6 @@ pub(crate) async fn run(settings: &Settings) -> Result<()> {
         "a watcher ended"
     );
     let memory = curve.end().await?;
-    let mut found = Map::new();
-    found.insert("machine".into(), machine());
     for (key, value) in [
         ("tenants", settings.tenants + AGENTS.len() as u64),
         ("real_tenants", AGENTS.len() as u64),

@@ -9,7 +9,7 @@
 //!   platform   the platform API of one agent against a bare axum handler                -> platform.json
 //!   fleet      1,000 simulated agents: enrolment, fan-out of changes, reconnection      -> fleet.json
 //!   footprint  resident memory of idle agents, and of controllers with 1,000 agents     -> memory.json
-//!   tracing    creates and shows with traces exported, with the collector away, and off -> tracing.json
+//!   tracing    deployments and shows: traced, with the collector away or hung, and not  -> tracing.json
 //!   api        show, list, create against a bare axum handler; watch fan-out against etcd -> api.json
 //!   load       2,000 tenants, 200 watchers, 100 clients; memory; one caller who floods  -> load.json
 //!     |

@@ -6,28 +6,33 @@ use std::{
     fs,
 };
 
-use dotmac_runtime::metrics::{Kind, Metric, PROCESS, SPANS};
-use dotmac_tests::queries;
+use dotmac_runtime::metrics::{Kind, Metric, PROCESS, READINESS, SPANS};
+use dotmac_tests::queries::{self, JOBS, Told};
 use serde_json::Value;
 
 use crate::checkout;
 
-/// The labels of every series that a program of ours may tell.
-fn known() -> BTreeMap<String, BTreeSet<&'static str>> {
+/// The labels of every series that a program of ours may tell, with what it says of itself.
+fn known() -> BTreeMap<String, Told> {
     let ours = [
         dotmac_controller::metrics::catalogue::ALL,
         dotmac_agent::metrics::catalogue::ALL,
         &PROCESS[..],
+        &READINESS[..],
         &SPANS[..],
     ];
     let mut known = BTreeMap::new();
     for metric in ours.into_iter().flatten() {
         for series in metric.series() {
-            let mut labels: BTreeSet<&str> = metric.labels.iter().copied().collect();
-            if series.ends_with("_bucket") {
-                labels.insert("le");
-            }
-            known.insert(series, labels);
+            let bound = series.ends_with("_bucket").then_some("le");
+            let labels = metric.labels.iter().copied().chain(bound);
+            let told = Told {
+                labels: labels
+                    .map(|one| (one.to_owned(), BTreeSet::new()))
+                    .collect(),
+                help: metric.help.to_owned(),
+            };
+            known.insert(series, told);
         }
     }
     known
@@ -39,8 +44,19 @@ fn every_query_asks_for_what_there_is() {
     let queries = queries::all(&checkout()).unwrap();
     assert!(queries.len() > 60, "only {} queries", queries.len());
     for query in queries {
-        query.check(|series| known.get(series).cloned()).unwrap();
+        // Which routes there are the story sees.
+        let told = |series: &str| known.get(series).cloned();
+        query.check(told, &["route"]).unwrap();
     }
+}
+
+#[test]
+fn the_jobs_that_queries_name_are_those_that_are_scraped() {
+    let scrape = fs::read_to_string(checkout().join("config/prometheus/scrape.yml")).unwrap();
+    let scrape: Value = serde_saphyr::from_str(&scrape).unwrap();
+    let jobs = scrape["scrape_configs"].as_array().unwrap().iter();
+    let jobs: Vec<&str> = jobs.map(|job| job["job_name"].as_str().unwrap()).collect();
+    assert_eq!(jobs, JOBS);
 }
 
 #[test]
@@ -56,7 +72,10 @@ fn both_dashboards_show_the_same() {
             .map(|one| one["title"].as_str().unwrap().to_owned())
             .collect()
     };
-    assert_eq!(titles(&grafana["panels"]), titles(&signoz["widgets"]));
+    let mut shown = titles(&grafana["panels"]);
+    // SigNoz shows its own alerts elsewhere; ALERTS is what Prometheus tells.
+    shown.retain(|title| title != "Alerts that fire");
+    assert_eq!(shown, titles(&signoz["widgets"]));
     let placed: BTreeSet<&str> = signoz["layout"]
         .as_array()
         .unwrap()
@@ -91,6 +110,7 @@ fn metrics_are_named_by_the_conventions() {
         dotmac_controller::metrics::catalogue::ALL,
         dotmac_agent::metrics::catalogue::ALL,
         &PROCESS[..],
+        &READINESS[..],
         &SPANS[..],
     ];
     for metric in all.into_iter().flatten() {

@@ -14,10 +14,10 @@ use reqwest::Method;
 use serde_json::json;
 
 /// Processes that stand still until this is dropped.
-struct Stopped(Vec<ProcessIdentity>);
+pub(crate) struct Stopped(Vec<ProcessIdentity>);
 
 impl Stopped {
-    fn new(processes: Vec<ProcessIdentity>) -> Result<Self> {
+    pub(crate) fn new(processes: Vec<ProcessIdentity>) -> Result<Self> {
         for process in &processes {
             process.send_signal(Signal::STOP)?;
         }

@@ -1,7 +1,13 @@
 //! What a fleet tells of itself: metrics that every collector reads and every dashboard asks for, whether each process is
 //! ready, and logs of one schema.
 
-use std::{collections::BTreeSet, fs, path::Path, process::Stdio, sync::Arc, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use dotmac_tests::{
@@ -9,16 +15,23 @@ use dotmac_tests::{
     fleet::{AGENTS, CONTROLLERS, Fleet},
     log_schema,
     openmetrics::Exposition,
-    queries,
+    prometheus::Prometheus,
+    queries::{self, JOBS},
     runner::skip,
     wait::until,
 };
 use reqwest::header;
 use tokio::{io::AsyncWriteExt as _, process::Command};
 
+use crate::facts::Stopped;
+
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// How long a figure may take to follow what happened.
 const FOLLOWS_WITHIN: Duration = Duration::from_secs(20);
+
+fn checkout() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
 
 /// The addresses of everything that tells metrics: controllers, then agents.
 fn addresses(fleet: &Fleet) -> Result<Vec<(String, bool)>> {
@@ -82,21 +95,21 @@ pub(crate) async fn what_dashboards_and_alerts_ask_for_is_what_a_fleet_tells(
 ) -> Result<()> {
     fleet.deploy("Counted ISP", "do-fra1").await?;
     fleet.api()?.get("/api/v1/tenants").await?;
+    for (address, _) in addresses(&fleet)? {
+        api::fetch(&format!("{address}/health/ready")).await?;
+    }
     until("the fleet tells all of it", FOLLOWS_WITHIN, async || {
         let all = everything(&fleet).await?;
-        let labels = |series: &str| {
-            let found = all.iter().filter_map(|one| one.labels(series));
-            found.reduce(|one, other| one.union(&other).copied().collect::<BTreeSet<&str>>())
-        };
-        let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        for query in queries::all(&checkout)? {
-            query.check(labels)?;
+        for query in queries::all(&checkout())? {
+            query.check(|series| queries::told(&all, series), &[])?;
         }
         let sum = |series: &str, wanted: &[(&str, &str)]| -> f64 {
             all.iter().filter_map(|one| one.value(series, wanted)).sum()
         };
         for (series, wanted, expected) in [
             ("dotmac_raft_leader", &[][..], 1.0),
+            ("dotmac_raft_members", &[], 9.0),
+            ("dotmac_ready", &[], 8.0),
             ("dotmac_agent_connected", &[], 5.0),
             ("dotmac_agent_sessions", &[], 5.0),
             ("dotmac_agent_units", &[("health", "healthy")], 1.0),
@@ -147,16 +160,132 @@ pub(crate) async fn promtool_finds_nothing_wrong(fleet: Arc<Fleet>) -> Result<()
     Ok(())
 }
 
+/// What fires, and what does not, by the tool that people check rules with.
+pub(crate) async fn the_alert_rules_fire_when_they_should_and_else_not() -> Result<()> {
+    let tests = checkout().join("config/prometheus/alerts_test.yml");
+    let done = Command::new("promtool")
+        .args(["test", "rules"])
+        .arg(tests)
+        .output()
+        .await;
+    let Ok(done) = done else {
+        return skip("promtool is not installed".to_owned());
+    };
+    let said = [done.stdout, done.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    ensure!(done.status.success(), "{said}");
+    Ok(())
+}
+
+/// A leader whose followers stand still has all its connections for a while, and leads nobody: it says so at once, and what
+/// wakes somebody sees it.
+pub(crate) async fn a_leader_that_no_majority_confirms_says_so_and_wakes_somebody(
+    fleet: Arc<Fleet>,
+) -> Result<()> {
+    fleet.settled().await?;
+    let targets = |wanted: bool| -> Result<Vec<String>> {
+        let all = addresses(&fleet)?.into_iter();
+        let wanted = all.filter(|(_, is_controller)| *is_controller == wanted);
+        Ok(wanted
+            .map(|(address, _)| address.replace("http://", ""))
+            .collect())
+    };
+    let jobs = [(JOBS[0], targets(true)?), (JOBS[1], targets(false)?)];
+    let token = fleet.home().join("admin.token");
+    let prometheus = Prometheus::start(&checkout(), &token, &jobs).await?;
+    let alerts = [
+        "DotmacNoLeader",
+        "DotmacControllerNotReady",
+        "DotmacControllersApart",
+    ];
+    // From the first look on; how long it must last before somebody is woken is theirs to say.
+    let seen = async |alert: &str, is_wanted: bool| {
+        let Some(prometheus) = &prometheus else {
+            return Ok(());
+        };
+        let query = format!("ALERTS{{alertname=\"{alert}\"}}");
+        until(
+            &format!("{alert}: {is_wanted}"),
+            FOLLOWS_WITHIN,
+            async || {
+                let found = prometheus.ask(&query).await?;
+                Ok((found.is_empty() != is_wanted).then_some(()))
+            },
+        )
+        .await
+    };
+    for alert in alerts {
+        seen(alert, false).await?;
+    }
+    let (number, leader) = fleet.leader().await?;
+    let others: Vec<&str> = CONTROLLERS
+        .into_iter()
+        .filter(|one| *one != leader)
+        .collect();
+    let others: Result<Vec<_>> = others.iter().map(|name| fleet.process(name)).collect();
+    // They keep their connections for a while.
+    let still = Stopped::new(others?)?;
+    let address = &addresses(&fleet)?[number - 1].0;
+    let tells = async |expected: f64| {
+        let (_, text) = told(&fleet, address, true, "*/*").await?;
+        let all = Exposition::read(&text)?;
+        for (series, labels) in [
+            ("dotmac_raft_leader", &[][..]),
+            ("dotmac_raft_leader_known", &[]),
+            ("dotmac_ready", &[]),
+            ("dotmac_ready_check", &[("check", "majority")]),
+        ] {
+            let found = all.value(series, labels);
+            ensure!(found == Some(expected), "{series} {labels:?}: {found:?}");
+        }
+        Ok(Some(()))
+    };
+    until("it says so", FOLLOWS_WITHIN, async || tells(0.0).await).await?;
+    let ready = client()?
+        .get(format!("{address}/health/ready"))
+        .send()
+        .await?;
+    ensure!(ready.status() == 503, "it is {}", ready.status());
+    for alert in alerts {
+        seen(alert, true).await?;
+    }
+    drop(still);
+    fleet.settled().await?;
+    fleet.agents_connected().await?;
+    until(
+        "all are ready again, and one leads",
+        FOLLOWS_WITHIN,
+        async || {
+            let all = everything(&fleet).await?;
+            let sum =
+                |series: &str| -> f64 { all.iter().filter_map(|one| one.value(series, &[])).sum() };
+            let found = (sum("dotmac_raft_leader"), sum("dotmac_ready"));
+            ensure!(found == (1.0, 8.0), "{found:?}");
+            Ok(Some(()))
+        },
+    )
+    .await?;
+    for alert in alerts {
+        seen(alert, false).await?;
+    }
+    if prometheus.is_none() {
+        return skip("Prometheus is not installed; the figures alone were seen".to_owned());
+    }
+    Ok(())
+}
+
 /// Every process says that it is ready, and a guest is told nothing else by controllers.
 pub(crate) async fn every_process_is_ready_and_guests_learn_no_figures(
     fleet: Arc<Fleet>,
 ) -> Result<()> {
     for (address, is_controller) in addresses(&fleet)? {
-        let body: serde_json::Value = api::fetch(&format!("{address}/health/ready"))
-            .await?
-            .json()
-            .await?;
-        ensure!(body["status"] == "ready", "{address}: {body}");
+        until("it is ready", FOLLOWS_WITHIN, async || {
+            let answer = api::fetch(&format!("{address}/health/ready")).await?;
+            let body: serde_json::Value = answer.json().await?;
+            ensure!(body["status"] == "ready", "{address}: {body}");
+            Ok(Some(()))
+        })
+        .await?;
         api::fetch(&format!("{address}/health/live")).await?;
         let guest = client()?.get(format!("{address}/metrics")).send().await?;
         let expected = if is_controller { 401 } else { 200 };

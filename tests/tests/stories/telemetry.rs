@@ -26,7 +26,7 @@ const WAY: [(&str, &str, &str); 11] = [
     ("order.dispatch", "wave.seal", "dotmac-controller"),
     ("order.accept", "order.dispatch", "dotmac-agent"),
     ("order.apply", "order.accept", "dotmac-agent"),
-    ("driver.start", "order.apply", "dotmac-agent"),
+    ("driver.start", "order.accept", "dotmac-agent"),
     ("probe.healthy", "order.apply", "dotmac-agent"),
 ];
 /// The root of it.

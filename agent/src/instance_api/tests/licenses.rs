@@ -52,6 +52,35 @@ async fn a_valid_licence_is_confirmed_shown_and_kept_alive() {
 }
 
 #[tokio::test]
+async fn the_log_tells_a_validation_only_when_it_is_news() {
+    let site = Site::new(["first", "demo", "other"].map(ending).to_vec()).await;
+    // Both lines have to be known before anybody listens: else a thread on which nobody does may make them known.
+    site.validate("first").await;
+    site.validate("first").await;
+    let (mut written, log) = std::io::pipe().unwrap();
+    let log = std::sync::Mutex::new(log);
+    let subscriber = tracing_subscriber::fmt().with_writer(log).finish();
+    let guard = tracing::subscriber::set_default(subscriber);
+    for _ in 0..3 {
+        site.validate("demo").await;
+        site.validate("other").await;
+    }
+    site.hand.advance_millis(11 * DAY_MS);
+    for _ in 0..3 {
+        site.validate("demo").await;
+    }
+    drop((guard, site));
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut written, &mut text).unwrap();
+    let told: Vec<&str> = text
+        .lines()
+        .filter(|line| line.contains("an instance validated its license"))
+        .map(|line| line.rsplit_once("phase=").unwrap().1.trim_matches('"'))
+        .collect();
+    assert_eq!(told, ["valid", "valid", "grace"], "{text}");
+}
+
+#[tokio::test]
 async fn law_5_thirty_days_without_a_controller_an_instance_still_starts_licensed() {
     let mut site = Site::new(vec![ending("demo")]).await;
     site.post("demo", "/metrics/report", metrics(1, 400)).await;
@@ -232,6 +261,44 @@ async fn a_changed_licence_is_served_by_the_next_call() {
         json!(true)
     );
     assert_ne!(after["config_hash"], before["config_hash"]);
+}
+
+#[tokio::test]
+async fn a_validation_that_is_incomplete_is_answered_and_names_what_is_wrong() {
+    let site = Site::new(vec![instance("demo")]).await;
+    let key = site.license_key("demo");
+    let long = "x".repeat(1_025);
+    for (member, value) in [
+        ("license_key", Value::Null),
+        ("license_key", json!("")),
+        ("license_key", json!(5)),
+        ("license_key", json!(long)),
+        ("isp_instance_id", json!(long)),
+        ("isp_instance_id", Value::Null),
+        ("version", json!([])),
+        ("version", Value::Null),
+        ("device_fingerprint", json!(7)),
+    ] {
+        let mut body = super::validation(&key);
+        body[member] = value.clone();
+        let (status, answer) = site.post("demo", "/license/validate", body).await;
+        assert_eq!((status, &answer["valid"]), (StatusCode::OK, &json!(false)));
+        let message = answer["message"].as_str().unwrap();
+        let names = message.contains(member) && message.contains("1024 bytes");
+        assert!(
+            names && !message.contains(&long),
+            "{member} {value}: {message}"
+        );
+        assert!(answer["license_info"].is_null() && answer["activation_token"].is_null());
+    }
+    let (status, answer) = site.post("demo", "/license/validate", json!({})).await;
+    assert_eq!(status, StatusCode::OK);
+    let message = answer["message"].as_str().unwrap();
+    let all = ["license_key", "isp_instance_id", "version"];
+    assert!(
+        all.iter().all(|member| message.contains(member)),
+        "{message}"
+    );
 }
 
 #[tokio::test]

@@ -161,10 +161,14 @@ async fn law_8_plugin_usage_is_recorded_once_and_summed_over_restarts() {
     });
     let reported = site.reported();
     assert_eq!((reported.len(), &reported[0]), (3, &first));
-    let bad = json!({"tenant_id": "x", "plugin_id": "crm", "metrics": [{"metric_name": "api_calls", "usage_count": -1}]});
-    let (status, answer) = site.tell("/plugin-licensing/usage", bad).await;
-    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
-    assert_eq!(answer["errors"][0]["field"], json!("metrics.0.usage_count"));
+    for count in [json!(-1), json!(u64::MAX), json!(1_000_000_000_000.5_f64)] {
+        let bad = json!({"plugin_id": "crm", "metrics": [used(3, "api_calls", count)]});
+        let (status, answer) = site.tell("/plugin-licensing/usage", bad).await;
+        assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+        let error = &answer["errors"][0];
+        assert_eq!(error["field"], json!("metrics.0.usage_count"));
+        assert_eq!(error["allowed"], json!("a number from 0 to 1000000000000"));
+    }
 }
 
 #[tokio::test]

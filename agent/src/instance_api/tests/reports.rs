@@ -159,14 +159,90 @@ async fn a_payload_that_is_too_large_is_left_out_and_the_event_counts() {
     let site = Site::new(vec![instance("demo")]).await;
     let mut large = event("e1", "olt.alarm");
     large["payload"] = json!({"text": "x".repeat(PAYLOAD_BYTES_MAX)});
-    let (status, _) = site.post("demo", "/events/webhook", large).await;
-    assert_eq!(status, StatusCode::OK);
-    let [Report::Event(event)] = &site.reported()[..] else {
+    let (status, answer) = site.post("demo", "/events/webhook", large.clone()).await;
+    let said = "the payload is left out: it may have at most 4096 bytes";
+    assert_eq!((status, &answer["message"]), (StatusCode::OK, &json!(said)));
+    let [Report::Event(one)] = &site.reported()[..] else {
         panic!("one event")
     };
+    assert_eq!((one.event_id.as_str(), one.payload.as_str()), ("e1", ""));
+    let small = event("e2", "olt.alarm");
+    let (_, answer) = site.post("demo", "/events/webhook", small.clone()).await;
+    assert_eq!(answer["message"], json!(""));
+    let batch = json!({"events": [large, small, 4, large]});
+    let (_, answer) = site.post("demo", "/events/webhook/batch", batch).await;
+    let said = "the payload of the events at 0, 3 is left out: it may have at most 4096 bytes";
+    assert_eq!(answer["message"], json!(said));
+    assert_eq!(answer["processed"], json!(3));
+}
+
+#[tokio::test]
+async fn a_count_that_comes_late_is_history_and_one_from_the_future_gives_way() {
+    let mut site = Site::new(vec![instance("demo")]).await;
+    let now = site.clock.now();
+    let of = |reported_at: Timestamp, active: u64| {
+        let mut body = metrics(1, active);
+        body["metrics"]["reported_at"] =
+            json!(crate::instance_api::standing::time_text(reported_at));
+        body
+    };
+    let ago = |millis: u64| Timestamp(now.0 - millis);
+    for (reported_at, active, present) in [
+        (now.plus_millis(90_000), 7, 7),
+        (ago(60_000), 5, 5),
+        (ago(120_000), 900, 5),
+        (ago(0), 6, 6),
+        (ago(59_000), 800, 6),
+    ] {
+        let (status, _) = site
+            .post("demo", "/metrics/report", of(reported_at, active))
+            .await;
+        assert_eq!(status, StatusCode::OK);
+        for _ in 0..2 {
+            let info = site.validate("demo").await["license_info"].clone();
+            assert_eq!(info["current_subscribers"], json!(present), "{active}");
+            site.restart().await;
+        }
+    }
+    assert_eq!(site.reported().len(), 5, "history is kept, too");
+}
+
+#[tokio::test]
+async fn numbers_and_times_out_of_bounds_are_told_the_bounds() {
+    let site = Site::new(vec![instance("demo")]).await;
+    let times =
+        "a time from 1970-01-01T00:00:00Z to 9999-12-30T22:00:00Z, such as 2026-01-31T12:00:00Z";
+    let number = "a number from 0 to 1000000000000";
+    for (member, good, bad, allowed) in [
+        ("total_data_usage_mb", json!(1e12), json!(1e18), number),
+        (
+            "total_data_usage_mb",
+            json!(0),
+            json!(1_000_000_000_000.5_f64),
+            number,
+        ),
+        (
+            "reported_at",
+            json!("9999-12-30T22:00:00Z"),
+            json!("9999-12-31T23:59:59Z"),
+            times,
+        ),
+    ] {
+        let mut body = metrics(1, 1);
+        body["metrics"][member] = good;
+        let (status, answer) = site.post("demo", "/metrics/report", body.clone()).await;
+        assert_eq!(status, StatusCode::OK, "{answer}");
+        body["metrics"][member] = bad;
+        let (status, answer) = site.post("demo", "/metrics/report", body).await;
+        assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+        assert_eq!(answer["errors"][0]["allowed"], json!(allowed));
+    }
+    let mut body = health(1, "healthy");
+    body["cpu_usage_percent"] = json!(1_000_000.01);
+    let (_, answer) = site.post("demo", "/metrics/health", body).await;
     assert_eq!(
-        (event.event_id.as_str(), event.payload.as_str()),
-        ("e1", "")
+        answer["errors"][0]["allowed"],
+        json!("a number from 0 to 1000000")
     );
 }
 
@@ -202,11 +278,6 @@ async fn every_missing_or_wrong_field_is_named() {
             "/license/heartbeat",
             json!({"activation": 1}),
             vec!["activation_token"],
-        ),
-        (
-            "/license/validate",
-            json!({"license_key": 5, "version": "1"}),
-            vec!["license_key", "isp_instance_id"],
         ),
     ];
     for (path, body, expected) in cases {

@@ -62,6 +62,7 @@ async fn claims_that_are_not_in_order_are_refused_as_the_contract_says() {
         (json!({"iat": now + 60}), ok),
         (json!({"nbf": now}), ok),
         (json!({"tenant_id": null}), ok),
+        (json!({"tenant_id": 7, "permissions": "all"}), ok),
         (json!({"exp": now + 3660}), ok),
         (json!({"exp": now}), UNAUTHORIZED),
         (json!({"exp": now - 1}), UNAUTHORIZED),
@@ -81,9 +82,16 @@ async fn claims_that_are_not_in_order_are_refused_as_the_contract_says() {
         (json!({"jti": 7}), UNAUTHORIZED),
         (json!({"type": "user"}), UNAUTHORIZED),
         (json!({"type": null}), UNAUTHORIZED),
+        (json!({"type": 7}), UNAUTHORIZED),
+        (
+            json!({"type": ["service"], "service_type": 7}),
+            UNAUTHORIZED,
+        ),
         (json!({"type": "user", "service_type": "crm"}), UNAUTHORIZED),
         (json!({"service_type": "crm"}), forbidden),
         (json!({"service_type": null}), forbidden),
+        (json!({"service_type": 7}), forbidden),
+        (json!({"service_type": {"isp": true}}), forbidden),
     ];
     let path = format!("/config/{}", tenant("demo"));
     for (changes, expected) in cases {
@@ -160,6 +168,47 @@ async fn a_token_is_used_once_and_not_again_after_a_restart() {
         assert_eq!(status, UNAUTHORIZED, "issued before this agent started");
     }
     assert_eq!(site.get("demo", &path).await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_used_token_from_ahead_of_the_clock_is_not_taken_again_after_a_restart() {
+    let mut site = Site::new(vec![instance("demo"), instance("other")]).await;
+    let path = format!("/config/{}", tenant("demo"));
+    let now = NOW.0 / 1000;
+    let ahead = |site: &Site, seconds: u64| {
+        let changes = json!({"iat": now + seconds, "exp": now + seconds + 3600});
+        sign(&changed(site, &changes), &site.secret("demo"))
+    };
+    let used = [55, 20].map(|seconds| ahead(&site, seconds));
+    for token in &used {
+        let (status, _) = site.call(Method::GET, &path, token, None).await;
+        assert_eq!(status, StatusCode::OK);
+    }
+    for after_ms in [0, 1_000, 50_000, 6_000] {
+        site.hand.advance_millis(after_ms);
+        site.restart().await;
+        for token in &used {
+            let (status, _) = site.call(Method::GET, &path, token, None).await;
+            assert_eq!(status, UNAUTHORIZED, "{after_ms}");
+        }
+        let own = format!("/config/{}", tenant("other"));
+        assert_eq!(site.get("other", &own).await.0, StatusCode::OK);
+    }
+    let (status, _) = site.call(Method::GET, &path, &ahead(&site, 57), None).await;
+    assert_eq!(status, StatusCode::OK, "it has caught up");
+    assert_eq!(site.get("demo", &path).await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_token_that_is_too_long_is_told_so() {
+    let site = Site::new(vec![instance("demo")]).await;
+    let changes = json!({"permissions": "x".repeat(4_000)});
+    let long = sign(&changed(&site, &changes), &site.secret("demo"));
+    let path = format!("/config/{}", tenant("demo"));
+    let (status, answer) = site.call(Method::GET, &path, &long, None).await;
+    assert_eq!(status, UNAUTHORIZED);
+    let detail = "the token is too long: it may have at most 4096 bytes";
+    assert_eq!(answer["detail"], json!(detail));
 }
 
 #[tokio::test]

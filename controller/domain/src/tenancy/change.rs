@@ -20,6 +20,7 @@ mod license;
 
 pub use bounds::{REPLICAS_BOUND_MAX, REPLICAS_MAX};
 use bounds::{check_replicas, update_bounds};
+use license::is_licensed_alone;
 pub use license::{EXPIRY_MAX, LicenseOrder};
 
 /// Characters of the reason of a change at most.
@@ -97,6 +98,7 @@ impl State {
         require_status(id, &before, &[Status::Active, Status::Degraded], "updated")?;
         let mut after = before.clone();
         self.check_update(envelope, update, &mut after)?;
+        self.require_plan_for(envelope, &before, &after)?;
         if !is_licensed_alone(&before, &after) {
             after.tenant_name = self.name_of_tenant(&before);
         }
@@ -232,6 +234,7 @@ impl State {
         };
         let mut after = deployment.clone();
         after.become_version(version);
+        self.require_plan_for(envelope, deployment, &after)?;
         after.status = Status::RollingBack;
         self.adopt(envelope, id, after, now)
     }
@@ -296,8 +299,7 @@ impl State {
         if let Some(name) = &update.license_tier {
             let tier = Tier::from_name(name)
                 .ok_or_else(|| Rejection::field("license_tier", name, tier::LICENSE_TIERS))?;
-            after.license_tier.clone_from(name);
-            after.license.tier = tier;
+            after.set_license_tier(name, tier);
         }
         if let Some(tag) = &update.image_tag {
             after.release = self.choose_release(Some(tag))?;
@@ -349,16 +351,6 @@ impl State {
             self.domains.insert_mut(domain.clone(), id.clone());
         }
     }
-}
-
-/// Whether only the licence is another one: then nothing of the instance is replaced.
-fn is_licensed_alone(before: &Deployment, after: &Deployment) -> bool {
-    let unlicensed = Deployment {
-        license_tier: before.license_tier.clone(),
-        license: before.license.clone(),
-        ..after.clone()
-    };
-    unlicensed == *before && after != before
 }
 
 fn check_reason(reason: &str) -> Result<(), Rejection> {

@@ -231,9 +231,10 @@ impl State {
 
     /// The agent confirmed that it is gone (or no agent ever had it).
     pub(crate) fn finish_removal(&mut self, id: &DeploymentId, now: Timestamp) {
-        let Some(deployment) = self.deployments.get(id) else {
+        let Some(deployment) = self.deployments.get(id).cloned() else {
             return;
         };
+        self.keep_terms(&deployment);
         if let Some(domain) = deployment.domain_name.clone() {
             self.domains.remove_mut(&domain);
         }

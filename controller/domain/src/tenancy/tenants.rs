@@ -7,7 +7,9 @@ use dotmac_protocol::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{DESTROYED_KEPT_MS, Deployment, Status, expect_revision, tenant_id};
+use super::{
+    DESTROYED_KEPT_MS, Deployment, Status, expect_revision, grant::LicenseTerms, tenant_id,
+};
 use crate::{
     access::Permission,
     command::UpdateTenant,
@@ -34,6 +36,8 @@ pub struct Tenant {
     pub cancelled_at: Option<Timestamp>,
     /// Counts what persons decided about it, from 1.
     pub revision: u64,
+    /// What the licences of its deployments that are gone still mean.
+    pub license_terms: Option<LicenseTerms>,
 }
 
 /// How a tenant is doing; see the contract.
@@ -108,6 +112,7 @@ impl Tenant {
             reseller,
             cancelled_at: None,
             revision: 1,
+            license_terms: None,
         }
     }
 

@@ -8,7 +8,7 @@ use dotmac_protocol::{
     license::{License, Tier},
 };
 
-use super::grant::{TierGrant, is_plain};
+use super::grant::{LicenseTerms, TierGrant, is_plain};
 use crate::{
     access::Permission,
     command::CreateDeployment,
@@ -37,6 +37,8 @@ pub(super) struct CreatePlan {
     pub(super) region: RegionId,
     pub(super) grant: TierGrant,
     pub(super) license_tier: Tier,
+    /// What the tenant's other licences leave to this one.
+    pub(super) terms: Option<LicenseTerms>,
     pub(super) release: ReleaseKey,
     pub(super) generation: Generation,
 }
@@ -57,6 +59,10 @@ impl State {
         if let Some(tenant) = create.tenant.as_ref().filter(|_| !is_plain(create)) {
             self.require(&envelope.actor, Permission::DeploymentPlan, Some(tenant))?;
         }
+        let terms = match &create.tenant {
+            Some(tenant) => self.check_terms(envelope, tenant)?,
+            None => None,
+        };
         let environment = create.environment.as_str();
         let (tenant, tenant_name, id) = match &create.tenant {
             Some(tenant) => self.further(envelope, tenant, environment)?,
@@ -109,6 +115,7 @@ impl State {
             region,
             grant,
             license_tier,
+            terms,
             release,
         })
     }

@@ -26,7 +26,7 @@ use crate::fixture::{
 };
 use crate::licenses::{longer, suspend as suspend_license};
 
-fn update(id: &DeploymentId) -> UpdateDeployment {
+pub(crate) fn update(id: &DeploymentId) -> UpdateDeployment {
     UpdateDeployment {
         deployment: id.clone(),
         resource_tier: None,
@@ -95,7 +95,12 @@ fn instance(world: &World, id: &DeploymentId) -> Instance {
 }
 
 /// The agent says how the newest generation is.
-fn report(world: &mut World, agent: &mut TestAgent, id: &DeploymentId, status: HealthStatus) {
+pub(crate) fn report(
+    world: &mut World,
+    agent: &mut TestAgent,
+    id: &DeploymentId,
+    status: HealthStatus,
+) {
     world.carry_on();
     let leaf = world.leaf_like(id, &unit(world, id));
     let records = vec![

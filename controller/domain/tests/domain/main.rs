@@ -29,6 +29,7 @@ mod law_7_platform;
 mod law_8_once;
 mod law_9_secrets;
 mod licenses;
+mod paid_for;
 mod platform;
 mod random;
 mod releases;

@@ -1,14 +1,16 @@
 //! What instances report and what is measured of them: once each, of one's own units alone, and never more than is kept.
+//! Longer than 400 lines: the claims about reports, which share their makers.
 
 use dotmac_domain::{
     Changed, Command, State,
     audit::{Fact, Link, ReportRecord, Stream},
-    reported::{MINUTES_MAX, MONTHS_MAX, MinuteSum, Reported},
+    reported::{MINUTES_MAX, MONTHS_MAX, MinuteSum, Reported, TRANSITIONS_MAX},
     tenancy::{DESTROYED_KEPT_MS, Status},
 };
 use dotmac_protocol::{
     codec::decode,
-    ids::DeploymentId,
+    ids::{DeploymentId, UnitId},
+    license::GRACE_MAX_MS,
     record::{
         HealthStatus, Outcome, Record,
         reports::{
@@ -19,7 +21,10 @@ use dotmac_protocol::{
     time::Timestamp,
 };
 
-use crate::fixture::{START, TestAgent, World};
+use crate::{
+    fixture::{START, TestAgent, World},
+    licenses::longer,
+};
 
 /// One minute in milliseconds.
 const MINUTE_MS: u64 = 60_000;
@@ -222,6 +227,7 @@ fn law_4_reports_of_another_agents_unit_and_of_none_do_not_count() {
     let (mut world, mut agent, id) = World::with_active();
     let mut stranger = world.join(41);
     assert_ne!(agent.id, stranger.id);
+    let before = reported(&world, &id).clone();
     report(&mut world, &mut stranger, &id, one_of_each(0));
     let nobody = "nobody-00000000".parse().unwrap();
     report(&mut world, &mut agent, &nobody, one_of_each(0));
@@ -230,7 +236,8 @@ fn law_4_reports_of_another_agents_unit_and_of_none_do_not_count() {
         dotmac_protocol::record::Event::Reports(one_of_each(0)),
     );
     world.report(&agent, vec![record]).unwrap();
-    assert!(world.state.reported.is_empty());
+    assert_eq!(reported(&world, &id), &before);
+    assert_eq!(world.state.reported.size(), 1);
     assert_eq!(series(&world.facts()), []);
 }
 
@@ -307,6 +314,53 @@ fn a_clock_that_runs_ahead_opens_neither_a_month_nor_a_minute() {
         1,
         "it is kept all the same"
     );
+}
+
+#[test]
+fn changes_of_health_are_kept_in_order_once_each_and_bounded() {
+    let (mut world, mut agent, id) = World::with_active();
+    let unit = UnitId::instance(&id);
+    let unit = world.state.units[&(agent.id.clone(), unit)].clone();
+    let leaf = world.leaf_like(&id, &unit);
+    let first = reported(&world, &id).transitions.len();
+    for number in 0..TRANSITIONS_MAX + 5 {
+        let status = [HealthStatus::Failed, HealthStatus::Healthy][number % 2];
+        world.now += 1_000;
+        let reason = "x".repeat(1_000);
+        for _ in 0..2 {
+            let record = agent.health(&leaf, status, &reason);
+            world.report(&agent, vec![record]).unwrap();
+        }
+        let kept = &reported(&world, &id).transitions;
+        assert_eq!(kept.len(), (first + number + 1).min(TRANSITIONS_MAX));
+        let last = kept.last().unwrap();
+        assert_eq!((last.at, last.status), (Timestamp(world.now), status));
+        assert_eq!(last.reason.len(), 200);
+    }
+    assert!(
+        reported(&world, &id)
+            .transitions
+            .is_sorted_by_key(|one| one.at)
+    );
+}
+
+#[test]
+fn restricted_no_more_subscribers_are_served_than_there_were_while_they_might_grow() {
+    let (mut world, mut agent, id) = World::with_active();
+    let served = |world: &World| {
+        world
+            .state
+            .subscribers_of(&id, &world.state.deployments[&id])
+    };
+    assert_eq!(served(&world), 100);
+    report(&mut world, &mut agent, &id, vec![usage(START, 60)]);
+    let end = longer(&id);
+    let restricted = end.expires_at.flatten().unwrap().0 + GRACE_MAX_MS;
+    world.ask(Command::UpdateLicense(Box::new(end))).unwrap();
+    assert_eq!(served(&world), 100);
+    world.now = restricted;
+    report(&mut world, &mut agent, &id, vec![usage(restricted, 90)]);
+    assert_eq!(served(&world), 60);
 }
 
 #[test]

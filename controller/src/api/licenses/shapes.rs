@@ -7,6 +7,10 @@ use serde_json::Value;
 use super::GRACE_DAYS_MAX;
 use crate::api::{deployments::choice, schema};
 
+/// What `effective_max_subscribers` is.
+pub(in crate::api) const EFFECTIVE: &str = "what the instance is served: max_subscribers, or while it is restricted no \
+                                             more than it ever had while it might grow";
+
 /// All of them.
 pub(in crate::api) fn schemas() -> Vec<(&'static str, Value)> {
     vec![
@@ -54,6 +58,10 @@ fn license() -> Value {
             ("status", schema::one_of(&Phase::ALL.map(Phase::as_str))),
             ("license_tier", choice(tier::LICENSE_TIERS)),
             ("max_subscribers", schema::count()),
+            (
+                "effective_max_subscribers",
+                schema::about(EFFECTIVE, schema::count()),
+            ),
             ("max_services", schema::count()),
             (
                 "api_rate_limit",
@@ -71,7 +79,7 @@ fn license() -> Value {
             ),
             (
                 "limit_used_percent",
-                schema::about("of max_subscribers", schema::count_or_null()),
+                schema::about("of effective_max_subscribers", schema::count_or_null()),
             ),
             (
                 "features",

@@ -23,6 +23,7 @@ pub(super) struct Shown<'a> {
     status: &'static str,
     license_tier: &'a str,
     max_subscribers: u32,
+    effective_max_subscribers: u64,
     max_services: u32,
     api_rate_limit: u32,
     expires_at: Option<String>,
@@ -42,6 +43,7 @@ pub(super) fn license<'a>(state: &State, id: &'a DeploymentId, one: &'a Deployme
     let phase = license.phase(state.now);
     let usage = state.reported.get(id).and_then(|one| one.usage.as_ref());
     let active = usage.map(|usage| usage.report.active_subscribers);
+    let most = state.subscribers_of(id, one);
     let order = one.license_order.as_ref();
     let restricted_at = license
         .expires_at
@@ -54,13 +56,14 @@ pub(super) fn license<'a>(state: &State, id: &'a DeploymentId, one: &'a Deployme
         status: phase.as_str(),
         license_tier: &one.license_tier,
         max_subscribers: license.max_subscribers,
+        effective_max_subscribers: most,
         max_services: license.max_services,
         api_rate_limit: license.api_rate_limit,
         expires_at: license.expires_at.map(time),
         grace_days: license.grace_ms / DAY_MS,
         restricted_at: restricted_at.map(time),
         active_subscribers: active,
-        limit_used_percent: active.map(|active| percent(active, license.max_subscribers)),
+        limit_used_percent: active.map(|active| percent(active, most)),
         features: license.features(&one.features, phase),
         reason: order.map(|order| order.reason.as_str()),
         since: order.map(|order| time(order.since)),
@@ -94,7 +97,7 @@ pub(in crate::api) fn brief_schema() -> Value {
     )
 }
 
-/// How much of a limit is used, in whole percent, rounded down; the limit is at least 1.
-pub(in crate::api) fn percent(used: u64, limit: u32) -> u64 {
-    used.saturating_mul(100) / u64::from(limit.max(1))
+/// How much of a limit is used, in whole percent, rounded down; of a limit of 0 as of 1.
+pub(in crate::api) fn percent(used: u64, limit: u64) -> u64 {
+    used.saturating_mul(100) / limit.max(1)
 }

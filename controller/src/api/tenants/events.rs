@@ -2,7 +2,7 @@
 
 use axum::{http::StatusCode, response::Response};
 use dotmac_domain::audit::Stream;
-use dotmac_protocol::record::reports::{InstanceEvent, Report, WORD_BYTES_MAX};
+use dotmac_protocol::record::reports::{EVENT_TYPES, InstanceEvent, Report};
 use serde_json::{Map, Value, json};
 
 use super::series;
@@ -21,8 +21,8 @@ pub(super) fn operation(path: String) -> Operation {
         .says("Read what happened in a tenant's instance", about)
         .query(
             "event_type",
-            schema::line(WORD_BYTES_MAX),
-            "only those of this type, such as `subscriber.created`",
+            schema::one_of(&EVENT_TYPES),
+            "only those of this type",
         )
         .answers(StatusCode::OK, "One page", schema::of("TenantEvents"))
 }
@@ -53,14 +53,15 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
 }
 
 async fn show(reading: Reading, Named(id): Named<String>) -> Result<Response, Problem> {
-    let of_type = |query: &mut crate::api::fields::Fields| query.line("event_type", WORD_BYTES_MAX);
-    let (asked, event_type) = series::read(reading, &id, of_type)?;
+    let (asked, event_type) = series::read(reading, &id, |query| {
+        query.choice("event_type", &EVENT_TYPES)
+    })?;
     let tally = asked.state.reported.get(&asked.deployment);
     let tally = tally.map(|reported| reported.events).unwrap_or_default();
     let stream = Stream::Events(asked.deployment.clone());
     let mut page = asked
         .page(stream, move |record| match &record.report {
-            Report::Event(event) if is_of(event, event_type.as_deref()) => Some(item(event)),
+            Report::Event(event) if is_of(event, event_type) => Some(item(event)),
             _ => None,
         })
         .await?;

@@ -4,9 +4,12 @@
 use axum::{http::StatusCode, response::Response};
 use dotmac_domain::{
     audit::Stream,
-    reported::{Availability, Received, Reported},
+    reported::{Availability, Received, Reported, Transition},
 };
-use dotmac_protocol::record::reports::{Claim, ProbeMinute, Report};
+use dotmac_protocol::record::{
+    HealthStatus,
+    reports::{Claim, ProbeMinute, Report},
+};
 use serde_json::{Map, Value, json};
 
 use super::series;
@@ -76,12 +79,38 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
         &probes(),
     ]
     .concat();
+    let transition = schema::object(
+        &[
+            ("at", schema::time()),
+            ("status", schema::one_of(&VERDICTS.map(verdict))),
+            ("reason", schema::any_text()),
+            ("generation", schema::count()),
+        ],
+        &[],
+    );
     let own = [
         ("observed", observed),
         ("claimed", schema::or_null(schema::object(&claimed, &[]))),
+        (
+            "transitions",
+            schema::about(
+                "how the probes' verdict changed, newest first, the last 20",
+                schema::list(transition),
+            ),
+        ),
     ];
     vec![("TenantHealth", series::schema_of(&item, &own))]
 }
+
+/// What probes may come to.
+const VERDICTS: [HealthStatus; 6] = [
+    HealthStatus::Unknown,
+    HealthStatus::Starting,
+    HealthStatus::Healthy,
+    HealthStatus::Degraded,
+    HealthStatus::Failed,
+    HealthStatus::Stopped,
+];
 
 /// What an instance claims in words.
 const WORDS: [&str; 7] = [
@@ -117,6 +146,7 @@ async fn show(reading: Reading, Named(id): Named<String>) -> Result<Response, Pr
         "last_hour": reported.availability(now).map(hour),
     });
     let claimed = reported.claim.as_ref().map(claim);
+    let transitions: Value = reported.transitions.iter().rev().map(transition).collect();
     let stream = Stream::Minutes(asked.deployment.clone());
     let mut page = asked
         .page(stream, |record| match &record.report {
@@ -126,6 +156,7 @@ async fn show(reading: Reading, Named(id): Named<String>) -> Result<Response, Pr
         .await?;
     page.insert("observed".to_owned(), observed);
     page.insert("claimed".to_owned(), json!(claimed));
+    page.insert("transitions".to_owned(), transitions);
     Ok(answer(StatusCode::OK, page))
 }
 
@@ -135,6 +166,24 @@ fn hour(found: Availability) -> Value {
         "availability_percent": percent(found.basis_points.into()),
         "latency_mean_ms": found.latency_mean_ms, "latency_max_ms": found.latency_max_ms,
     })
+}
+
+fn transition(one: &Transition) -> Value {
+    json!({
+        "at": time(one.at), "status": verdict(one.status), "reason": one.reason,
+        "generation": one.generation,
+    })
+}
+
+fn verdict(status: HealthStatus) -> &'static str {
+    match status {
+        HealthStatus::Unknown => "unknown",
+        HealthStatus::Starting => "starting",
+        HealthStatus::Healthy => "healthy",
+        HealthStatus::Degraded => "degraded",
+        HealthStatus::Failed => "failed",
+        HealthStatus::Stopped => "stopped",
+    }
 }
 
 fn claim(claim: &Received<Claim>) -> Value {

@@ -18,7 +18,7 @@ use serde_json::{Map, Value, json};
 use super::series;
 use crate::api::{
     answer::{answer, time},
-    licenses::percent,
+    licenses::{EFFECTIVE, percent},
     operation::Operation,
     problem::Problem,
     reading::{Named, Reading},
@@ -50,6 +50,7 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
         &counts(),
         &[
             ("max_subscribers", schema::count()),
+            effective(),
             ("limit_used_percent", schema::count()),
         ],
     ]
@@ -98,6 +99,11 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
     ]
 }
 
+fn effective() -> (&'static str, Value) {
+    let member = schema::about(EFFECTIVE, schema::count());
+    ("effective_max_subscribers", member)
+}
+
 fn counts() -> Vec<(&'static str, Value)> {
     let numbers = [
         "active_subscribers",
@@ -143,7 +149,9 @@ async fn show(reading: Reading, Named(id): Named<String>) -> Result<Response, Pr
 fn summary(state: &State, id: &DeploymentId, one: &Deployment) -> Map<String, Value> {
     let none = Reported::default();
     let reported = state.reported.get(id).unwrap_or(&none);
-    let current = reported.usage.as_ref().map(|last| current(last, one));
+    let most = state.subscribers_of(id, one);
+    let last = reported.usage.as_ref();
+    let current = last.map(|last| current(last, one.license.max_subscribers, most));
     let peaks: Vec<Value> = reported
         .peaks
         .iter()
@@ -160,12 +168,12 @@ fn summary(state: &State, id: &DeploymentId, one: &Deployment) -> Map<String, Va
     ])
 }
 
-fn current(last: &Received<Usage>, one: &Deployment) -> Map<String, Value> {
+fn current(last: &Received<Usage>, granted: u32, most: u64) -> Map<String, Value> {
     let mut members = usage(&last.report);
-    let limit = one.license.max_subscribers;
-    let used = percent(last.report.active_subscribers, limit);
+    let used = percent(last.report.active_subscribers, most);
     members.insert("received_at".to_owned(), json!(time(last.at)));
-    members.insert("max_subscribers".to_owned(), json!(limit));
+    members.insert("max_subscribers".to_owned(), json!(granted));
+    members.insert("effective_max_subscribers".to_owned(), json!(most));
     members.insert("limit_used_percent".to_owned(), json!(used));
     members
 }
@@ -220,6 +228,7 @@ fn plugin(one: &PluginUsage) -> Value {
 pub(in crate::api) struct Brief {
     active_subscribers: u64,
     max_subscribers: u32,
+    effective_max_subscribers: u64,
     limit_used_percent: u64,
     received_at: String,
 }
@@ -227,11 +236,15 @@ pub(in crate::api) struct Brief {
 /// What an instance uses in short; `None` before its first count.
 pub(in crate::api) fn brief(state: &State, id: &DeploymentId, one: &Deployment) -> Option<Brief> {
     let last = state.reported.get(id)?.usage.as_ref()?;
-    let (used, limit) = (last.report.active_subscribers, one.license.max_subscribers);
+    let (used, most) = (
+        last.report.active_subscribers,
+        state.subscribers_of(id, one),
+    );
     Some(Brief {
         active_subscribers: used,
-        max_subscribers: limit,
-        limit_used_percent: percent(used, limit),
+        max_subscribers: one.license.max_subscribers,
+        effective_max_subscribers: most,
+        limit_used_percent: percent(used, most),
         received_at: time(last.at),
     })
 }
@@ -242,6 +255,7 @@ pub(in crate::api) fn brief_schema() -> Value {
         &[
             ("active_subscribers", schema::count()),
             ("max_subscribers", schema::count()),
+            effective(),
             ("limit_used_percent", schema::count()),
             ("received_at", schema::time()),
         ],

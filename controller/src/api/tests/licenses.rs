@@ -35,7 +35,7 @@ async fn a_license_is_shown_changed_and_leads_by_time_into_grace_and_restriction
         (&json!(true), &json!(false))
     );
     let mut expected = json!({"id": id, "tenant_id": id, "tenant_name": "Demo ISP", "environment": "production",
-        "status": "valid", "license_tier": "basic", "max_subscribers": 1000, "max_services": 500,
+        "status": "valid", "license_tier": "basic", "max_subscribers": 1000, "effective_max_subscribers": 1000, "max_services": 500,
         "api_rate_limit": 1000, "expires_at": null, "grace_days": 14, "restricted_at": null,
         "active_subscribers": 850, "limit_used_percent": 85, "reason": null, "since": null, "revision": 1});
     expected["features"] = license["features"].clone();

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use dotmac_domain::access::Role;
-use dotmac_runtime::metrics::{PROCESS, SPANS, markdown};
+use dotmac_runtime::metrics::{PROCESS, READINESS, SPANS, markdown};
 use serde_json::{Value, json};
 
 use super::world::{ADMIN, Answer, REGION, World};
@@ -111,7 +111,7 @@ async fn exactly_the_documented_metrics_are_told_without_a_leader_too() {
         .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
         .map(|(name, _)| name)
         .collect();
-    let known = ALL.iter().chain(&SPANS).chain(&PROCESS);
+    let known = ALL.iter().chain(&READINESS).chain(&SPANS).chain(&PROCESS);
     let known: BTreeSet<&str> = known.map(|metric| metric.name).collect();
     // These appear with what they count: a clock of the cluster, a caller who took too much.
     let mut rare = BTreeSet::from([
@@ -160,7 +160,12 @@ async fn whoever_is_not_ready_says_which_check_fails() {
 
 #[test]
 fn the_documented_table_is_what_the_program_has() {
-    let metrics = ALL.iter().chain(&SPANS).chain(&PROCESS).copied();
+    let metrics = ALL
+        .iter()
+        .chain(&READINESS)
+        .chain(&SPANS)
+        .chain(&PROCESS)
+        .copied();
     let made = markdown(metrics);
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/operations/metrics.md");
     let page = std::fs::read_to_string(path).unwrap();

@@ -2,7 +2,7 @@
 
 use dotmac_domain::access::Role;
 use dotmac_protocol::{
-    record::reports::{Claim, InstanceEvent, PluginUsage, ProbeMinute, Report, Usage},
+    record::reports::{Claim, EVENT_TYPES, InstanceEvent, PluginUsage, ProbeMinute, Report, Usage},
     time::Timestamp,
 };
 use serde_json::{Value, json};
@@ -135,7 +135,7 @@ async fn usage_is_shown_against_the_license_and_in_stable_pages() {
     let tenant = world.get(&format!("{TENANTS}/{id}")).await.json();
     let deployment = world.get(&format!("{DEPLOYMENTS}/{id}")).await.json();
     // A count that comes late is kept, but what is used now stays what was counted last.
-    let brief = json!({"active_subscribers": 820, "max_subscribers": 1000, "limit_used_percent": 82,
+    let brief = json!({"active_subscribers": 820, "max_subscribers": 1000, "effective_max_subscribers": 1000, "limit_used_percent": 82,
         "received_at": "2023-11-14T22:13:20.000Z"});
     assert_eq!((&tenant["usage"], &deployment["usage"]), (&brief, &brief));
     world.stop().await;
@@ -172,6 +172,21 @@ async fn events_are_shown_newest_first_and_by_type_however_rare() {
     );
     let found = walked(&world, &format!("{alarms}&limit=10"), "payload").await;
     assert_eq!(found, [Value::Null, json!({"olt": 3})]);
+    let none = world.get(&format!("{path}?event_type=nas.offline")).await;
+    assert_eq!(none.json()["items"], json!([]));
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_type_of_event_that_cannot_exist_is_refused_with_those_that_can() {
+    let world = World::new().await;
+    let id = deploy(&world, "Demo ISP").await;
+    let path = format!("{TENANTS}/{id}/events?event_type=payment.recieved");
+    let answer = world.get(&path).await;
+    assert_eq!(answer.status, 422);
+    let expected = json!([{"field": "event_type", "value": "payment.recieved",
+        "allowed": EVENT_TYPES.join(", ")}]);
+    assert_eq!(answer.json()["errors"], expected);
     world.stop().await;
 }
 

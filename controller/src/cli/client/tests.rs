@@ -70,6 +70,12 @@ fn client(servers: Vec<String>, deadline_ms: u64) -> Client {
     Client::new(access, Entropy::seeded(1)).unwrap()
 }
 
+/// A client of a server with these routes.
+pub(crate) async fn client_of(router: Router) -> Client {
+    let (server, _) = serve(router, Seen::default()).await;
+    client(vec![server], 10_000)
+}
+
 #[tokio::test]
 async fn a_change_keeps_its_key_from_one_controller_to_the_next() {
     let dead = nobody().await;

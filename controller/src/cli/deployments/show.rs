@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::wait::progress;
+use super::wait::progress_in_lines;
 use crate::cli::{failure::Failure, find::Context, licenses, output::duration, view};
 
 /// Members shown, in order, with their headings.
@@ -49,7 +49,8 @@ fn page(deployment: &Value, now_ms: u64) -> String {
             lines.push(format!("{heading:<12} {value}"));
         }
         if member == "id" {
-            lines.push(format!("{:<12} {}", "status", progress(deployment, now_ms)));
+            let status = progress_in_lines(deployment, now_ms, view::HEADING_WIDTH);
+            lines.push(format!("{:<12} {status}", "status"));
         }
     }
     let usage = licenses::usage(deployment, now_ms);
@@ -165,6 +166,10 @@ mod tests {
             page.contains("status       destroying: the grace time is not over (for 1000 ms;"),
             "{page}"
         );
+        let mut failed = deployment.clone();
+        failed["waiting"]["reason"] = json!("its last lines:\nlicensed\nserving");
+        let told = "its last lines:\n             licensed\n             serving\n";
+        assert!(super::page(&failed, 1_000).contains(told));
         assert!(page.contains("removal      in 8000 ms"), "{page}");
         assert!(
             page.contains("web: 1/1 ready, 0 restarts, pid 42 127.0.0.1:8100"),

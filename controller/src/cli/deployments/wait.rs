@@ -80,7 +80,8 @@ pub(crate) async fn wait_for(
             }
             Standing::Failed => {
                 told.bar.finish_and_clear();
-                return Err(Failure::Failed(format!("{id}: {line}")));
+                let told = progress_in_lines(&deployment, context.clock.now().0, 4);
+                return Err(Failure::Failed(format!("{id}: {told}")));
             }
             Standing::OnTheWay => {}
         }
@@ -154,18 +155,32 @@ impl<'a> Told<'a> {
 /// What a deployment is and waits for, in one line.
 pub(crate) fn progress(deployment: &Value, now_ms: u64) -> String {
     let status = view::text(deployment, "status");
-    let waiting = &deployment["waiting"];
-    let reason = view::text(waiting, "reason");
-    if reason.is_empty() {
-        return match unready(deployment) {
+    match view::text(&deployment["waiting"], "reason") {
+        none if none.is_empty() => match unready(deployment) {
             Some(missing) => format!("{status}: {missing}"),
             None => status,
-        };
+        },
+        reason => format!("{status}: {reason} ({})", patience(deployment, now_ms)),
     }
+}
+
+/// The same, where a reason of several lines comes last and keeps them, each but the first behind so many blanks.
+pub(crate) fn progress_in_lines(deployment: &Value, now_ms: u64, blanks: usize) -> String {
+    let reason = view::lines(&deployment["waiting"], "reason", blanks);
+    if !reason.contains('\n') {
+        return progress(deployment, now_ms);
+    }
+    let status = view::text(deployment, "status");
+    format!("{status} ({}): {reason}", patience(deployment, now_ms))
+}
+
+/// Since when it waits, and who can change that.
+fn patience(deployment: &Value, now_ms: u64) -> String {
+    let waiting = &deployment["waiting"];
     let since = view::age(waiting, "since", now_ms);
     match view::text(waiting, "who") {
-        who if who.is_empty() => format!("{status}: {reason} (for {since})"),
-        who => format!("{status}: {reason} (for {since}; who can change it: {who})"),
+        who if who.is_empty() => format!("for {since}"),
+        who => format!("for {since}; who can change it: {who}"),
     }
 }
 
@@ -251,7 +266,7 @@ mod tests {
 
     use serde_json::{Value, json};
 
-    use super::{Goal, Standing, progress, standing};
+    use super::{Goal, Standing, progress, progress_in_lines, standing};
 
     #[test]
     fn the_reason_says_since_when_and_who_can_change_it() {
@@ -264,6 +279,24 @@ mod tests {
         assert_eq!(
             progress(&json!({"status": "active", "waiting": null}), 0),
             "active"
+        );
+        assert_eq!(
+            progress_in_lines(&deployment, 4_000, 2),
+            progress(&deployment, 4_000)
+        );
+    }
+
+    #[test]
+    fn a_reason_of_several_lines_is_one_line_on_the_way_and_lines_at_the_end() {
+        let deployment = json!({"status": "failed", "waiting":
+            {"reason": "web.0 ended; its last lines:\nlicensed\nserving\n", "since": 1_000}});
+        assert_eq!(
+            progress(&deployment, 4_000),
+            "failed: web.0 ended; its last lines: | licensed | serving (for 3000 ms)"
+        );
+        assert_eq!(
+            progress_in_lines(&deployment, 4_000, 2),
+            "failed (for 3000 ms): web.0 ended; its last lines:\n  licensed\n  serving"
         );
     }
 

@@ -5,8 +5,11 @@ use serde_json::Value;
 use crate::cli::{
     licenses,
     output::duration,
-    view::{age, items, millis, text, time},
+    view::{age, items, lines, millis, text, time},
 };
+
+/// Blanks before each further line of what others wrote.
+const BLANKS: usize = 2;
 
 /// A thing in sentences.
 #[derive(Debug, Default, PartialEq)]
@@ -56,6 +59,43 @@ impl Sentences {
     }
 }
 
+impl Sentences {
+    /// What it is, and how healthy. What its agent says of that may have several lines, and then comes last.
+    fn healthy(&mut self, one: &Value, status: &str) {
+        let copies = format!(
+            "{} of {} copies are ready",
+            text(one, "ready_pods"),
+            text(one, "pod_count")
+        );
+        let reason = lines(one, "health_reason", BLANKS);
+        self.say(match text(one, "health_status") {
+            health if health.is_empty() => format!("It is {status}; {copies}."),
+            health if reason.is_empty() => {
+                format!("It is {status}, and its health is {health}; {copies}.")
+            }
+            health if reason.contains('\n') => {
+                format!("It is {status}; {copies}, and its health is {health}: {reason}")
+            }
+            health => format!("It is {status}, and its health is {health}: {reason}; {copies}."),
+        });
+    }
+
+    /// What it waits for, since when and who can change that.
+    fn waiting(&mut self, waiting: &Value, now_ms: u64) {
+        let since = age(waiting, "since", now_ms);
+        let who = match text(waiting, "who") {
+            who if who.is_empty() => String::new(),
+            who => format!("; who can change that: {who}"),
+        };
+        self.say_if(&lines(waiting, "reason", BLANKS), |reason| {
+            match reason.contains('\n') {
+                true => format!("It waits for {since} now{who}, because {reason}"),
+                false => format!("It waits for {since} now, because {reason}{who}."),
+            }
+        });
+    }
+}
+
 /// A deployment.
 pub(super) fn deployment(one: &Value, now_ms: u64) -> Sentences {
     let mut told = Sentences::default();
@@ -74,27 +114,8 @@ pub(super) fn deployment(one: &Value, now_ms: u64) -> Sentences {
         format!("The agent {agent} runs it.")
     });
     told.licensed(one, now_ms);
-    let health = match (text(one, "health_status"), text(one, "health_reason")) {
-        (health, _) if health.is_empty() => String::new(),
-        (health, reason) if reason.is_empty() => format!(", and its health is {health}"),
-        (health, reason) => format!(", and its health is {health}: {reason}"),
-    };
-    told.say(format!(
-        "It is {status}{health}; {} of {} copies are ready.",
-        text(one, "ready_pods"),
-        text(one, "pod_count")
-    ));
-    let waiting = &one["waiting"];
-    told.say_if(&text(waiting, "reason"), |reason| {
-        let who = match text(waiting, "who") {
-            who if who.is_empty() => String::new(),
-            who => format!("; who can change that: {who}"),
-        };
-        format!(
-            "It waits for {} now, because {reason}{who}.",
-            age(waiting, "since", now_ms)
-        )
-    });
+    told.healthy(one, &status);
+    told.waiting(&one["waiting"], now_ms);
     told.say_if(&text(one, "suspended_reason"), |why| {
         format!("It was suspended: {why}.")
     });
@@ -171,7 +192,11 @@ pub(super) fn tenant(one: &Value, now_ms: u64) -> Sentences {
         .filter_map(Value::as_str)
         .map(str::to_owned)
         .collect();
-    told.licensed(one, now_ms);
+    match names.len() {
+        // Those that the API names are of one of them alone.
+        2.. => told.next.push(format!("dotmac tenants show {id}")),
+        _ => told.licensed(one, now_ms),
+    }
     match names.as_slice() {
         [] => {
             told.say("It has no deployment.".into());

@@ -30,15 +30,16 @@ pub(super) fn print(context: &Context, license: &Value) -> Result<(), Failure> {
 }
 
 fn page(license: &Value) -> String {
-    let mut page = view::page(license, &MEMBERS);
+    let mut shown = license.clone();
+    shown["max_subscribers"] = limit(license).into();
+    let mut page = view::page(&shown, &MEMBERS);
     if license["expires_at"].is_null() {
         page.push_str("\nexpires      never");
     }
-    if let Some(active) = license["active_subscribers"].as_u64() {
-        let (most, percent) = ("max_subscribers", "limit_used_percent");
-        let (most, percent) = (view::text(license, most), view::text(license, percent));
+    if license["active_subscribers"].is_u64() {
+        let used = used(license);
         page.push_str(&format!(
-            "\nused         {active} of {most} subscribers ({percent} %), by the instance's own count"
+            "\nused         {used}, by the instance's own count"
         ));
     }
     let features = license["features"].as_object().into_iter().flatten();
@@ -50,6 +51,36 @@ fn page(license: &Value) -> String {
         page.push_str(&format!("\nfeatures     {}", granted.join(", ")));
     }
     page
+}
+
+/// The subscribers that an instance may have: what it is served, and while that is less what its license grants.
+pub(super) fn limit(license: &Value) -> String {
+    let granted = view::text(license, "max_subscribers");
+    match restricted(license) {
+        Some(served) => format!("{served} of {granted} (restricted)"),
+        None => granted,
+    }
+}
+
+/// How much is used of what the instance is served. The percent are the API's.
+pub(crate) fn used(usage: &Value) -> String {
+    let text = |name: &str| view::text(usage, name);
+    let (active, granted) = (text("active_subscribers"), text("max_subscribers"));
+    let percent = text("limit_used_percent");
+    match restricted(usage) {
+        Some(served) => {
+            format!(
+                "{active} of {served} subscribers ({percent} %, restricted: its license grants {granted})"
+            )
+        }
+        None => format!("{active} of {granted} subscribers ({percent} %)"),
+    }
+}
+
+/// The subscribers that an instance is served, where that is less than its license grants.
+fn restricted(one: &Value) -> Option<u64> {
+    let served = one["effective_max_subscribers"].as_u64()?;
+    (served < one["max_subscribers"].as_u64()?).then_some(served)
 }
 
 /// The `license` of a deployment or tenant in a few words; empty when it has none.
@@ -72,16 +103,9 @@ pub(crate) fn usage(thing: &Value, now_ms: u64) -> String {
     if !usage.is_object() {
         return String::new();
     }
-    let text = |name: &str| view::text(usage, name);
     let ago = view::millis(&usage["received_at"])
         .map(|at| format!(", told {} ago", duration(now_ms.saturating_sub(at))));
-    format!(
-        "{} of {} subscribers ({} %){}",
-        text("active_subscribers"),
-        text("max_subscribers"),
-        text("limit_used_percent"),
-        ago.unwrap_or_default()
-    )
+    used(usage) + &ago.unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -103,6 +127,21 @@ mod tests {
         );
         assert!(page.contains("expires      202"), "{page}");
         assert!(page.ends_with("features     simple_billing"), "{page}");
+    }
+
+    #[test]
+    fn a_restricted_license_shows_what_is_served_and_what_it_grants() {
+        let license = json!({"status": "restricted", "max_subscribers": 2000, "effective_max_subscribers": 951,
+            "active_subscribers": 950, "limit_used_percent": 99, "expires_at": null});
+        let page = page(&license);
+        let limit = "subscribers  951 of 2000 (restricted)\n";
+        let used =
+            "used         950 of 951 subscribers (99 %, restricted: its license grants 2000), by";
+        assert!(page.contains(limit) && page.contains(used), "{page}");
+        let mut valid = license;
+        valid["effective_max_subscribers"] = 2000.into();
+        let page = super::page(&valid);
+        assert!(page.contains("subscribers  2000\n"), "{page}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
-use super::text::clean_cell;
+use super::text::clean_line;
 
 /// Between two columns.
 const GAP: &str = "  ";
@@ -27,7 +27,7 @@ pub(super) fn render(
 ) -> Rendered {
     let rows: Vec<Vec<String>> = rows
         .iter()
-        .map(|row| row.iter().map(|cell| clean_cell(cell)).collect())
+        .map(|row| row.iter().map(|cell| clean_line(cell)).collect())
         .collect();
     let widths: Vec<usize> = header
         .iter()
@@ -218,6 +218,20 @@ mod tests {
         assert_eq!(fit(&[17, 6, 48, 10], 50), [17, 6, 23]);
         assert_eq!(fit(&[40, 6], 10), [40]);
         assert_eq!(cut("日本語です", 5), "日本…");
+    }
+
+    #[test]
+    fn a_cell_of_many_lines_is_one_line_cut_on_a_terminal_and_whole_elsewhere() {
+        let detail = "a line of output\n".repeat(53);
+        let rows = vec![vec!["demo-isp".to_owned(), detail]];
+        let shown = |width| render(&["id", "detail"], &rows, width, false).text;
+        let piped = shown(None);
+        let cell = vec!["a line of output"; 53].join(" | ");
+        assert!(piped.ends_with(&format!("demo-isp  {cell}")), "{piped}");
+        let terminal = shown(Some(80));
+        let row = terminal.lines().nth(1).unwrap();
+        assert_eq!((terminal.lines().count(), row.width()), (2, 80), "{row}");
+        assert!(row.ends_with('…'), "{row}");
     }
 
     #[test]

@@ -3,6 +3,11 @@
 
 use serde_json::Value;
 
+/// What ends a line: Unicode's mandatory breaks.
+const LINE_ENDS: [char; 7] = [
+    '\n', '\r', '\u{b}', '\u{c}', '\u{85}', '\u{2028}', '\u{2029}',
+];
+
 /// Text without control characters and invisible marks, so that nobody's name can move the cursor, hide a line or look
 /// like another name.
 pub(crate) fn clean(text: &str) -> String {
@@ -16,10 +21,13 @@ pub(crate) fn clean_lines(text: &str) -> String {
         .collect()
 }
 
-/// Like [`clean`], for one cell of a table: line ends and tabs are spaces.
-pub(super) fn clean_cell(text: &str) -> String {
-    let spaced = text.replace(['\n', '\t'], " ");
-    clean(&spaced)
+/// Like [`clean`], for what has to stay in one line, such as a cell of a table: a mark stands between two lines, and a
+/// tab is a space.
+pub(crate) fn clean_line(text: &str) -> String {
+    let spaced = text.replace('\t', " ");
+    let lines = spaced.split(LINE_ENDS).map(clean);
+    let shown: Vec<String> = lines.filter(|line| !line.trim().is_empty()).collect();
+    shown.join(" | ")
 }
 
 /// Milliseconds as people read them.
@@ -164,7 +172,7 @@ fn is_reserved(word: &str) -> bool {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::{bytes, clean, clean_cell, clean_lines, duration, ids, json as to_json, yaml};
+    use super::{bytes, clean, clean_line, clean_lines, duration, ids, json as to_json, yaml};
 
     /// One name with everything that a terminal obeys or an eye misses.
     const EVIL: &str =
@@ -174,7 +182,10 @@ mod tests {
     fn no_control_character_of_a_server_reaches_the_terminal() {
         assert_eq!(clean(EVIL), "a[31m]0;ownedb2Jcd");
         assert_eq!(clean_lines("a\tb\r\nc\u{1b}"), "a\tb\nc");
-        assert_eq!(clean_cell("a\tb\nforged row"), "a b forged row");
+        assert_eq!(clean_line("a\tb\nforged row"), "a b | forged row");
+        let told = "web.0 ended; its last lines:\nlicensed\r\n\n  serving\u{2028}on\u{1b}[2J\n";
+        let line = "web.0 ended; its last lines: | licensed |   serving | on[2J";
+        assert_eq!(clean_line(told), line);
         let unseen = "a\u{ad}\u{115f}\u{1160}\u{3164}\u{ffa0}\u{fe00}\u{fe0f}\u{e0100}\u{e01ef}\u{180e}\u{2800}\u{34f}b";
         assert_eq!(clean(unseen), "ab");
         assert_eq!(clean("Zoë Ωmega 日本 👩‍🚒"), "Zoë Ωmega 日本 👩‍🚒");

@@ -9,7 +9,7 @@ use std::{
 use serde_json::Value;
 
 use super::consent::is_coloured;
-use crate::cli::output::clean;
+use crate::cli::output::{clean, clean_line};
 
 /// Characters of a value that are shown at most.
 const VALUE_CHARS_MAX: usize = 120;
@@ -137,7 +137,7 @@ fn plain(value: &Value) -> String {
     let text = match value {
         Value::Null => "none".to_owned(),
         Value::String(text) if text.is_empty() => "\"\"".to_owned(),
-        Value::String(text) => clean(text),
+        Value::String(text) => clean_line(text),
         other => clean(&other.to_string()),
     };
     if text.chars().count() <= VALUE_CHARS_MAX {

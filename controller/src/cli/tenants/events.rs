@@ -4,8 +4,8 @@
 use clap::Args;
 use serde_json::Value;
 
+use super::Whose;
 use crate::cli::{
-    client::encode,
     failure::Failure,
     find::Context,
     list::{Newest, Paging},
@@ -14,11 +14,8 @@ use crate::cli::{
 
 #[derive(Args)]
 pub(crate) struct TenantEvents {
-    /// The tenant's id
-    id: String,
-    /// Which of its deployments; its only one, or production, if not given
-    #[arg(long, value_parser = ["development", "staging", "production"])]
-    environment: Option<String>,
+    #[command(flatten)]
+    whose: Whose,
     /// Only those of this type, such as subscriber.created
     #[arg(long = "type", value_name = "TYPE")]
     event_type: Option<String>,
@@ -29,9 +26,10 @@ pub(crate) struct TenantEvents {
 impl TenantEvents {
     pub(super) async fn run(self, context: &Context) -> Result<(), Failure> {
         let client = context.client()?;
-        let path = format!("{}/{}/events", super::PATH, encode(&self.id));
+        let found = self.whose.find(&client).await?;
+        let path = found.path("events");
         let filters = [
-            ("environment", self.environment.as_deref()),
+            ("environment", found.environment.as_deref()),
             ("event_type", self.event_type.as_deref()),
         ];
         let header = ["received", "occurred", "type", "event", "payload"];
@@ -41,9 +39,17 @@ impl TenantEvents {
                 &client,
                 (&path, &filters),
                 (&header, &row),
-                "no events: its instance told none",
+                &empty(self.event_type.as_deref()),
             )
             .await
+    }
+}
+
+/// What is said when there are none.
+fn empty(event_type: Option<&str>) -> String {
+    match event_type {
+        Some(one) => format!("no events of type {one}"),
+        None => "no events: its instance told none".to_owned(),
     }
 }
 
@@ -65,7 +71,13 @@ fn row(event: &Value) -> Vec<String> {
 mod tests {
     use serde_json::json;
 
-    use super::row;
+    use super::{empty, row};
+
+    #[test]
+    fn no_events_of_a_type_are_not_none_at_all() {
+        assert_eq!(empty(Some("olt.alarm")), "no events of type olt.alarm");
+        assert_eq!(empty(None), "no events: its instance told none");
+    }
 
     #[test]
     fn a_row_shows_type_id_and_payload() {

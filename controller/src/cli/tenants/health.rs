@@ -4,8 +4,8 @@
 use clap::Args;
 use serde_json::{Map, Value};
 
+use super::Whose;
 use crate::cli::{
-    client::{Client, encode},
     failure::Failure,
     find::Context,
     list::{Newest, Paging},
@@ -17,13 +17,13 @@ const PARTS: [&str; 4] = ["api", "radius", "database", "redis"];
 /// Shares of which it claims something.
 const SHARES: [&str; 3] = ["cpu", "memory", "disk"];
 
+/// Headings of what the probes' verdict was over time.
+const CHANGES: [&str; 4] = ["since", "status", "generation", "reason"];
+
 #[derive(Args)]
 pub(crate) struct TenantHealth {
-    /// The tenant's id
-    id: String,
-    /// Which of its deployments; its only one, or production, if not given
-    #[arg(long, value_parser = ["development", "staging", "production"])]
-    environment: Option<String>,
+    #[command(flatten)]
+    whose: Whose,
     #[command(flatten)]
     newest: Newest,
 }
@@ -31,9 +31,12 @@ pub(crate) struct TenantHealth {
 impl TenantHealth {
     pub(super) async fn run(self, context: &Context) -> Result<(), Failure> {
         let client = context.client()?;
-        let filters = [("environment", self.environment.as_deref())];
+        let found = self.whose.find(&client).await?;
+        let filters = [("environment", found.environment.as_deref())];
         let paging = Paging::from(self.newest);
-        let listed = paging.read(&client, &path_of(&self.id), &filters).await?;
+        let listed = paging
+            .read(&client, &found.path("health"), &filters)
+            .await?;
         let output = context.output;
         if output.is_data() {
             return output.data(&listed.data());
@@ -42,9 +45,15 @@ impl TenantHealth {
         let whole = Value::Object(listed.beside.clone());
         output.line(&view::page(&whole, &members))?;
         output.line(&lines(&listed.beside, context.clock.now().0).join("\n"))?;
+        let transitions = view::items(&whole, "transitions");
+        if !transitions.is_empty() {
+            output.line("")?;
+            output.table(&CHANGES, transitions.iter().map(change).collect(), "")?;
+        }
         if listed.items.is_empty() {
             return Ok(());
         }
+        output.line("")?;
         let header = [
             "minute",
             "component",
@@ -61,27 +70,27 @@ impl TenantHealth {
     }
 }
 
-/// What the probes found and what the instance claims, for the page of a tenant; nothing when it cannot be had.
-pub(super) async fn brief(client: &Client, id: &str, now_ms: u64) -> Vec<String> {
-    let path = format!("{}?limit=1", path_of(id));
-    let health: Result<Value, Failure> = client.get(&path).await;
-    let health = health.ok().and_then(|health| health.as_object().cloned());
-    health.map_or_else(Vec::new, |health| lines(&health, now_ms))
-}
-
-fn lines(health: &Map<String, Value>, now_ms: u64) -> Vec<String> {
+/// What the probes found and what the instance claims.
+pub(super) fn lines(health: &Map<String, Value>, now_ms: u64) -> Vec<String> {
     let none = Value::Null;
     let observed = health.get("observed").unwrap_or(&none);
     let claimed = health.get("claimed").unwrap_or(&none);
     let text = |name: &str| view::text(observed, name);
-    let status = match (text("status"), text("reason")) {
-        (status, reason) if reason.is_empty() => status,
-        (status, reason) => format!("{status}: {reason}"),
+    let (status, reason) = (
+        text("status"),
+        view::lines(observed, "reason", view::HEADING_WIDTH),
+    );
+    let copies = format!(
+        "{} of {} copies are ready",
+        text("ready_pods"),
+        text("pod_count")
+    );
+    let probes = match reason {
+        none if none.is_empty() => format!("{status}; {copies}"),
+        reason if reason.contains('\n') => format!("{status}; {copies}: {reason}"),
+        reason => format!("{status}: {reason}; {copies}"),
     };
-    let (ready, all) = (text("ready_pods"), text("pod_count"));
-    let mut lines = vec![format!(
-        "probes       {status}; {ready} of {all} copies are ready"
-    )];
+    let mut lines = vec![format!("probes       {probes}")];
     let hour = &observed["last_hour"];
     if hour.is_object() {
         let text = |name: &str| view::text(hour, name);
@@ -131,15 +140,22 @@ fn row(minute: &Value) -> Vec<String> {
     ]
 }
 
-fn path_of(id: &str) -> String {
-    format!("{}/{}/health", super::PATH, encode(id))
+/// A row of what the probes' verdict was, and since when.
+fn change(transition: &Value) -> Vec<String> {
+    let text = |name: &str| view::text(transition, name);
+    vec![
+        view::time(transition, "at"),
+        text("status"),
+        text("generation"),
+        text("reason"),
+    ]
 }
 
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
 
-    use super::lines;
+    use super::{change, lines};
 
     fn told(health: &Value) -> String {
         lines(health.as_object().unwrap(), 5_000).join("\n")
@@ -159,6 +175,24 @@ mod tests {
             its claim    healthy, by the instance itself 1000 ms ago: api healthy, radius healthy, database healthy, \
             redis healthy; cpu 0.0 %, memory 0.0 %, disk 0.0 %; version 1.0.0";
         assert_eq!(told(&health), expected);
+    }
+
+    #[test]
+    fn a_reason_of_several_lines_keeps_them_on_the_page_and_is_one_cell_of_a_table() {
+        let reason =
+            "web.0 ended; its last lines:\ndemo-isp: licensed for Alpha ISP\ndemo-isp: serving\n";
+        let health = json!({"observed": {"status": "unhealthy", "reason": reason, "ready_pods": 0, "pod_count": 1}});
+        let expected = "probes       unhealthy; 0 of 1 copies are ready: web.0 ended; its last lines:\n             \
+            demo-isp: licensed for Alpha ISP\n             demo-isp: serving\nits claim    ";
+        let told = told(&health);
+        assert!(told.starts_with(expected), "{told}");
+        let transition =
+            json!({"at": "soon", "status": "failed", "generation": 3, "reason": reason});
+        let cell =
+            "web.0 ended; its last lines: | demo-isp: licensed for Alpha ISP | demo-isp: serving";
+        assert_eq!(change(&transition), ["soon", "failed", "3", cell]);
+        let at = json!({"at": "2026-01-02T03:04:05Z"});
+        assert_eq!(change(&at)[0].len(), "2026-01-02 03:04:05.000 +00:00".len());
     }
 
     #[test]

@@ -5,6 +5,7 @@ use clap::Args;
 use dotmac_protocol::frame::CopyEnvironment;
 use serde_json::{Value, json};
 
+use super::Whose;
 use crate::cli::{client::encode, failure::Failure, find::Context, output::clean, sealed::Asker};
 
 /// Bytes of an answer at most.
@@ -12,11 +13,8 @@ const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 #[derive(Args)]
 pub(crate) struct InstanceEnv {
-    /// The tenant's id
-    tenant: String,
-    /// Which of its deployments; its only one, or production, if not given
-    #[arg(long, value_parser = ["development", "staging", "production"])]
-    environment: Option<String>,
+    #[command(flatten)]
+    whose: Whose,
     /// Only this component
     #[arg(long)]
     component: Option<String>,
@@ -42,11 +40,13 @@ impl InstanceEnv {
     }
 
     async fn ask(&self, context: &Context) -> Result<Vec<CopyEnvironment>, Failure> {
+        let client = context.client()?;
+        let found = self.whose.find(&client).await?;
         let asker = Asker::new(&context.entropy);
-        let (tenant, key) = (encode(&self.tenant), asker.seal_to());
-        let mut path = format!("/api/v1/tenants/{tenant}/instance-env?seal_to={key}");
+        let (path, key) = (found.path("instance-env"), asker.seal_to());
+        let mut path = format!("{path}?seal_to={key}");
         let filters = [
-            ("environment", &self.environment),
+            ("environment", &found.environment),
             ("component", &self.component),
         ];
         for (name, value) in filters {
@@ -54,7 +54,7 @@ impl InstanceEnv {
                 path.push_str(&format!("&{name}={}", encode(value)));
             }
         }
-        let mut lines = context.client()?.lines(&path, &[]).await?;
+        let mut lines = client.lines(&path, &[]).await?;
         let mut answer = Vec::new();
         while let Some(line) = lines.next().await? {
             answer.extend(asker.open(&line)?);

@@ -19,7 +19,7 @@ static WAITING: Metric = Metric::new(
     "dotmac_telemetry_spans_waiting",
     Kind::Gauge,
     &[],
-    "Spans that wait for their export.",
+    "Spans that wait for their export or are under way to the collector.",
 );
 
 /// What is told of spans.

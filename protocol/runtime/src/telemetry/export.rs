@@ -45,7 +45,7 @@ enum ExportError {
     #[error("the collector answered {0}")]
     Status(StatusCode),
     #[error("the collector took the batch but {0} spans of it")]
-    Partial(u64),
+    Partial(usize),
 }
 
 impl ExportError {
@@ -119,6 +119,7 @@ impl Exporter {
             Err(error) => {
                 let error = causes::in_full(&error);
                 tracing::error!(error, "no spans are exported: no client for them");
+                self.drop_rest(queue, Vec::new());
                 return;
             }
         };
@@ -141,6 +142,12 @@ impl Exporter {
         if !self.is_failing {
             let _ = timeout(STOP_PATIENCE, self.empty(&client, &mut queue, &mut batch)).await;
         }
+        self.drop_rest(queue, batch);
+    }
+
+    /// What is left is lost.
+    fn drop_rest(&self, mut queue: mpsc::Receiver<Span>, mut batch: Vec<Span>) {
+        queue.close();
         while let Ok(span) = queue.try_recv() {
             batch.push(span);
         }
@@ -229,10 +236,10 @@ impl Exporter {
     }
 
     fn note_taken(&mut self, batch: &[Span], rejected: u64) {
-        let rejected = rejected.min(count(batch));
-        let taken = count(batch) - rejected;
-        self.counts.exported.fetch_add(taken, Ordering::Relaxed);
-        self.counts.dropped.fetch_add(rejected, Ordering::Relaxed);
+        let rejected = usize::try_from(rejected)
+            .unwrap_or(usize::MAX)
+            .min(batch.len());
+        self.counts.settle(batch.len() - rejected, rejected);
         self.is_failing = false;
         if rejected > 0 {
             self.warn(&ExportError::Partial(rejected));
@@ -245,9 +252,7 @@ impl Exporter {
     }
 
     fn drop_batch(&self, batch: &[Span]) {
-        self.counts
-            .dropped
-            .fetch_add(count(batch), Ordering::Relaxed);
+        self.counts.settle(0, batch.len());
     }
 
     fn warn(&mut self, error: &ExportError) {
@@ -314,8 +319,4 @@ async fn words(mut answer: Response) -> Option<Vec<u8>> {
         words.extend_from_slice(&more);
     }
     Some(words)
-}
-
-fn count(batch: &[Span]) -> u64 {
-    u64::try_from(batch.len()).unwrap_or(u64::MAX)
 }

@@ -163,9 +163,9 @@ pub(super) fn require_valid(id: &DeploymentId, deployment: &Deployment) -> Resul
 
 fn change_license(update: &UpdateLicense, after: &mut Deployment) -> Result<(), Rejection> {
     if let Some(name) = &update.license_tier {
-        after.license.tier = Tier::from_name(name)
+        let tier = Tier::from_name(name)
             .ok_or_else(|| Rejection::field("license_tier", name, tier::LICENSE_TIERS))?;
-        after.license_tier.clone_from(name);
+        after.set_license_tier(name, tier);
     }
     let license = &mut after.license;
     license.max_subscribers = update.max_subscribers.unwrap_or(license.max_subscribers);
@@ -183,6 +183,16 @@ fn change_license(update: &UpdateLicense, after: &mut Deployment) -> Result<(), 
         return Err(Rejection::field("grace_ms", license.grace_ms, allowed));
     }
     Ok(())
+}
+
+/// Whether only the licence is another one: then nothing of the instance is replaced.
+pub(super) fn is_licensed_alone(before: &Deployment, after: &Deployment) -> bool {
+    let unlicensed = Deployment {
+        license_tier: before.license_tier.clone(),
+        license: before.license.clone(),
+        ..after.clone()
+    };
+    unlicensed == *before && after != before
 }
 
 fn word(standing: LicenseStanding) -> &'static str {

@@ -26,7 +26,7 @@ pub(in crate::api::tests) struct MemoryLog {
     pub(in crate::api::tests) entries: Mutex<Vec<Vec<u8>>>,
     pub(in crate::api::tests) failure: Mutex<Option<LogError>>,
     pub(in crate::api::tests) leadership: watch::Sender<Leadership>,
-    /// The peers that it has a connection to.
+    /// The peers that it has a connection to; without any no majority confirms it.
     pub(in crate::api::tests) connected: watch::Sender<BTreeSet<NodeId>>,
     /// Entries that are in the log and not applied.
     pub(in crate::api::tests) behind: Mutex<u64>,
@@ -143,6 +143,7 @@ impl Log for MemoryLog {
             last_log: applied + behind,
             committed: applied,
             applied,
+            is_confirmed: !self.connected.borrow().is_empty(),
             ..Figures::default()
         }
     }

@@ -20,6 +20,19 @@ fn a_deployment_says_what_it_waits_for_since_when_and_who_can_change_it() {
         ]
     );
     assert_eq!(told.next, ["dotmac deployments watch x-0190a1b2"]);
+    let mut broken = one.clone();
+    broken["health_status"] = "unhealthy".into();
+    broken["health_reason"] = "web.0 ended; its last lines:\nlicensed\nserving\n".into();
+    broken["waiting"]["reason"] = "web.0 keeps ending:\nlicensed".into();
+    let told = deployment(&broken, 61_000);
+    assert_eq!(
+        told.says[1..],
+        [
+            "It is provisioning; 0 of 2 copies are ready, and its health is unhealthy: web.0 ended; its last lines:\n  \
+             licensed\n  serving",
+            "It waits for 60 s now; who can change that: whoever operates do-fra1, because web.0 keeps ending:\n  licensed",
+        ]
+    );
     let mut going = one;
     going["status"] = "destroying".into();
     going["delete_after"] = 121_000.into();
@@ -45,6 +58,19 @@ fn a_tenant_names_its_deployments() {
         "Its deployments: x-1, x-2.",
     ];
     assert_eq!(told.says, expected);
+    let mut licensed = one;
+    licensed["license"] = json!({"status": "suspended", "expires_at": null});
+    assert_eq!(
+        tenant(&licensed, 5_000).next,
+        ["dotmac tenants show x", "dotmac explain x-1"],
+        "whose license it is, nobody said"
+    );
+    licensed["deployments"] = json!(["x-1"]);
+    assert!(
+        tenant(&licensed, 5_000)
+            .says
+            .contains(&"Its license: suspended.".to_owned())
+    );
     assert_eq!(
         tenant(&json!({"id": "x"}), 0).next,
         ["dotmac audit --tenant x"]
