@@ -270,10 +270,7 @@ impl Api {
 
 fn router(sources: Sources) -> Router {
     let api = Api {
-        tokens: Arc::new(Used::open(
-            sources.tokens_file.clone(),
-            sources.clock.now(),
-        )),
+        tokens: Arc::new(Used::open(sources.tokens_file.clone(), sources.clock.now())),
         sources,
         places: Arc::default(),
         due: Arc::default(),
