@@ -464,7 +464,7 @@ pub(crate) async fn every_exit_code_means_what_help_says(fleet: Arc<Fleet>) -> R
         "60",
     ];
     let failed = fleet.dotmac(&create).await?.with_code(1)?;
-    told(&failed, &["failed: ", "exit code 7", "the last word"])?;
+    told(&failed, &[": failed (", "exit code 7", "the last word"])?;
     Ok(())
 }
 
