@@ -31,11 +31,11 @@ use crate::{
 /// How much is measured.
 #[derive(Debug, Args)]
 pub(crate) struct Settings {
-    /// Rounds of each measurement
-    #[arg(long, default_value_t = 5)]
+    /// Rounds of each measurement; more creates than tenants there may be (20,000) are refused
+    #[arg(long, default_value_t = 3)]
     rounds: u64,
     /// Seconds of each round
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 2)]
     seconds: u64,
     /// Connections of the rounds that find out how many requests a second there can be
     #[arg(long, default_value_t = 32)]
