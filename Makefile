@@ -68,7 +68,7 @@ test: ## Every test, without lints and docs
 peers: ## Build the pinned peers of tests and benchmarks, once (PEERS="etcd": only these)
 	@sh tests/peers/build.sh $(PEERS)
 
-bench: ## Every benchmark in turn, and a table (25 minutes after the release build) -> target/bench/*.json
+bench: ## Every benchmark in turn, and a table (17 minutes after the release build) -> target/bench/*.json
 	@sh tests/peers/build.sh etcd etcd-watch
 	@$(BENCH) all $(ARGS)
 
