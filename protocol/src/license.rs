@@ -175,12 +175,13 @@ impl License {
         }
     }
 
-    /// Subscribers at most in a phase: restricted, no more than there ever were while they might grow, if they were counted.
+    /// Subscribers at most in a phase: restricted, no more than there ever were while they might grow. Whoever only ever told
+    /// zero did not count, and is served what was granted: a limit of zero would turn away those that he has.
     #[must_use]
     pub fn subscribers(&self, phase: Phase, reached: Option<u64>) -> u64 {
         let granted = u64::from(self.max_subscribers);
         match (phase, reached) {
-            (Phase::Restricted, Some(reached)) => reached.min(granted),
+            (Phase::Restricted, Some(reached @ 1..)) => reached.min(granted),
             _ => granted,
         }
     }
@@ -248,6 +249,18 @@ mod tests {
             let ordered = license(standing).phase(Timestamp(0));
             assert_eq!(ordered, phase);
             assert!(!ordered.may_run());
+        }
+    }
+
+    #[test]
+    fn restricted_no_more_are_served_than_there_were_if_anybody_counted() {
+        let license = license(LicenseStanding::Valid);
+        let served = |phase, reached| license.subscribers(phase, reached);
+        assert_eq!(served(Phase::Grace, Some(70)), 1_000);
+        assert_eq!(served(Phase::Restricted, Some(70)), 70);
+        assert_eq!(served(Phase::Restricted, Some(7_000)), 1_000);
+        for nothing in [None, Some(0)] {
+            assert_eq!(served(Phase::Restricted, nothing), 1_000);
         }
     }
 
