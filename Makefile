@@ -11,8 +11,8 @@ DOTMAC = "$$DOTMAC_HOME/bin/dotmac" --home "$$DOTMAC_HOME"
 # Programs and benchmarks of the release profile; ARGS are passed on (ARGS=--help).
 BENCH = $(CARGO) build --release --locked $(PROGRAMS:%=--bin %) --bin dotmac-benches && \
   "$${CARGO_TARGET_DIR:-target}/release/dotmac-benches"
-# The collector that a story needs: without Go that story is skipped, except in CI (CI=true).
-COLLECTOR = sh tests/peers/build.sh otelcol || case "$$CI" in true|1) exit 1 ;; esac
+# What stories need beyond our programs: a story whose peer is not to be had is skipped, except in CI (CI=true).
+STORY_PEERS = for peer in otelcol libfaketime prometheus promtool; do sh tests/peers/build.sh $$peer || case "$$CI" in true|1) exit 1 ;; esac; done
 on = $(filter-out 0 no false,$(1))
 
 .DEFAULT_GOAL := help
@@ -56,13 +56,13 @@ check: ## Format, lints, docs, every test and a short fuzz of the API
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
 	$(CARGO) build --workspace --bins --locked
-	@$(COLLECTOR)
+	@$(STORY_PEERS)
 	$(CARGO) test --workspace --locked
 	@sh tests/peers/fuzz-api.sh 5
 
 test: ## Every test, without lints and docs
 	$(CARGO) build --workspace --bins --locked
-	@$(COLLECTOR)
+	@$(STORY_PEERS)
 	$(CARGO) test --workspace --locked
 
 peers: ## Build the pinned peers of tests and benchmarks, once (PEERS="etcd": only these)

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Gets the pinned peers that tests and benchmarks need: one folder here per peer, each a Go program with its go.mod and
-# go.sum, or a file of a Debian package, named with version and digest in a file `debian`. usage: build.sh [PEER...]; without arguments all of them.
+# go.sum, or a file of a Debian package, named with version and digest in a file `debian`.
+# usage: build.sh [PEER...]; without arguments all of them.
 #
 # A peer is built once into $DOTMAC_PEERS (target/peers) and found at $DOTMAC_PEERS/bin/PEER. Instead of building,
 # the program that DOTMAC_PEER names is taken (DOTMAC_ETCD=/usr/bin/etcd), or the one on PATH when the folder has a file
@@ -29,6 +30,14 @@ digest() {
     (cd "$here/$1" && cat ./*.go go.mod go.sum && go env GOVERSION GOOS GOARCH CGO_ENABLED) | cksum | tr ' ' '-'
 }
 
+# The same with package lists of its own, for a machine whose lists are old or missing and for a user who is not root.
+fresh_lists() {
+    mkdir -p lists/partial cache/archives/partial
+    set -- -q -o Dir::State="$PWD" -o Dir::State::lists="$PWD/lists" -o Dir::Cache="$PWD/cache" \
+        -o Dir::State::status=/var/lib/dpkg/status
+    apt-get "$@" update && apt-get "$@" download "$package=$version"
+}
+
 # Takes the file of the peer $1 out of its Debian package, which is fetched once and never installed.
 unpack() {
     peer=$1
@@ -42,7 +51,8 @@ END
     if [ ! -e "$kept" ]; then
         echo "peers: $peer: fetching the package $package $version"
         at=$(mktemp -d "$peers/$peer.XXXXXX")
-        (cd "$at" && apt-get download -q "$package=$version" >log 2>&1) || fail "$package=$version is not to be had: $(tail -n 1 "$at/log")"
+        (cd "$at" && { apt-get download -q "$package=$version" || fresh_lists; } >log 2>&1) \
+            || fail "$package=$version is not to be had: $(tail -n 1 "$at/log")"
         echo "$sha256  $(ls "$at"/*.deb)" | sha256sum -c --quiet - || fail "$package $version is not what was pinned"
         dpkg-deb -x "$at"/*.deb "$at/tree"
         mkdir -p "$peers/built"
@@ -55,11 +65,7 @@ END
 
 build() {
     peer=$1
-    if [ -f "$here/$peer/debian" ]; then
-        unpack "$peer"
-        return
-    fi
-    [ -f "$here/$peer/go.mod" ] || fail "there is no peer $peer here: $(cd "$here" && ls -d -- */ | tr -d '/' | tr '\n' ' ')"
+    [ -f "$here/$peer/debian" ] || [ -f "$here/$peer/go.mod" ] || fail "there is no peer $peer here: $(cd "$here" && ls -d -- */ | tr -d '/' | tr '\n' ' ')"
     variable=DOTMAC_$(echo "$peer" | tr 'a-z-' 'A-Z_')
     eval "named=\${$variable:-}"
     if [ -n "$named" ]; then
@@ -73,6 +79,10 @@ build() {
             use "$peer" "$found" "$found on PATH is version $version"
             return
         fi
+    fi
+    if [ -f "$here/$peer/debian" ]; then
+        unpack "$peer"
+        return
     fi
     command -v go >/dev/null || fail "Go 1.26 or newer is needed to build $peer, or name the program with $variable"
     stamp=$(digest "$peer")

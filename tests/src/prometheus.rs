@@ -21,16 +21,17 @@ pub struct Prometheus {
 }
 
 impl Prometheus {
-    /// Starts it if it is installed, to ask these addresses every second: jobs as in scrape.yml, each with its targets.
+    /// Starts this program of it, to ask these addresses every second: jobs as in scrape.yml, each with its targets.
     /// `token` is the file that controllers are shown.
     ///
     /// # Errors
     /// When it does not answer in time.
     pub async fn start(
+        program: &Path,
         checkout: &Path,
         token: &Path,
         jobs: &[(&str, Vec<String>)],
-    ) -> Result<Option<Self>> {
+    ) -> Result<Self> {
         let home = tempfile::Builder::new()
             .prefix("prometheus-")
             .tempdir_in(programs::homes()?)?;
@@ -53,7 +54,7 @@ impl Prometheus {
         let file = home.path().join("prometheus.yml");
         fs::write(&file, config)?;
         let log = fs::File::create(home.path().join("log"))?;
-        let started = Command::new("prometheus")
+        let child = Command::new(program)
             .arg(format!("--config.file={}", file.display()))
             .arg(format!(
                 "--storage.tsdb.path={}",
@@ -64,8 +65,7 @@ impl Prometheus {
             .stdout(Stdio::null())
             .stderr(log)
             .kill_on_drop(true)
-            .spawn();
-        let Ok(child) = started else { return Ok(None) };
+            .spawn()?;
         let log = home.path().join("log");
         let found = Self {
             ports,
@@ -77,7 +77,7 @@ impl Prometheus {
         });
         let words = || fs::read_to_string(log).unwrap_or_default();
         ready.await.with_context(words)?;
-        Ok(Some(found))
+        Ok(found)
     }
 
     /// The series that a query gives now.

@@ -15,6 +15,7 @@ use dotmac_tests::{
     fleet::{AGENTS, CONTROLLERS, Fleet},
     log_schema,
     openmetrics::Exposition,
+    programs,
     prometheus::Prometheus,
     queries::{self, JOBS},
     runner::skip,
@@ -137,19 +138,20 @@ pub(crate) async fn what_dashboards_and_alerts_ask_for_is_what_a_fleet_tells(
 
 /// The tool that people check metrics with, where it is installed.
 pub(crate) async fn promtool_finds_nothing_wrong(fleet: Arc<Fleet>) -> Result<()> {
+    let promtool = match programs::peer("promtool") {
+        Ok(promtool) => promtool,
+        Err(error) => return skip(error.to_string()),
+    };
     for (address, is_controller) in addresses(&fleet)? {
         let (kind, text) = told(&fleet, &address, is_controller, "text/plain").await?;
         ensure!(kind == "text/plain; version=0.0.4; charset=utf-8", "{kind}");
         ensure!(!text.contains("# EOF"), "the older text has no end");
-        let made = Command::new("promtool")
+        let mut tool = Command::new(&promtool)
             .args(["check", "metrics"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            .spawn();
-        let Ok(mut tool) = made else {
-            return skip("promtool is not installed".to_owned());
-        };
+            .spawn()?;
         let mut input = tool.stdin.take().context("no input")?;
         input.write_all(text.as_bytes()).await?;
         drop(input);
@@ -163,14 +165,15 @@ pub(crate) async fn promtool_finds_nothing_wrong(fleet: Arc<Fleet>) -> Result<()
 /// What fires, and what does not, by the tool that people check rules with.
 pub(crate) async fn the_alert_rules_fire_when_they_should_and_else_not() -> Result<()> {
     let tests = checkout().join("config/prometheus/alerts_test.yml");
-    let done = Command::new("promtool")
+    let promtool = match programs::peer("promtool") {
+        Ok(promtool) => promtool,
+        Err(error) => return skip(error.to_string()),
+    };
+    let done = Command::new(promtool)
         .args(["test", "rules"])
         .arg(tests)
         .output()
-        .await;
-    let Ok(done) = done else {
-        return skip("promtool is not installed".to_owned());
-    };
+        .await?;
     let said = [done.stdout, done.stderr].concat();
     let said = String::from_utf8_lossy(&said);
     ensure!(done.status.success(), "{said}");
@@ -192,7 +195,11 @@ pub(crate) async fn a_leader_that_no_majority_confirms_says_so_and_wakes_somebod
     };
     let jobs = [(JOBS[0], targets(true)?), (JOBS[1], targets(false)?)];
     let token = fleet.home().join("admin.token");
-    let prometheus = Prometheus::start(&checkout(), &token, &jobs).await?;
+    let program = match programs::peer("prometheus") {
+        Ok(program) => program,
+        Err(error) => return skip(error.to_string()),
+    };
+    let prometheus = Prometheus::start(&program, &checkout(), &token, &jobs).await?;
     let alerts = [
         "DotmacNoLeader",
         "DotmacControllerNotReady",
@@ -200,9 +207,6 @@ pub(crate) async fn a_leader_that_no_majority_confirms_says_so_and_wakes_somebod
     ];
     // From the first look on; how long it must last before somebody is woken is theirs to say.
     let seen = async |alert: &str, is_wanted: bool| {
-        let Some(prometheus) = &prometheus else {
-            return Ok(());
-        };
         let query = format!("ALERTS{{alertname=\"{alert}\"}}");
         until(
             &format!("{alert}: {is_wanted}"),
@@ -267,9 +271,6 @@ pub(crate) async fn a_leader_that_no_majority_confirms_says_so_and_wakes_somebod
     .await?;
     for alert in alerts {
         seen(alert, false).await?;
-    }
-    if prometheus.is_none() {
-        return skip("Prometheus is not installed; the figures alone were seen".to_owned());
     }
     Ok(())
 }
