@@ -8,7 +8,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use axum::http::{HeaderMap, Method};
+use axum::http::{HeaderMap, HeaderValue, Method};
 use dotmac_protocol::{
     ids::{NodeId, UnitId},
     record::Hop,
@@ -141,9 +141,8 @@ impl Traces {
         if !self.spans.is_on() {
             return None;
         }
-        let mut values = headers.get_all("traceparent").iter();
-        let value = values.next().filter(|_| values.next().is_none())?;
-        let caller = value.to_str().ok()?.trim().parse().ok();
+        let sent = headers.get_all("traceparent").into_iter();
+        let caller = TraceContext::sole(sent.map(HeaderValue::as_bytes));
         let caller = self.spans.follow(caller)?;
         let number = self.calls.fetch_add(1, Ordering::Relaxed);
         let started = self.now();

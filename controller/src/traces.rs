@@ -2,7 +2,7 @@
 //! and how they hang together is in `dotmac_protocol::trace`. Nothing waits for one and nothing is decided by one; they
 //! name requests, units and nodes, and never quote what was asked.
 
-use axum::http::{HeaderMap, Method};
+use axum::http::{HeaderMap, HeaderValue, Method};
 use dotmac_domain::{Envelope, Reply};
 use dotmac_protocol::{
     ids::{NodeId, RequestId, Sequence, UnitId},
@@ -79,7 +79,8 @@ impl Traces {
         if is_read && !self.spans.is_on() {
             return None;
         }
-        let caller = traceparent(headers);
+        let sent = headers.get_all("traceparent").into_iter();
+        let caller = TraceContext::sole(sent.map(HeaderValue::as_bytes));
         let trace_id = match &caller {
             Some(caller) => caller.trace_id,
             None => TraceId::of(entropy.bytes()),
@@ -276,16 +277,6 @@ pub(crate) fn known(method: &Method) -> &str {
         method.as_str()
     } else {
         "_OTHER"
-    }
-}
-
-/// The caller's trace, if he sent exactly one and it is sound.
-fn traceparent(headers: &HeaderMap) -> Option<TraceContext> {
-    let mut values = headers.get_all("traceparent").iter();
-    let value = values.next()?.to_str().ok()?;
-    match values.next() {
-        None => value.trim().parse().ok(),
-        Some(_) => None,
     }
 }
 

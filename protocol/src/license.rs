@@ -31,8 +31,8 @@ pub struct License {
     pub standing: LicenseStanding,
 }
 
-/// What an operator ordered: nothing else refuses a start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// What an operator ordered, mildest first: nothing else refuses a start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum LicenseStanding {
     /// It counts.
     Valid,

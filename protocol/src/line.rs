@@ -103,7 +103,7 @@ fn describe(event: &Event) -> (String, String) {
             format!("{} reports of the instance", reports.len()),
         ),
         Event::Health(health) => {
-            let status = format!("{:?}", health.status).to_lowercase();
+            let status = health.status.as_str();
             let generation = health.generation;
             let detail = format!("generation {generation} is {status}: {}", health.reason);
             (

@@ -167,6 +167,31 @@ pub enum HealthStatus {
     Stopped,
 }
 
+impl HealthStatus {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Unknown,
+        Self::Starting,
+        Self::Healthy,
+        Self::Degraded,
+        Self::Failed,
+        Self::Stopped,
+    ];
+
+    /// The word for it in records' lines, stories, metrics and answers.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Starting => "starting",
+            Self::Healthy => "healthy",
+            Self::Degraded => "degraded",
+            Self::Failed => "failed",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
 /// One component's health.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ComponentHealth {

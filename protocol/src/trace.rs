@@ -151,6 +151,17 @@ impl TraceContext {
     }
 }
 
+impl TraceContext {
+    /// The context that a message carries: of the values of its `traceparent` header, the one that was sent, if it is one and
+    /// sound. Several cannot be told apart, so none counts.
+    pub fn sole<'h>(values: impl IntoIterator<Item = &'h [u8]>) -> Option<Self> {
+        let mut values = values.into_iter();
+        let value = values.next().filter(|_| values.next().is_none())?;
+        let text = std::str::from_utf8(value).ok()?;
+        text.trim().parse().ok().filter(|_| text.is_ascii())
+    }
+}
+
 /// Version 00, and what later versions promise to keep of it. Upper case, zeros and version ff are refused.
 impl FromStr for TraceContext {
     type Err = TraceParentError;

@@ -10,7 +10,7 @@ use dotmac_protocol::{
 };
 use dotmac_runtime::{
     disk,
-    metrics::{PROCESS, READINESS, SPANS, markdown},
+    metrics::{PROCESS, READINESS, SPANS, documented},
     quic::write_frame,
 };
 
@@ -191,24 +191,21 @@ fn check_metrics(text: &str) {
 
 #[test]
 fn the_documented_table_is_what_the_program_has() {
-    let made = markdown(
-        ALL.iter()
-            .chain(&READINESS)
-            .chain(&SPANS)
-            .chain(&PROCESS)
-            .copied(),
-    );
+    let metrics = ALL
+        .iter()
+        .chain(&READINESS)
+        .chain(&SPANS)
+        .chain(&PROCESS)
+        .copied();
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/operations/metrics.md");
     let page = std::fs::read_to_string(path).unwrap();
-    let (before, rest) = page.split_once("<!-- agent -->\n").unwrap();
-    let (kept, after) = rest.split_once("<!-- end -->").unwrap();
+    let right = documented(&page, "agent", metrics).unwrap();
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
-        let page = format!("{before}<!-- agent -->\n{made}<!-- end -->{after}");
-        std::fs::write(path, page).unwrap();
+        std::fs::write(path, right).unwrap();
         return;
     }
     assert_eq!(
-        kept, made,
+        page, right,
         "UPDATE_GOLDEN=1 rewrites docs/operations/metrics.md"
     );
 }

@@ -73,24 +73,13 @@ impl Figures {
                 continue;
             };
             let known = statuses.get(unit).map(|status| status.health);
-            let health = word(known.unwrap_or(HealthStatus::Unknown));
+            let health = known.unwrap_or(HealthStatus::Unknown).as_str();
             *healths.entry(health).or_default() += 1;
             let phase = instance.license.phase(now).as_str();
             *phases.entry(phase).or_default() += 1;
         }
         samples.put_all(&all::UNITS, by_word(healths));
         samples.put_all(&all::LICENSES, by_word(phases));
-    }
-}
-
-fn word(health: HealthStatus) -> &'static str {
-    match health {
-        HealthStatus::Unknown => "unknown",
-        HealthStatus::Starting => "starting",
-        HealthStatus::Healthy => "healthy",
-        HealthStatus::Degraded => "degraded",
-        HealthStatus::Failed => "failed",
-        HealthStatus::Stopped => "stopped",
     }
 }
 

@@ -4,38 +4,41 @@
 use std::{
     num::NonZeroU32,
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
-use dotmac_runtime::clock::Clock;
+use dotmac_runtime::{
+    clock::Clock,
+    rate::{Bucket, Rate, whole_seconds},
+};
 
 /// Seconds whose allowance gathers while nothing is reported.
-const BURST_S: u64 = 200;
-/// Thousandths of a report.
-const UNIT: u64 = 1_000;
+const BURST_S: u32 = 200;
 
-/// A token bucket of one unit, in thousandths of a report. It lives as long as the process: a restart fills it.
+/// What one unit may report. It lives as long as the process: a restart fills it.
 #[derive(Debug)]
 pub(super) struct Allowance {
-    per_second: u64,
+    rate: Rate,
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
 struct State {
-    left: u64,
+    bucket: Bucket,
     uptime_ms: u64,
 }
 
 impl Allowance {
     /// A full one.
     pub(super) fn new(per_second: NonZeroU32, clock: &Clock) -> Self {
-        let per_second = u64::from(per_second.get());
+        let burst = per_second.saturating_mul(NonZeroU32::new(BURST_S).expect("it is not zero"));
+        let rate = Rate::new(per_second, burst);
         let state = State {
-            left: per_second * BURST_S * UNIT,
+            bucket: rate.full(),
             uptime_ms: clock.uptime_ms(),
         };
         Self {
-            per_second,
+            rate,
             state: Mutex::new(state),
         }
     }
@@ -47,17 +50,12 @@ impl Allowance {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let passed_ms = now_ms.saturating_sub(state.uptime_ms);
         state.uptime_ms = now_ms;
-        let most = self.per_second * BURST_S * UNIT;
-        let gathered = passed_ms.saturating_mul(self.per_second);
-        state.left = most.min(state.left.saturating_add(gathered));
-        let wanted = u64::try_from(reports).unwrap_or(u64::MAX);
-        let wanted = most.min(wanted.saturating_mul(UNIT));
-        let Some(left) = state.left.checked_sub(wanted) else {
-            let missing = wanted - state.left;
-            return Err(missing.div_ceil(self.per_second * UNIT).max(1));
-        };
-        state.left = left;
-        Ok(())
+        state
+            .bucket
+            .fill(&self.rate, Duration::from_millis(passed_ms));
+        let reports = u32::try_from(reports).unwrap_or(u32::MAX);
+        let taken = state.bucket.take(&self.rate, reports);
+        taken.map_err(whole_seconds)
     }
 }
 
@@ -91,7 +89,7 @@ mod tests {
         let (clock, hand) = Clock::manual(Timestamp(0));
         let allowance = Allowance::new(NonZeroU32::MIN, &clock);
         assert_eq!(allowance.charge(500, &clock), Ok(()));
-        assert_eq!(allowance.charge(500, &clock), Err(BURST_S));
+        assert_eq!(allowance.charge(500, &clock), Err(BURST_S.into()));
         hand.set(Timestamp(u64::MAX / 2));
         assert_eq!(
             allowance.charge(1, &clock),

@@ -271,7 +271,7 @@ fn describe(event: &Event) -> (String, String) {
             )
         }
         Event::Health(health) => {
-            let status = format!("{:?}", health.status).to_lowercase();
+            let status = health.status.as_str();
             (format!("health.{status}"), health.reason.clone())
         }
         Event::Audit { action, detail } => (action.chars().take(64).collect(), detail.clone()),

@@ -1,22 +1,17 @@
 //! What answers are made of: JSON bodies, pages and times. It knows no domain.
 
-use std::{panic::resume_unwind, thread};
-
 use axum::{
     Json,
     http::StatusCode,
     response::{IntoResponse as _, Response},
 };
 use dotmac_protocol::time::Timestamp;
-use rustix::process::setpriority_process;
 use serde::Serialize;
 use serde_json::Value;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
 /// Items of a page that are written within a millisecond.
 const SHORT_PAGE_ITEMS: usize = 100;
-/// Niceness of a thread that makes a long page: a tenth of the processor while others want it, too.
-const PATIENT_NICENESS: i32 = 10;
 
 /// An answer with a body.
 pub(super) fn answer(status: StatusCode, body: impl Serialize) -> Response {
@@ -32,28 +27,15 @@ pub(super) fn page<T: Serialize>(items: Vec<T>, next: Option<String>) -> Respons
 /// Cuts a list to a page. `items` may give one more than the limit: then there is a page after it, and its cursor is
 /// the key of the last item on this one. A long page takes milliseconds: this thread's other tasks move to another one.
 pub(super) fn page_of<K: ToString, T: Serialize>(
-    items: impl Iterator<Item = (K, T)> + Send,
+    items: impl Iterator<Item = (K, T)>,
     limit: usize,
 ) -> Response {
     let has_others = Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread;
     if limit > SHORT_PAGE_ITEMS && has_others {
-        tokio::task::block_in_place(|| patiently(|| cut(items, limit)))
+        tokio::task::block_in_place(|| cut(items, limit))
     } else {
         cut(items, limit)
     }
-}
-
-/// Does long work on a thread of its own that yields to all others: whoever asks for little must not wait for whoever asks
-/// for much. How many there are at a time is bounded by the callers, who make one long list at a time.
-fn patiently<T: Send>(work: impl FnOnce() -> T + Send) -> T {
-    thread::scope(|scope| {
-        let patient = scope.spawn(|| {
-            // Of this thread alone (Linux). Where it may not, the work is done all the same.
-            let _ = setpriority_process(None, PATIENT_NICENESS);
-            work()
-        });
-        patient.join().unwrap_or_else(|panic| resume_unwind(panic))
-    })
 }
 
 fn cut<K: ToString, T: Serialize>(items: impl Iterator<Item = (K, T)>, limit: usize) -> Response {

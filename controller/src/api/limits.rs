@@ -14,6 +14,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use dotmac_protocol::ids::TokenId;
+use dotmac_runtime::rate::whole_seconds;
 use tokio::{sync::Semaphore, time::Instant};
 
 use super::{
@@ -234,11 +235,6 @@ pub(super) fn cost(method: &Method, query: Option<&str>) -> u32 {
 /// Whether a request of this cost is a long list, of which a caller has one at a time.
 pub(super) fn is_long(cost: u32) -> bool {
     cost > CHANGE_COST
-}
-
-fn whole_seconds(wait: Duration) -> u64 {
-    let begun = u64::from(wait.subsec_nanos() > 0);
-    (wait.as_secs() + begun).max(1)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! ```text
 //!   clock  entropy                     the only sources of time and randomness, passed as arguments
 //!   listen                             addresses out of configuration files
+//!   rate                               how much of something may be had, and when more
 //!   disk   keyfile  logging            files: atomic, private, bounded
 //!   metrics                            what the process counts, as OpenMetrics
 //!   process  supervise                 who runs: identities that survive pid reuse, named tasks
@@ -25,6 +26,7 @@ pub mod metrics;
 pub mod pki;
 pub mod process;
 pub mod quic;
+pub mod rate;
 pub mod seal;
 pub mod supervise;
 pub mod telemetry;

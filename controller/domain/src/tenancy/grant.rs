@@ -44,21 +44,11 @@ impl LicenseTerms {
     }
 
     fn and(self, other: Self) -> Self {
-        let severity = |standing| match standing {
-            LicenseStanding::Valid => 0,
-            LicenseStanding::Suspended => 1,
-            LicenseStanding::Revoked => 2,
-        };
-        let standing = if severity(other.standing) > severity(self.standing) {
-            other.standing
-        } else {
-            self.standing
-        };
         // An end counts before none; of two the earlier, and of the same end the shorter grace.
         let end = |one: Self| (one.expires_at.is_none(), one.expires_at, one.grace_ms);
         let earlier = if end(other) < end(self) { other } else { self };
         Self {
-            standing,
+            standing: self.standing.max(other.standing),
             ..earlier
         }
     }

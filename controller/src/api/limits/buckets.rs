@@ -1,5 +1,4 @@
-//! Token buckets, one a key: each fills at a steady rate up to a burst, and may owe as much as a burst for what turned
-//! out to be dear. Time is an argument, and so many keys are remembered at most; the one that asked least recently is
+//! Token buckets, one a key, that may owe as much as a burst for what turned out to be dear. Time is an argument, and so many keys are remembered at most; the one that asked least recently is
 //! forgotten first.
 
 use std::{
@@ -9,25 +8,22 @@ use std::{
     time::Duration,
 };
 
+use dotmac_runtime::rate::{self, Rate};
 use tokio::time::Instant;
-
-/// Parts of one unit: with microseconds no rate is rounded.
-const PARTS: i64 = 1_000_000;
 
 /// All buckets of one sort.
 #[derive(Debug)]
 pub(super) struct Buckets<K> {
-    per_second: u64,
-    burst_parts: i64,
+    rate: Rate,
     keys_max: usize,
-    buckets: HashMap<K, Bucket>,
+    buckets: HashMap<K, Kept>,
     by_use: BTreeMap<u64, K>,
     uses: u64,
 }
 
 #[derive(Debug)]
-struct Bucket {
-    parts: i64,
+struct Kept {
+    bucket: rate::Bucket,
     at: Instant,
     used: u64,
 }
@@ -36,8 +32,7 @@ impl<K: Clone + Eq + Hash> Buckets<K> {
     /// Full buckets that fill with so many units a second up to `burst`.
     pub(super) fn new(per_second: NonZeroU32, burst: NonZeroU32, keys_max: usize) -> Self {
         Self {
-            per_second: per_second.get().into(),
-            burst_parts: i64::from(burst.get()) * PARTS,
+            rate: Rate::new(per_second, burst),
             keys_max,
             buckets: HashMap::new(),
             by_use: BTreeMap::new(),
@@ -50,50 +45,35 @@ impl<K: Clone + Eq + Hash> Buckets<K> {
     /// # Errors
     /// How long it takes until they are there. Nothing was taken then.
     pub(super) fn take(&mut self, key: &K, units: u32, now: Instant) -> Result<(), Duration> {
-        let wanted = (i64::from(units) * PARTS).min(self.burst_parts);
-        let per_second = self.per_second;
-        let bucket = self.fill(key, now);
-        let missing = wanted.saturating_sub(bucket.parts);
-        let taken = match u64::try_from(missing) {
-            Ok(missing) if missing > 0 => Err(Duration::from_micros(missing.div_ceil(per_second))),
-            _ => {
-                bucket.parts -= wanted;
-                Ok(())
-            }
-        };
+        let rate = self.rate;
+        let taken = self.fill(key, now).take(&rate, units);
         self.forget_oldest();
         taken
     }
 
     /// Takes units for what was done already, even if they are not there: then the next ones come later.
     pub(super) fn charge(&mut self, key: &K, units: u32, now: Instant) {
-        let least = -self.burst_parts;
-        let bucket = self.fill(key, now);
-        let owed = i64::from(units) * PARTS;
-        bucket.parts = bucket.parts.saturating_sub(owed).max(least);
+        let rate = self.rate;
+        self.fill(key, now).charge(&rate, units);
         self.forget_oldest();
     }
 
     /// The bucket of a key with what came since it was used last.
-    fn fill(&mut self, key: &K, now: Instant) -> &mut Bucket {
+    fn fill(&mut self, key: &K, now: Instant) -> &mut rate::Bucket {
         self.uses += 1;
-        let full = Bucket {
-            parts: self.burst_parts,
+        let full = Kept {
+            bucket: self.rate.full(),
             at: now,
             used: self.uses,
         };
-        let bucket = self.buckets.entry(key.clone()).or_insert(full);
-        self.by_use.remove(&bucket.used);
+        let kept = self.buckets.entry(key.clone()).or_insert(full);
+        self.by_use.remove(&kept.used);
         self.by_use.insert(self.uses, key.clone());
-        bucket.used = self.uses;
-        let elapsed = now.saturating_duration_since(bucket.at).as_micros();
-        let filled = u64::try_from(elapsed)
-            .unwrap_or(u64::MAX)
-            .saturating_mul(self.per_second);
-        let filled = i64::try_from(filled).unwrap_or(i64::MAX);
-        bucket.parts = bucket.parts.saturating_add(filled).min(self.burst_parts);
-        bucket.at = bucket.at.max(now);
-        bucket
+        kept.used = self.uses;
+        let elapsed = now.saturating_duration_since(kept.at);
+        kept.at = kept.at.max(now);
+        kept.bucket.fill(&self.rate, elapsed);
+        &mut kept.bucket
     }
 
     fn forget_oldest(&mut self) {

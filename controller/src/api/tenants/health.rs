@@ -82,7 +82,10 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
     let transition = schema::object(
         &[
             ("at", schema::time()),
-            ("status", schema::one_of(&VERDICTS.map(verdict))),
+            (
+                "status",
+                schema::one_of(&HealthStatus::ALL.map(HealthStatus::as_str)),
+            ),
             ("reason", schema::any_text()),
             ("generation", schema::count()),
         ],
@@ -101,16 +104,6 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
     ];
     vec![("TenantHealth", series::schema_of(&item, &own))]
 }
-
-/// What probes may come to.
-const VERDICTS: [HealthStatus; 6] = [
-    HealthStatus::Unknown,
-    HealthStatus::Starting,
-    HealthStatus::Healthy,
-    HealthStatus::Degraded,
-    HealthStatus::Failed,
-    HealthStatus::Stopped,
-];
 
 /// What an instance claims in words.
 const WORDS: [&str; 7] = [
@@ -170,20 +163,9 @@ fn hour(found: Availability) -> Value {
 
 fn transition(one: &Transition) -> Value {
     json!({
-        "at": time(one.at), "status": verdict(one.status), "reason": one.reason,
+        "at": time(one.at), "status": one.status.as_str(), "reason": one.reason,
         "generation": one.generation,
     })
-}
-
-fn verdict(status: HealthStatus) -> &'static str {
-    match status {
-        HealthStatus::Unknown => "unknown",
-        HealthStatus::Starting => "starting",
-        HealthStatus::Healthy => "healthy",
-        HealthStatus::Degraded => "degraded",
-        HealthStatus::Failed => "failed",
-        HealthStatus::Stopped => "stopped",
-    }
 }
 
 fn claim(claim: &Received<Claim>) -> Value {

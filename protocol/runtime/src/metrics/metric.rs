@@ -105,9 +105,22 @@ macro_rules! catalogue {
     };
 }
 
-/// A table of metrics for the documentation, in the order given.
+/// A page of the documentation with the table of a program's metrics, between `<!-- program -->` and `<!-- end -->`, as it should
+/// be: in the order given. `None` for a page without that place.
 #[must_use]
-pub fn markdown<'m>(metrics: impl IntoIterator<Item = &'m Metric>) -> String {
+pub fn documented<'m>(
+    page: &str,
+    program: &str,
+    metrics: impl IntoIterator<Item = &'m Metric>,
+) -> Option<String> {
+    let mark = format!("<!-- {program} -->\n");
+    let (before, rest) = page.split_once(&mark)?;
+    let (_, after) = rest.split_once("<!-- end -->")?;
+    let table = markdown(metrics);
+    Some(format!("{before}{mark}{table}<!-- end -->{after}"))
+}
+
+fn markdown<'m>(metrics: impl IntoIterator<Item = &'m Metric>) -> String {
     let mut text = "| metric | type | labels | what it says |\n|---|---|---|---|\n".to_owned();
     for metric in metrics {
         let labels: Vec<String> = metric.labels.iter().map(|one| format!("`{one}`")).collect();
