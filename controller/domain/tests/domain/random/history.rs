@@ -90,7 +90,7 @@ impl History {
                 self.apply(&envelope);
             }
             Step::Again { which, changed } => {
-                let mut envelope = self.world.log[pick(which, self.world.log.len())].clone();
+                let mut envelope = self.logged(which).clone();
                 if changed {
                     envelope.asked = Digest::of(b"changed");
                 }
@@ -108,6 +108,22 @@ impl History {
             | Step::Platform { .. }
             | Step::Access { .. } => self.person(step),
         }
+    }
+
+    /// Whether a step seals orders that the planners do not want sealed now.
+    pub(crate) fn seals_unasked(&self, step: &Step) -> bool {
+        match step {
+            Step::SealAll => true,
+            Step::Again { which, .. } => {
+                matches!(self.logged(*which).command, Command::SealWave { .. })
+            }
+            _ => false,
+        }
+    }
+
+    /// An envelope of those that were applied.
+    fn logged(&self, which: u8) -> &Envelope {
+        &self.world.log[pick(which, self.world.log.len())]
     }
 
     fn person(&mut self, step: &Step) {
