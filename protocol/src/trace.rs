@@ -149,9 +149,7 @@ impl TraceContext {
         let [a, b, c, d, e, f, g, h, ..] = *digest.as_bytes();
         SpanId::of([a, b, c, d, e, f, g, h])
     }
-}
 
-impl TraceContext {
     /// The context that a message carries: of the values of its `traceparent` header, the one that was sent, if it is one and
     /// sound. Several cannot be told apart, so none counts.
     pub fn sole<'h>(values: impl IntoIterator<Item = &'h [u8]>) -> Option<Self> {

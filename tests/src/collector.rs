@@ -58,12 +58,11 @@ pub struct Span {
 }
 
 impl Collector {
-    /// A place for one; nothing runs.
+    /// A place for this program of it; nothing runs.
     ///
     /// # Errors
-    /// When its program was not built, or there is no port.
-    pub fn prepare() -> Result<Self> {
-        let program = programs::peer("otelcol")?;
+    /// When there is no port, or no room.
+    pub fn prepare(program: PathBuf) -> Result<Self> {
         let home = tempfile::Builder::new()
             .prefix("otelcol-")
             .tempdir_in(programs::homes()?)?;

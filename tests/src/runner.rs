@@ -3,6 +3,7 @@
 
 use std::{
     io::Write as _,
+    path::PathBuf,
     process::ExitCode,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -15,7 +16,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::fleet::Fleet;
+use crate::{fleet::Fleet, programs};
 
 /// Groups that run at a time.
 const GROUPS_AT_ONCE: usize = 2;
@@ -43,6 +44,14 @@ pub fn skip<T>(why: String) -> Result<T> {
         Ok("true" | "1") => Err(anyhow!("{why}; in CI this is a failure")),
         _ => Err(Skipped(why).into()),
     }
+}
+
+/// A peer that a story needs; without it the story ends as [`skip`] has it.
+///
+/// # Errors
+/// When it is missing.
+pub fn peer(name: &str) -> Result<PathBuf> {
+    programs::peer(name).or_else(|error| skip(error.to_string()))
 }
 
 /// What a story needs.

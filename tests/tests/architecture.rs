@@ -1,5 +1,5 @@
 //! What holds of the source as a whole: who may depend on whom, what may be named where, how files look, that the
-//! example configurations name every key, that dashboards ask for metrics that there are, and which fields logs have. It
+//! example configurations name every key, that dashboards ask for metrics that there are, that those are documented, and which fields logs have. It
 //! reads the checkout and what cargo says of it, and runs no program of ours.
 
 #![allow(
@@ -15,6 +15,8 @@ mod dashboards;
 mod dependencies;
 #[path = "architecture/logs.rs"]
 mod logs;
+#[path = "architecture/metrics.rs"]
+mod metrics;
 #[path = "architecture/source.rs"]
 mod source;
 

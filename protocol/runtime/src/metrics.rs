@@ -35,7 +35,7 @@ use table::{AnyTable, Labels};
 
 pub use format::Format;
 pub use histogram::{BATCH, Histogram, SECONDS, SYNC_SECONDS};
-pub use metric::{Kind, Metric, documented};
+pub use metric::{Kind, Metric};
 pub use process::PROCESS;
 pub use readiness::READINESS;
 pub use spans::SPANS;

@@ -15,10 +15,9 @@ use dotmac_tests::{
     fleet::{AGENTS, CONTROLLERS, Fleet},
     log_schema,
     openmetrics::Exposition,
-    programs,
     prometheus::Prometheus,
     queries::{self, JOBS},
-    runner::skip,
+    runner::peer,
     wait::until,
 };
 use reqwest::header;
@@ -136,12 +135,9 @@ pub(crate) async fn what_dashboards_and_alerts_ask_for_is_what_a_fleet_tells(
     .await
 }
 
-/// The tool that people check metrics with, where it is installed.
+/// The tool that people check metrics with.
 pub(crate) async fn promtool_finds_nothing_wrong(fleet: Arc<Fleet>) -> Result<()> {
-    let promtool = match programs::peer("promtool") {
-        Ok(promtool) => promtool,
-        Err(error) => return skip(error.to_string()),
-    };
+    let promtool = peer("promtool")?;
     for (address, is_controller) in addresses(&fleet)? {
         let (kind, text) = told(&fleet, &address, is_controller, "text/plain").await?;
         ensure!(kind == "text/plain; version=0.0.4; charset=utf-8", "{kind}");
@@ -165,10 +161,7 @@ pub(crate) async fn promtool_finds_nothing_wrong(fleet: Arc<Fleet>) -> Result<()
 /// What fires, and what does not, by the tool that people check rules with.
 pub(crate) async fn the_alert_rules_fire_when_they_should_and_else_not() -> Result<()> {
     let tests = checkout().join("config/prometheus/alerts_test.yml");
-    let promtool = match programs::peer("promtool") {
-        Ok(promtool) => promtool,
-        Err(error) => return skip(error.to_string()),
-    };
+    let promtool = peer("promtool")?;
     let done = Command::new(promtool)
         .args(["test", "rules"])
         .arg(tests)
@@ -195,10 +188,7 @@ pub(crate) async fn a_leader_that_no_majority_confirms_says_so_and_wakes_somebod
     };
     let jobs = [(JOBS[0], targets(true)?), (JOBS[1], targets(false)?)];
     let token = fleet.home().join("admin.token");
-    let program = match programs::peer("prometheus") {
-        Ok(program) => program,
-        Err(error) => return skip(error.to_string()),
-    };
+    let program = peer("prometheus")?;
     let prometheus = Prometheus::start(&program, &checkout(), &token, &jobs).await?;
     let alerts = [
         "DotmacNoLeader",

@@ -9,7 +9,7 @@ use dotmac_tests::{
     collector::{Collector, Span},
     deployment,
     fleet::{ACTIVE_WITHIN, Fleet},
-    programs, runner,
+    runner,
     wait::until,
 };
 use jsonwebtoken::{EncodingKey, Header};
@@ -39,10 +39,7 @@ const ARRIVE_WITHIN: Duration = Duration::from_secs(15);
 /// One trace from the request to the first healthy probe, continued by the instance; and law 12.
 pub(crate) async fn one_trace_leads_from_the_request_to_the_healthy_instance_and_nothing_waits_for_the_collector()
 -> Result<()> {
-    if let Err(error) = programs::peer("otelcol") {
-        return runner::skip(error.to_string());
-    }
-    let mut collector = Collector::prepare()?;
+    let mut collector = Collector::prepare(runner::peer("otelcol")?)?;
     collector.start().await?;
     let fleet = Fleet::prepare("telemetry")?;
     let endpoint = collector.endpoint();

@@ -14,7 +14,7 @@ use dotmac_tests::{
     deployment::text,
     fleet::{CONTROLLERS, Fleet},
     foreign::{self, Foreign},
-    programs, runner,
+    runner,
     wait::until,
 };
 use reqwest::Method;
@@ -29,10 +29,7 @@ const WRITTEN_WITHIN: Duration = Duration::from_secs(75);
 
 pub(crate) async fn law_5_thirty_days_without_controllers_take_no_instance_down_and_a_clock_set_back_extends_nothing()
 -> Result<()> {
-    let library = match programs::peer("libfaketime") {
-        Ok(library) => library,
-        Err(error) => return runner::skip(error.to_string()),
-    };
+    let library = runner::peer("libfaketime")?;
     let fleet = Fleet::prepare("thirty-days")?;
     let host = Host::new(&fleet, &library)?;
     let told = async {

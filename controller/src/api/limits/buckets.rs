@@ -1,5 +1,5 @@
-//! Token buckets, one a key, that may owe as much as a burst for what turned out to be dear. Time is an argument, and so many keys are remembered at most; the one that asked least recently is
-//! forgotten first.
+//! Token buckets, one a key, that may owe as much as a burst for what turned out to be dear. Time is an argument, and so
+//! many keys are remembered at most; the one that asked least recently is forgotten first.
 
 use std::{
     collections::{BTreeMap, HashMap},

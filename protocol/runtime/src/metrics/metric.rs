@@ -1,7 +1,5 @@
 //! What a metric is called and means: constants, so that the same words are in the exposition and in the documentation.
 
-use std::fmt::Write as _;
-
 use prometheus_client::{metrics::MetricType, registry::Unit};
 
 /// One metric of a program.
@@ -103,35 +101,4 @@ macro_rules! catalogue {
         /// All of them.
         pub static ALL: &[&$crate::metrics::Metric] = &[$(&$id),*];
     };
-}
-
-/// A page of the documentation with the table of a program's metrics, between `<!-- program -->` and `<!-- end -->`, as it should
-/// be: in the order given. `None` for a page without that place.
-#[must_use]
-pub fn documented<'m>(
-    page: &str,
-    program: &str,
-    metrics: impl IntoIterator<Item = &'m Metric>,
-) -> Option<String> {
-    let mark = format!("<!-- {program} -->\n");
-    let (before, rest) = page.split_once(&mark)?;
-    let (_, after) = rest.split_once("<!-- end -->")?;
-    let table = markdown(metrics);
-    Some(format!("{before}{mark}{table}<!-- end -->{after}"))
-}
-
-fn markdown<'m>(metrics: impl IntoIterator<Item = &'m Metric>) -> String {
-    let mut text = "| metric | type | labels | what it says |\n|---|---|---|---|\n".to_owned();
-    for metric in metrics {
-        let labels: Vec<String> = metric.labels.iter().map(|one| format!("`{one}`")).collect();
-        let name = match metric.kind {
-            Kind::Histogram(_) => metric.name.to_owned(),
-            _ => metric.series().concat(),
-        };
-        let (kind, labels) = (metric.sort(), labels.join(" "));
-        let (kind, help) = (kind.as_str(), metric.help);
-        writeln!(text, "| `{name}` | {kind} | {labels} | {help} |")
-            .expect("a String takes all that is written to it");
-    }
-    text
 }
