@@ -12,9 +12,11 @@ use dotmac_protocol::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    access::Permission,
     command::EnrolAgent,
     envelope::{Actor, Envelope, Warrant},
     reply::{Accepted, Code, Rejection, Reply},
+    signer,
     state::State,
 };
 
@@ -119,6 +121,11 @@ impl State {
                 "this agent has joined already; its identity key recovers a certificate",
             );
         }
+        // A proven admission stays the one that counts, whichever token the agent shows later.
+        let action = Some((Permission::AgentWrite, None));
+        let is_proven =
+            |known: &&Agent| signer::check_request(self, &known.warrant, action).is_ok();
+        let admission = before.filter(is_proven).map(|known| &known.warrant);
         let entry = Agent {
             region: enrol.region.clone(),
             incarnation: enrol.incarnation.clone(),
@@ -129,7 +136,7 @@ impl State {
             not_after: enrol.not_after,
             enrolled_at: before.map_or(now, |agent| agent.enrolled_at),
             presence: before.map_or(Presence::Unknown, |agent| agent.presence.clone()),
-            warrant: token.warrant.clone(),
+            warrant: admission.unwrap_or(&token.warrant).clone(),
         };
         self.agents.insert_mut(agent.clone(), entry);
         let used = JoinToken {

@@ -9,9 +9,10 @@ use dotmac_protocol::{
 
 use crate::{
     command::Command,
+    desired::Unit,
     signer,
     state::State,
-    tenancy::{BUDGET_REASON, DESTROYED_KEPT_MS, Status},
+    tenancy::{BUDGET_REASON, DESTROYED_KEPT_MS, Deployment, Status},
 };
 
 /// Commands that one planning round asks for at most; the next round goes on.
@@ -44,11 +45,9 @@ pub fn plan(state: &State, now: Timestamp) -> Vec<Command> {
                     deployment: id.clone(),
                 })
             }
-            Status::Destroyed if now.millis_since(deployment.updated_at) >= DESTROYED_KEPT_MS => {
-                Some(Command::ForgetDeployment {
-                    deployment: id.clone(),
-                })
-            }
+            _ if is_forgotten(deployment, now) => Some(Command::ForgetDeployment {
+                deployment: id.clone(),
+            }),
             _ => None,
         };
         commands.extend(command);
@@ -56,13 +55,23 @@ pub fn plan(state: &State, now: Timestamp) -> Vec<Command> {
     commands
 }
 
+/// Whether a destroyed deployment was shown for long enough.
+fn is_forgotten(deployment: &Deployment, now: Timestamp) -> bool {
+    deployment.status == Status::Destroyed
+        && now.millis_since(deployment.updated_at) >= DESTROYED_KEPT_MS
+}
+
 fn orders_to_seal(state: &State, now: Timestamp) -> Option<Command> {
+    let goes = |unit: &Unit| {
+        let deployment = state.deployments.get(&unit.deployment);
+        deployment.is_some_and(|deployment| is_forgotten(deployment, now))
+    };
     let orders: Vec<(AgentId, UnitId)> = state
         .units
         .iter()
         .filter(|(_, unit)| unit.needs_order(state, now))
-        // One order without proof would keep its whole wave from being signed.
-        .filter(|((agent, _), unit)| signer::prove(state, agent, unit).is_ok())
+        // One order without proof, or one that this very round forgets, would keep its whole wave from being signed.
+        .filter(|((agent, _), unit)| !goes(unit) && signer::prove(state, agent, unit).is_ok())
         .take(WAVE_LEAVES_MAX)
         .map(|(key, _)| key.clone())
         .collect();

@@ -241,6 +241,30 @@ fn law_2_a_budget_frees_although_nothing_else_happens() {
 }
 
 #[test]
+fn what_is_forgotten_in_the_same_round_is_not_ordered_again() {
+    let (mut world, mut agent, id) = World::with_active();
+    let deployment = id.clone();
+    let delete = Command::DeleteDeployment { deployment };
+    world.ask(delete).unwrap();
+    world.now += GRACE_MS;
+    let deployment = id.clone();
+    world
+        .plan(Command::RemoveDeployment { deployment })
+        .unwrap();
+    // An agent that says it is gone before it was told to remove it.
+    let unit = world.state.units.values().next().unwrap().clone();
+    let leaf = world.leaf_like(&id, &unit);
+    let removed = agent.receipt(&leaf, Outcome::Removed);
+    world.report(&agent, vec![removed]).unwrap();
+    world.now += DESTROYED_KEPT_MS;
+    let due = world.due();
+    let forget = Command::ForgetDeployment { deployment: id };
+    assert!(due.contains(&forget), "{due:?}");
+    let seals = |command: &Command| matches!(command, Command::SealWave { .. });
+    assert!(!due.iter().any(seals), "{due:?}");
+}
+
+#[test]
 fn law_2_a_destroyed_deployment_is_forgotten_after_30_days_and_its_numbers_go_on() {
     let (mut world, mut agent, id) = World::with_active();
     let tenant = world.state.deployments.get(&id).unwrap().tenant.clone();

@@ -14,11 +14,14 @@ use dotmac_protocol::{
     digest::Digest,
     ids::UnitId,
     record::{ChainHead, HealthStatus, Limits, Outcome, Record, SignedRecord},
+    time::Timestamp,
 };
 use proptest::prelude::*;
 
 use crate::{
-    fixture::{TestAgent, World, code_of, create, deployment_of, token, token_id},
+    fixture::{
+        HOUR_MS, TestAgent, World, code_of, create, deployment_of, join_token, token, token_id,
+    },
     random::audit_event,
 };
 
@@ -178,6 +181,19 @@ fn law_8_a_used_join_token_admits_its_agent_again_and_nobody_else() {
     let actor = Actor::Agent(other.id.clone());
     let envelope = world.envelope(actor, Command::EnrolAgent(other.enrol(token)));
     assert_eq!(code_of(world.apply(&envelope)), Code::JoinTokenRefused);
+}
+
+#[test]
+fn law_3_a_token_that_nobody_proved_does_not_replace_the_admission_of_a_known_agent() {
+    let (mut world, agent) = World::with_agent();
+    let mut forged = join_token(0x300);
+    forged.expires_at = Timestamp(world.now + HOUR_MS);
+    world.forge(Command::CreateJoinToken(forged)).unwrap();
+    let agents = world.state.agents.clone();
+    let actor = Actor::Agent(agent.id.clone());
+    let again = world.envelope(actor, Command::EnrolAgent(agent.enrol(0x300)));
+    assert_eq!(world.apply(&again), Ok(Accepted::Agent(agent.id)));
+    assert_eq!(world.state.agents, agents);
 }
 
 #[test]
