@@ -17,6 +17,7 @@ use axum::{
 };
 use dotmac_runtime::entropy::Entropy;
 use serde_json::{Value, json};
+use tokio::net::TcpSocket;
 
 use super::{Access, Change, Client, check_server, encode};
 use crate::cli::failure::Failure;
@@ -52,10 +53,11 @@ async fn serve(router: Router, seen: Seen) -> (String, Seen) {
     (address, seen)
 }
 
-/// An address on which nobody listens.
-async fn nobody() -> String {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    format!("http://{}", listener.local_addr().unwrap())
+/// An address on which nobody listens, and nobody can for as long as the socket is there.
+fn nobody() -> (String, TcpSocket) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    (format!("http://{}", socket.local_addr().unwrap()), socket)
 }
 
 fn client(servers: Vec<String>, deadline_ms: u64) -> Client {
@@ -78,7 +80,7 @@ pub(crate) async fn client_of(router: Router) -> Client {
 
 #[tokio::test]
 async fn a_change_keeps_its_key_from_one_controller_to_the_next() {
-    let dead = nobody().await;
+    let (dead, _held) = nobody();
     let (without_leader, first) = server(503, json!({"code": "no-leader"})).await;
     let (well, second) = server(201, json!({"id": "x"})).await;
     let client = client(vec![dead, without_leader, well], 10_000);
@@ -126,7 +128,7 @@ async fn a_refusal_is_not_asked_again_elsewhere() {
 
 #[tokio::test]
 async fn nobody_within_the_deadline_is_said_with_all_addresses() {
-    let (dead, other) = (nobody().await, nobody().await);
+    let ((dead, _held), (other, _also)) = (nobody(), nobody());
     let failure = client(vec![dead.clone(), other.clone()], 200)
         .get::<Value>("/things")
         .await
