@@ -1,7 +1,7 @@
 //! What must hold before anything is started: programs, disk, memory and ports. It starts and changes nothing, and
 //! says in one line each what is missing.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use super::{
     layout::{Layout, Settings},
@@ -13,6 +13,10 @@ use crate::cli::{failure::Failure, output::bytes};
 const DISK_BYTES_MIN: u64 = 512 << 20;
 /// Bytes of memory that must be available.
 const MEMORY_BYTES_MIN: u64 = 384 << 20;
+/// How often a taken port of a fleet that is there is looked at again.
+const LOOKS_MAX: u32 = 40;
+/// Between two looks.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// Programs of a fleet.
 const PROGRAMS: [&str; 4] = [
     "dotmac",
@@ -40,21 +44,36 @@ pub(crate) fn check(layout: &Layout, settings: &Settings) -> Result<(), Failure>
     missing.extend(memory(
         std::fs::read_to_string("/proc/meminfo").ok().as_deref(),
     ));
-    for member in Member::all(layout)
-        .iter()
-        .filter(|member| member.pid_file.running().is_none())
-    {
-        let taken = member
-            .ports(settings)
-            .into_iter()
-            .find(|port| !port.is_free());
-        missing.extend(taken.map(|port| port.taken(&member.name, settings, layout.exists())));
-    }
+    missing.extend(taken_ports(layout, settings));
     if missing.is_empty() {
         Ok(())
     } else {
         Err(Failure::Failed(missing.join("\ndotmac: ")))
     }
+}
+
+/// A line for each member that does not run and of whose ports one is taken. What was killed just now lets go of its ports
+/// when its last thread has ended.
+fn taken_ports(layout: &Layout, settings: &Settings) -> Vec<String> {
+    let look = || {
+        let members = Member::all(layout).into_iter();
+        let idle = members.filter(|member| member.pid_file.running().is_none());
+        let taken = idle.filter_map(|member| {
+            let mut ports = member.ports(settings).into_iter();
+            let port = ports.find(|port| !port.is_free())?;
+            Some(port.taken(&member.name, settings, layout.exists()))
+        });
+        taken.collect::<Vec<_>>()
+    };
+    let mut taken = look();
+    for _ in 0..LOOKS_MAX {
+        if taken.is_empty() || !layout.exists() {
+            break;
+        }
+        std::thread::sleep(LOOK_AGAIN);
+        taken = look();
+    }
+    taken
 }
 
 fn disk(home: &Path) -> Option<String> {

@@ -27,6 +27,7 @@ use std::{
     path::Path,
     sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
+    time::Duration,
 };
 
 use dotmac_runtime::disk::{Disk, SharedDisk, create_private_dir};
@@ -277,6 +278,10 @@ impl Engine {
     }
 }
 
+/// How often, and how long after each other, files that are still held are looked at.
+const LOOKS_MAX: u32 = 1_000;
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
 fn open_database(folder: &Path, cache_bytes: u64) -> Result<sled::Db, OpenError> {
     let damaged = |detail: String| OpenError::Damaged {
         path: folder.to_path_buf(),
@@ -287,11 +292,18 @@ fn open_database(folder: &Path, cache_bytes: u64) -> Result<sled::Db, OpenError>
         .cache_capacity(cache_bytes)
         .segment_size(SEGMENT_BYTES)
         .flush_every_ms(None);
-    match catch_unwind(AssertUnwindSafe(|| config.open())) {
-        Ok(Ok(database)) => Ok(database),
-        Ok(Err(error)) => Err(damaged(error.to_string())),
-        Err(_) => Err(damaged("it panicked during recovery".into())),
+    for look in 0.. {
+        match catch_unwind(AssertUnwindSafe(|| config.open())) {
+            Ok(Ok(database)) => return Ok(database),
+            // No other process has them, for the directory is locked: threads of a database that this one closed just now.
+            Ok(Err(error)) if look < LOOKS_MAX && error.to_string().contains("acquire lock") => {
+                std::thread::sleep(LOOK_AGAIN);
+            }
+            Ok(Err(error)) => return Err(damaged(error.to_string())),
+            Err(_) => break,
+        }
     }
+    Err(damaged("it panicked during recovery".into()))
 }
 
 /// Syncs what recovery wrote: the records, the database's settings and its index of them.
