@@ -11,6 +11,7 @@ mod batch;
 mod error;
 mod fatal;
 mod mark;
+mod open;
 mod record;
 mod scan;
 mod writer;
@@ -23,14 +24,12 @@ mod tests;
 use std::{
     fmt, io,
     ops::Range,
-    panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
-    time::Duration,
 };
 
-use dotmac_runtime::disk::{Disk, SharedDisk, create_private_dir};
+use dotmac_runtime::disk::{SharedDisk, create_private_dir};
 use tokio::sync::{mpsc, oneshot};
 
 pub use batch::{Area, Batch, Key};
@@ -43,6 +42,7 @@ pub use scan::Scan;
 
 use crate::storage::directory::Directory;
 use mark::Mark;
+use open::{open_database, sync_files};
 use record::{chunk_key, decode_chunk, split_key};
 use writer::{Waiting, Writer};
 
@@ -276,45 +276,6 @@ impl Engine {
             let _ = tokio::task::spawn_blocking(move || writer.join()).await;
         }
     }
-}
-
-/// How often, and how long after each other, files that are still held are looked at.
-const LOOKS_MAX: u32 = 1_000;
-const LOOK_AGAIN: Duration = Duration::from_millis(5);
-
-fn open_database(folder: &Path, cache_bytes: u64) -> Result<sled::Db, OpenError> {
-    let damaged = |detail: String| OpenError::Damaged {
-        path: folder.to_path_buf(),
-        detail,
-    };
-    let config = sled::Config::new()
-        .path(folder)
-        .cache_capacity(cache_bytes)
-        .segment_size(SEGMENT_BYTES)
-        .flush_every_ms(None);
-    for look in 0.. {
-        match catch_unwind(AssertUnwindSafe(|| config.open())) {
-            Ok(Ok(database)) => return Ok(database),
-            // No other process has them, for the directory is locked: threads of a database that this one closed just now.
-            Ok(Err(error)) if look < LOOKS_MAX && error.to_string().contains("acquire lock") => {
-                std::thread::sleep(LOOK_AGAIN);
-            }
-            Ok(Err(error)) => return Err(damaged(error.to_string())),
-            Err(_) => break,
-        }
-    }
-    Err(damaged("it panicked during recovery".into()))
-}
-
-/// Syncs what recovery wrote: the records, the database's settings and its index of them.
-fn sync_files(folder: &Path, disk: &dyn Disk) -> io::Result<()> {
-    for entry in std::fs::read_dir(folder)? {
-        let entry = entry?;
-        if entry.file_type()?.is_file() {
-            disk.sync_data(&entry.path())?;
-        }
-    }
-    disk.sync_dir(folder)
 }
 
 fn commit_key() -> Key {

@@ -9,8 +9,8 @@ use std::{
 use dotmac_runtime::disk::{Disk, SharedDisk, SystemDisk};
 
 use super::{
-    Area, BATCH_BYTES_MAX, Batch, Engine, EngineConfig, Key, OpenError, Priority, VALUE_BYTES_MAX,
-    WriteError, fail_on_fatal,
+    Area, BATCH_BYTES_MAX, Batch, Engine, EngineConfig, FOLDER, Key, OpenError, Priority,
+    VALUE_BYTES_MAX, WriteError, fail_on_fatal,
 };
 use crate::storage::directory::Directory;
 
@@ -200,6 +200,25 @@ async fn a_database_behind_its_mark_is_refused() {
 }
 
 /// Flips single bits all over the database file. Every outcome is allowed but one: wrong data.
+#[tokio::test]
+async fn an_index_that_was_being_written_when_the_process_ended_does_not_count() {
+    let home = tempfile::tempdir().unwrap();
+    let engine = open(home.path());
+    put(&engine, 1, b"kept".to_vec()).await;
+    engine.close().await;
+    drop(engine);
+    // Named as the database names it, and later than any that it has.
+    let unfinished = home
+        .path()
+        .join(FOLDER)
+        .join("snap.7FFFFFFFFFFFFFFF.generating");
+    std::fs::write(&unfinished, b"half of it").unwrap();
+    let engine = open(home.path());
+    assert_eq!(content(&engine), [(key(1), b"kept".to_vec())]);
+    assert!(!unfinished.exists());
+    engine.close().await;
+}
+
 #[tokio::test]
 async fn a_flipped_bit_never_gives_wrong_data_silently() {
     let home = tempfile::tempdir().unwrap();
