@@ -30,7 +30,8 @@ digest() {
     (cd "$here/$1" && cat ./*.go go.mod go.sum && go env GOVERSION GOOS GOARCH CGO_ENABLED) | cksum | tr ' ' '-'
 }
 
-# Fetches the package $package in the version $version by package lists of its own, for a machine whose lists are old or missing and for a user who is not root.
+# Fetches the package $package in the version $version by package lists of its own, for a machine whose lists are old or
+# missing and for a user who is not root.
 fresh_lists() {
     mkdir -p lists/partial cache/archives/partial
     set -- -q -o Dir::State="$PWD" -o Dir::State::lists="$PWD/lists" -o Dir::Cache="$PWD/cache" \

@@ -1,6 +1,6 @@
 //! What holds of the source as a whole: who may depend on whom, what may be named where, how files look, that the
-//! example configurations name every key, that dashboards ask for metrics that there are, that those are documented, and which fields logs have. It
-//! reads the checkout and what cargo says of it, and runs no program of ours.
+//! example configurations name every key, that dashboards ask for metrics that there are, that those are documented, and
+//! which fields logs have. It reads the checkout and what cargo says of it, and runs no program of ours.
 
 #![allow(
     clippy::unwrap_used,

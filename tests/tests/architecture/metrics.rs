@@ -37,14 +37,13 @@ fn documented(page: &str, program: &str, own: &[&Metric]) -> String {
     let shared = READINESS.iter().chain(&SPANS).chain(&PROCESS);
     let mut table = "| metric | type | labels | what it says |\n|---|---|---|---|\n".to_owned();
     for metric in own.iter().chain(shared) {
-        let (kind, name) = match metric.kind {
-            Kind::Counter => ("counter", metric.series().concat()),
-            Kind::Gauge => ("gauge", metric.series().concat()),
-            Kind::Info => ("info", metric.series().concat()),
-            Kind::Histogram(_) => ("histogram", metric.name.to_owned()),
+        let name = match metric.kind {
+            Kind::Histogram(_) => metric.name.to_owned(),
+            _ => metric.series().concat(),
         };
+        let sort = metric.sort();
         let labels: Vec<String> = metric.labels.iter().map(|one| format!("`{one}`")).collect();
-        let (labels, help) = (labels.join(" "), metric.help);
+        let (kind, labels, help) = (sort.as_str(), labels.join(" "), metric.help);
         writeln!(table, "| `{name}` | {kind} | {labels} | {help} |").unwrap();
     }
     format!("{before}{mark}{table}<!-- end -->{after}")

@@ -243,14 +243,9 @@ fn law_2_a_budget_frees_although_nothing_else_happens() {
 #[test]
 fn what_is_forgotten_in_the_same_round_is_not_ordered_again() {
     let (mut world, mut agent, id) = World::with_active();
-    let deployment = id.clone();
-    let delete = Command::DeleteDeployment { deployment };
-    world.ask(delete).unwrap();
+    delete(&mut world, &id);
     world.now += GRACE_MS;
-    let deployment = id.clone();
-    world
-        .plan(Command::RemoveDeployment { deployment })
-        .unwrap();
+    remove(&mut world, &id).unwrap();
     // An agent that says it is gone before it was told to remove it.
     let unit = world.state.units.values().next().unwrap().clone();
     let leaf = world.leaf_like(&id, &unit);

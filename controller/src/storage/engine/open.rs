@@ -9,7 +9,7 @@ use std::{
 
 use dotmac_runtime::disk::Disk;
 
-use super::{OpenError, SEGMENT_BYTES};
+use super::{OpenError, SEGMENT_BYTES, open_io};
 
 /// How often, and how long after each other, files that are still held are looked at.
 const LOOKS_MAX: u32 = 1_000;
@@ -21,11 +21,7 @@ pub(super) fn open_database(folder: &Path, cache_bytes: u64) -> Result<sled::Db,
         path: folder.to_path_buf(),
         detail,
     };
-    remove_unfinished(folder).map_err(|source| OpenError::Io {
-        action: "tidy up",
-        path: folder.to_path_buf(),
-        source,
-    })?;
+    remove_unfinished(folder).map_err(open_io("tidy up", folder))?;
     let config = sled::Config::new()
         .path(folder)
         .cache_capacity(cache_bytes)

@@ -74,7 +74,9 @@ impl Metric {
             .unwrap_or(self.name)
     }
 
-    pub(super) fn sort(&self) -> MetricType {
+    /// Its type, as scrapers know it.
+    #[must_use]
+    pub fn sort(&self) -> MetricType {
         match self.kind {
             Kind::Counter => MetricType::Counter,
             Kind::Gauge => MetricType::Gauge,
