@@ -4,9 +4,11 @@
 use std::{
     collections::BTreeMap,
     fs,
-    net::TcpListener,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU16, Ordering},
+    },
     time::Duration,
 };
 
@@ -39,6 +41,17 @@ use tokio::sync::watch;
 pub(crate) const SLEEPER: &str = "echo ready; while :; do sleep 0.05; done";
 /// No condition of these tests takes longer, unless it never comes true.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Ports of one agent.
+const PORTS: u16 = 200;
+
+/// The first of ports that no other agent of these tests is given, below those that the system gives away.
+fn own_ports() -> u16 {
+    const FIRST: u16 = 10_000;
+    const BLOCKS: u16 = (32_768 - FIRST) / PORTS;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    FIRST + NEXT.fetch_add(1, Ordering::Relaxed) % BLOCKS * PORTS
+}
 
 #[derive(Clone)]
 struct Records(watch::Sender<Vec<(About, Event)>>);
@@ -78,11 +91,6 @@ impl Fleet {
             "database.url".to_owned(),
             "postgresql://isp:canary-password@db/isp".to_owned(),
         )]);
-        let free = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
         Self {
             data: tempfile::tempdir().unwrap(),
             platform: PlatformEnvironment::new(
@@ -96,7 +104,7 @@ impl Fleet {
             records: Records(watch::Sender::default()),
             tally: Tally::default(),
             reconciler: None,
-            first_port: free.min(65_000),
+            first_port: own_ports(),
             seen: 0,
         }
     }
@@ -105,7 +113,7 @@ impl Fleet {
         let config = ReconcileConfig {
             data_dir: self.data.path().to_owned(),
             shim_program: env!("CARGO_BIN_EXE_dotmac-agent").into(),
-            ports: self.first_port..=self.first_port + 500,
+            ports: self.first_port..=self.first_port + (PORTS - 1),
             output_bytes_max: Self::OUTPUT_BYTES_MAX,
             backoff: Backoff {
                 first_ms: 100,

@@ -3,7 +3,10 @@
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
     time::Duration,
 };
 
@@ -31,7 +34,7 @@ use dotmac_runtime::{
     tls::{Identity, IdentityCell, PinnedIssuers, client_config, server_config},
 };
 use ed25519_dalek::SigningKey;
-use tokio::runtime::Runtime;
+use tokio::{runtime::Runtime, time::Instant};
 
 use crate::{
     log::{Log, LogError},
@@ -140,8 +143,15 @@ impl Fleet {
             let server = server_config(identity.clone(), pinned.clone(), &[ALPN_PEER], &clock);
             let client = client_config(Some(identity), pinned, ALPN_PEER, &clock);
             let entropy = Entropy::system();
-            let endpoint =
-                quic::endpoint(Some(address), Some(server), &RESET_KEY, &entropy).unwrap();
+            let bind = || quic::endpoint(Some(address), Some(server.clone()), &RESET_KEY, &entropy);
+            // Whoever was killed there lets go of it when the last of his tasks is dropped.
+            let patience = Instant::now() + PATIENCE;
+            let endpoint = loop {
+                match bind() {
+                    Err(_) if Instant::now() < patience => tokio::task::yield_now().await,
+                    bound => break bound.unwrap(),
+                }
+            };
             let disk = SystemDisk::shared();
             let started = RaftLog::start(
                 config,
@@ -301,12 +311,10 @@ fn member(node: u64, issuer: &Issuer, signing: &SigningKey, home: &Path, clock: 
             HOUR_MS,
         )
         .unwrap();
-    // A port of its own: bound once, so that the system gave it, and let go for the controller.
-    let socket = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let card = NodeCard {
         node: NodeId(node),
         incarnation: incarnation.parse().unwrap(),
-        link_address: socket.local_addr().unwrap().to_string(),
+        link_address: own_address().to_string(),
         api_address: String::new(),
         signing_key: PublicKey::of(signing),
         issuer: issuer.certificate().to_vec(),
@@ -317,6 +325,19 @@ fn member(node: u64, issuer: &Issuer, signing: &SigningKey, home: &Path, clock: 
         directory: home.join(format!("node-{node}")),
         running: None,
     }
+}
+
+/// An address of the loopback that nobody else has, also while its controller is away: no other member of any test is given it,
+/// and its port is none of those that the system gives away.
+fn own_address() -> SocketAddr {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    let last = NEXT.fetch_add(1, Ordering::Relaxed);
+    assert!(last < u8::MAX, "a process has 254 addresses for members");
+    let [_, high, middle, low] = std::process::id().to_be_bytes();
+    SocketAddr::from((
+        Ipv4Addr::new(127, middle, low, last),
+        20_000 + u16::from(high),
+    ))
 }
 
 fn trust_root(issuers: &[Issuer], signing: &[SigningKey]) -> TrustRoot {
