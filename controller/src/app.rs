@@ -79,7 +79,8 @@ impl Ports {
 pub struct Running {
     /// The controller, for whoever embeds it.
     pub node: Arc<Node>,
-    raft: Arc<RaftLog>,
+    /// Its part in the replicated log, for whoever embeds it.
+    pub raft: Arc<RaftLog>,
     endpoint: Endpoint,
     stop: watch::Sender<bool>,
     api: JoinHandle<()>,

@@ -16,6 +16,7 @@ use dotmac_controller::{
     bootstrap,
     config::Config,
     node::{Node, bearer_digest},
+    raft::RaftLog,
 };
 use dotmac_domain::{
     Command, Envelope, Reply,
@@ -36,6 +37,8 @@ use serde_json::{Value, json};
 
 /// How long it waits for what it cannot force: leadership, and an agent that connects.
 const PATIENCE: Duration = Duration::from_secs(90);
+/// How long an election may take before it calls for the next one; also how often it looks for an agent.
+const ELECTION: Duration = Duration::from_secs(1);
 /// How long one lie may take to be committed.
 const DEADLINE: Duration = Duration::from_secs(5);
 /// The text of the access token that it makes for itself.
@@ -75,7 +78,7 @@ async fn main() -> Result<()> {
         key,
         entropy,
     };
-    let agent = forger.wait_for_power().await?;
+    let agent = forger.seize_power(&running.raft).await?;
     say(&json!({"leads": true, "agent": agent}))?;
     let tried = forger.lie(&agent).await?;
     say(&tried)?;
@@ -89,9 +92,10 @@ async fn main() -> Result<()> {
 }
 
 impl Forger {
-    /// Waits until it leads and an agent with a deployment is connected to it.
-    async fn wait_for_power(&self) -> Result<AgentId> {
+    /// Stands for election until it leads, which no honest controller would, and waits for an agent with a deployment.
+    async fn seize_power(&self, raft: &RaftLog) -> Result<AgentId> {
         let power = async {
+            let mut turns = tokio::time::interval(ELECTION);
             loop {
                 let connected = self
                     .node
@@ -103,14 +107,17 @@ impl Forger {
                 if self.node.is_leader()
                     && let Some(agent) = useful.next()
                 {
-                    return agent;
+                    return Ok(agent);
                 }
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                turns.tick().await;
+                if !self.node.is_leader() {
+                    raft.raft().trigger().elect().await?;
+                }
             }
         };
         tokio::time::timeout(PATIENCE, power)
             .await
-            .context("it never led with an agent connected")
+            .context("it never led with an agent connected")?
     }
 
     /// A deployment of this agent.
