@@ -74,6 +74,7 @@ fn three_controllers_survive_the_loss_and_the_return_of_their_leader() {
         "writes were refused for {accepted:?}"
     );
     fleet.propose(others[1], note(101)).unwrap().unwrap();
+    fleet.catch_up(others[0], others[1]);
     assert_eq!(platform(fleet.log(others[0]).ledger()).len(), 1 + 15 + 2);
     fleet.revive(leader);
     fleet.catch_up(leader, others[0]);
