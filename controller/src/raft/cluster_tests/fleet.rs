@@ -48,7 +48,7 @@ use crate::{
 const HOUR_MS: u64 = 3_600_000;
 const RESET_KEY: [u8; 32] = [9; 32];
 /// How long anything may take before a test gives up.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One controller of a fleet.
 pub(super) struct Member {
