@@ -146,7 +146,7 @@ mod tests {
     #[test]
     fn a_port_in_use_is_seen() {
         // Below those that the system gives to others while this looks.
-        let (port, _listener) = (10_000..32_768)
+        let (port, listener) = (10_000..32_768)
             .find_map(|port| {
                 let free = Port::Tcp(port).is_free();
                 let listener = TcpListener::bind(loopback(port)).ok().filter(|_| free)?;
@@ -154,5 +154,7 @@ mod tests {
             })
             .unwrap();
         assert!(!port.is_free());
+        drop(listener);
+        assert!(port.is_free());
     }
 }

@@ -199,7 +199,6 @@ async fn a_database_behind_its_mark_is_refused() {
     assert!(matches!(opened, Err(OpenError::WentBack { found: 0, .. })));
 }
 
-/// Flips single bits all over the database file. Every outcome is allowed but one: wrong data.
 #[tokio::test]
 async fn an_index_that_was_being_written_when_the_process_ended_does_not_count() {
     let home = tempfile::tempdir().unwrap();
@@ -219,6 +218,7 @@ async fn an_index_that_was_being_written_when_the_process_ended_does_not_count()
     engine.close().await;
 }
 
+/// Flips single bits all over the database file. Every outcome is allowed but one: wrong data.
 #[tokio::test]
 async fn a_flipped_bit_never_gives_wrong_data_silently() {
     let home = tempfile::tempdir().unwrap();
