@@ -1,6 +1,8 @@
 //! Wires one controller's parts together and takes them apart again. It decides nothing.
 
 mod error;
+mod refusal;
+mod who;
 
 use std::{
     path::{Path, PathBuf},
@@ -8,12 +10,11 @@ use std::{
     time::Duration,
 };
 
-use dotmac_domain::command::{Genesis, NodeCard};
+use dotmac_domain::command::Genesis;
 use dotmac_protocol::{
     digest::Digest,
     frame::{ALPN_AGENT, ALPN_ENROL, ALPN_PEER},
     ids::NodeId,
-    keys::PublicKey,
 };
 use dotmac_runtime::{
     clock::Clock,
@@ -27,10 +28,10 @@ use futures::future::BoxFuture;
 use quinn::{Connection, Endpoint, crypto::rustls::HandshakeData};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
-pub use self::error::AppError;
+pub use self::{error::AppError, refusal::Refusal};
 use crate::{
     api::{self, Serving, Tls, TlsFiles},
-    bootstrap::{self, Keys},
+    bootstrap,
     config::Config,
     dispatch, feed,
     gateway::{self, Gateway},
@@ -96,12 +97,14 @@ pub async fn start(config: Config, ports: Ports) -> Result<Running, AppError> {
         disk,
     } = ports;
     let keys = bootstrap::load_keys(&config)?;
-    let genesis = Arc::new(bootstrap::read_genesis(&config.genesis)?);
-    let card = own_card(&config, &keys, &genesis)?;
+    let founding = bootstrap::read_founding(&config.genesis)?;
+    let (genesis, founding_rules) = (Arc::new(founding.genesis), founding.rules);
+    let card = who::own_card(&config, &keys, &genesis)?;
+    who::check_clock(&genesis, clock.now())?;
     let trust = genesis
         .trust_root
         .self_signed()
-        .expect("read_genesis checks that the trust root is signed");
+        .expect("read_founding checks that the trust root is signed");
     let pinned = PinnedIssuers::of(&trust);
     let issuer = Arc::new(keys.issuer);
     let own = SelfIssuer {
@@ -137,9 +140,11 @@ pub async fn start(config: Config, ports: Ports) -> Result<Running, AppError> {
         &entropy,
     )
     .await?;
+    who::check_cluster(&raft, &genesis, &config).await?;
     let node = Arc::new(Node::new(NodeParts {
         card,
         genesis,
+        founding_rules,
         clock,
         entropy,
         log: Arc::clone(&raft) as Arc<dyn crate::log::Log>,
@@ -192,15 +197,25 @@ fn spawn_loops(node: &Arc<Node>, raft: &RaftLog) -> Vec<JoinHandle<()>> {
 
 impl Running {
     /// Waits for SIGTERM, SIGINT or a failure of Raft, then stops.
-    pub async fn until_told(self) {
+    ///
+    /// # Errors
+    /// When Raft stopped by itself: a service manager has to start the program again.
+    pub async fn until_told(self) -> Result<(), AppError> {
         let mut terminate = signal(tokio::signal::unix::SignalKind::terminate());
         let mut interrupt = signal(tokio::signal::unix::SignalKind::interrupt());
-        tokio::select! {
-            () = &mut terminate => tracing::info!("told to stop"),
-            () = &mut interrupt => tracing::info!("interrupted"),
-            reason = self.raft.stopped() => tracing::error!(reason, "the replicated log stopped"),
-        }
+        let stopped = tokio::select! {
+            () = &mut terminate => {
+                tracing::info!("told to stop");
+                Ok(())
+            }
+            () = &mut interrupt => {
+                tracing::info!("interrupted");
+                Ok(())
+            }
+            reason = self.raft.stopped() => Err(AppError::Stopped(reason)),
+        };
         self.stop().await;
+        stopped
     }
 
     /// Stops: callers are sent elsewhere and open requests end, then agents are asked to go, then the log closes.
@@ -219,34 +234,6 @@ impl Running {
         self.telemetry.stop().await;
         tracing::info!("controller stopped");
     }
-}
-
-/// This controller's card in the genesis file, if it is this very controller: a wiped disk is another one.
-fn own_card(config: &Config, keys: &Keys, genesis: &Genesis) -> Result<NodeCard, AppError> {
-    let stranger = |what, advice| AppError::Stranger {
-        path: display(&config.genesis),
-        node: config.node,
-        what,
-        advice,
-    };
-    let card = genesis.card(config.node).ok_or_else(|| {
-        stranger(
-            "number",
-            "its number is not in the cluster: check `node` in the configuration",
-        )
-    })?;
-    let advice = "the disk was wiped or belongs to another controller: it cannot come back under this \
-                  number, replace the node";
-    if card.incarnation != keys.incarnation {
-        return Err(stranger("incarnation", advice));
-    }
-    if card.signing_key != PublicKey::of(&keys.signing) {
-        return Err(stranger("signing key", advice));
-    }
-    if card.issuer != keys.issuer.certificate() {
-        return Err(stranger("issuing certificate", advice));
-    }
-    Ok(card.clone())
 }
 
 /// How the API is served.

@@ -6,9 +6,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use dotmac_domain::command::{CreateToken, Genesis, NodeCard};
+use dotmac_domain::{
+    command::{CreateToken, Genesis, NodeCard},
+    rules::{RULES_OLDEST, RULES_VERSION},
+};
 use dotmac_protocol::{
-    codec,
+    codec::{self, Format},
     ids::{ClusterId, Epoch, IncarnationId, NodeId, RegionId, TrustVersion},
     keys::{PublicKey, Signature},
     trust::{ControllerIdentity, Role, SignedTrustRoot, TRUST_ROOT_DOMAIN, TrustRoot},
@@ -54,6 +57,16 @@ pub enum BootstrapError {
     /// A certificate cannot be used.
     #[error("the issuing certificate cannot be used")]
     Certificate(#[from] PkiError),
+    /// The cluster begins with rules that this program does not know.
+    #[error(
+        "{path} begins with version {found} of the rules, and this program knows {RULES_OLDEST} to {RULES_VERSION}"
+    )]
+    NewerRules {
+        /// Which file.
+        path: PathBuf,
+        /// The version that it begins with.
+        found: u16,
+    },
     /// The cards do not make a cluster.
     #[error("{0}")]
     Cards(String),
@@ -101,6 +114,22 @@ struct GenesisFile {
     trust_root: String,
     controllers: Vec<String>,
     body: String,
+}
+
+/// A genesis as programs since version 2 write it: with the rules that the cluster begins with. Those that wrote a
+/// [`Genesis`] alone began with version 1, and older programs refuse this one by its version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Founding {
+    /// How the cluster begins.
+    pub genesis: Genesis,
+    /// The rules of its first entry.
+    pub rules: u16,
+}
+
+impl Format for Founding {
+    const KIND: &'static str = "genesis";
+    const VERSION: u8 = 2;
+    const BYTES_MAX: usize = Genesis::BYTES_MAX + 4;
 }
 
 /// What a new cluster is to be.
@@ -275,9 +304,14 @@ fn check_cards(cards: &[NodeCard]) -> Result<(), BootstrapError> {
     Ok(())
 }
 
-/// Writes a genesis file.
+/// Writes a genesis file of a cluster that begins with the newest rules of this program.
 pub fn write_genesis(path: &Path, genesis: &Genesis) -> Result<(), BootstrapError> {
-    let body = codec::encode(genesis).map_err(|error| BootstrapError::Cards(error.to_string()))?;
+    let founding = Founding {
+        genesis: genesis.clone(),
+        rules: RULES_VERSION,
+    };
+    let body =
+        codec::encode(&founding).map_err(|error| BootstrapError::Cards(error.to_string()))?;
     let file = GenesisFile {
         cluster: genesis.cluster.clone(),
         trust_root: genesis.trust_root.digest().to_string(),
@@ -292,18 +326,29 @@ pub fn write_genesis(path: &Path, genesis: &Genesis) -> Result<(), BootstrapErro
     write(path, text.as_bytes(), 0o644)
 }
 
-/// Reads a genesis file.
-pub fn read_genesis(path: &Path) -> Result<Genesis, BootstrapError> {
+/// Reads a genesis file, of this program or an older one.
+pub fn read_founding(path: &Path) -> Result<Founding, BootstrapError> {
     let what = "a genesis file";
     let text = fs::read(path).map_err(file_error(path))?;
     let file: GenesisFile = serde_json::from_slice(&text).map_err(content(path, what))?;
     let body = hex::decode(&file.body).map_err(content(path, what))?;
-    let genesis: Genesis = codec::decode(&body).map_err(content(path, what))?;
-    genesis
-        .trust_root
-        .self_signed()
-        .map_err(content(path, what))?;
-    Ok(genesis)
+    let founding = match body.first() {
+        Some(&Genesis::VERSION) => codec::decode(&body).map(|genesis| Founding {
+            genesis,
+            rules: RULES_OLDEST,
+        }),
+        _ => codec::decode::<Founding>(&body),
+    };
+    let founding = founding.map_err(content(path, what))?;
+    if !(RULES_OLDEST..=RULES_VERSION).contains(&founding.rules) {
+        return Err(BootstrapError::NewerRules {
+            path: path.to_owned(),
+            found: founding.rules,
+        });
+    }
+    let root = &founding.genesis.trust_root;
+    root.self_signed().map_err(content(path, what))?;
+    Ok(founding)
 }
 
 impl From<NodeCard> for CardFile {

@@ -5,6 +5,7 @@
 //!   preflight -> create       what must hold before anything starts; the first start's keys and genesis
 //!   supervise  session  pids  keeps them alive, adopts what survived, never signals a stranger
 //!   settle                    tokens, agents and the demo release: through the API, like anybody
+//!   roll                      after a pull: what runs a replaced program is restarted, one at a time
 //!   up  status  down          what people type
 //! ```
 //! It has no way into a controller but its API, and touches nothing outside DOTMAC_HOME.
@@ -19,6 +20,7 @@ mod pids;
 mod ports;
 mod preflight;
 pub(crate) mod release;
+mod roll;
 pub(crate) mod session;
 mod settle;
 pub(crate) mod slots;

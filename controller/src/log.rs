@@ -41,6 +41,8 @@ pub struct Figures {
     pub free_bytes: u64,
     /// Free bytes below which no new writes are taken.
     pub reserve_bytes: u64,
+    /// What a sync of the disk took lately, the median; zero while that is not known.
+    pub sync: Duration,
     /// Whether this controller leads and a majority has confirmed that within the leader's lease.
     pub is_confirmed: bool,
 }

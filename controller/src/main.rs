@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use dotmac_controller::{
-    app,
+    app::{self, Refusal},
     bootstrap::{self, CardFile},
     config::Config,
     raft::LOG_FILTER,
@@ -40,9 +40,11 @@ fn main() -> ExitCode {
     match try_main(Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(error = format!("{error:#}"), "the controller stops");
-            report(&error);
-            ExitCode::FAILURE
+            let refusal = Refusal::of(error.as_ref());
+            let next = refusal.next();
+            tracing::error!(error = format!("{error:#}"), next, "the controller ends");
+            report(&error, next);
+            ExitCode::from(refusal.exit_code())
         }
     }
 }
@@ -63,7 +65,7 @@ fn try_main(arguments: Arguments) -> anyhow::Result<()> {
                 .context("the runtime cannot start")?;
             runtime.block_on(async {
                 let running = app::start(config, app::Ports::system()).await?;
-                running.until_told().await;
+                running.until_told().await?;
                 Ok(())
             })
         }
@@ -80,6 +82,6 @@ fn print_card(card: &CardFile) -> anyhow::Result<()> {
     clippy::print_stderr,
     reason = "a program that does not start says why on standard error"
 )]
-fn report(error: &anyhow::Error) {
-    eprintln!("dotmac-controller: {error:#}");
+fn report(error: &anyhow::Error, next: &str) {
+    eprintln!("dotmac-controller: {error:#}; next: {next}");
 }

@@ -7,7 +7,6 @@ use dotmac_domain::{
     Command, Envelope, Reply, State,
     command::{Genesis, NodeCard},
     envelope::{ATTESTATION_DOMAIN, Actor, Attestation, Evidence, command_digest},
-    state::RULES_VERSION,
 };
 use dotmac_protocol::{
     digest::Digest,
@@ -56,6 +55,8 @@ pub struct Node {
     pub card: NodeCard,
     /// How the cluster began.
     pub genesis: Arc<Genesis>,
+    /// The rules that it began with.
+    pub founding_rules: u16,
     /// Its clock.
     pub clock: Clock,
     /// Its randomness.
@@ -94,6 +95,8 @@ pub struct NodeParts {
     pub card: NodeCard,
     /// How the cluster began.
     pub genesis: Arc<Genesis>,
+    /// The rules that it began with.
+    pub founding_rules: u16,
     /// Its clock.
     pub clock: Clock,
     /// Its randomness.
@@ -153,6 +156,7 @@ impl Node {
         let NodeParts {
             card,
             genesis,
+            founding_rules,
             clock,
             entropy,
             log,
@@ -164,6 +168,7 @@ impl Node {
         Self {
             card,
             genesis,
+            founding_rules,
             clock,
             entropy,
             log,
@@ -216,6 +221,9 @@ impl Node {
         ask: Ask,
         deadline: Duration,
     ) -> Result<Reply, AskError> {
+        if let Err(rejection) = self.state().require_rules(&ask.command) {
+            return Ok(Err(rejection));
+        }
         let mut envelope = self.envelope(caller, ask);
         let now = envelope.at;
         let expires_at = now.plus_millis(ATTESTATION_MS);
@@ -245,7 +253,7 @@ impl Node {
     pub fn envelope(&self, caller: &Caller, ask: Ask) -> Envelope {
         Envelope {
             at: self.clock.now(),
-            rules: RULES_VERSION,
+            rules: self.state().rules,
             request: ask.request,
             asked: ask.asked,
             actor: caller.actor(),
@@ -267,6 +275,14 @@ impl Node {
         command: Command,
         deadline: Duration,
     ) -> Result<Reply, LogError> {
+        let state = self.state();
+        if let Err(rejection) = state.require_rules(&command) {
+            return Ok(Err(rejection));
+        }
+        let rules = match actor {
+            Actor::Founder => self.founding_rules,
+            Actor::Person(_) | Actor::Agent(_) | Actor::Planner => state.rules,
+        };
         let request: RequestId = self
             .entropy
             .hex(16)
@@ -274,7 +290,7 @@ impl Node {
             .expect("16 random bytes make a request id");
         let envelope = Envelope {
             at: self.clock.now(),
-            rules: RULES_VERSION,
+            rules,
             request,
             asked: command_digest(&command),
             actor,

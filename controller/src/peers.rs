@@ -43,6 +43,8 @@ pub enum PeerCall {
     },
     /// How are you?
     Status,
+    /// What are you, and what can you follow? Programs of version 1 do not know the question, and give no answer.
+    Describe,
 }
 
 /// What controllers sign together, outside the log.
@@ -88,6 +90,7 @@ impl fmt::Debug for PeerCall {
             Self::Signatures { .. } => "Signatures",
             Self::Hear { .. } => "Hear",
             Self::Status => "Status",
+            Self::Describe => "Describe",
         })
     }
 }
@@ -105,6 +108,8 @@ pub enum PeerAnswer {
     Status(NodeStatus),
     /// It will not, and why.
     Refused(String),
+    /// What it is.
+    Described(Description),
 }
 
 impl Format for PeerAnswer {
@@ -134,6 +139,21 @@ pub struct NodeStatus {
     pub refusals: Vec<String>,
     /// Why its disk takes no new writes, if it does not.
     pub storage: Option<String>,
+}
+
+/// What a controller's program is, and what it can follow.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Description {
+    /// Which controller.
+    pub node: NodeId,
+    /// Version of its program.
+    pub software: String,
+    /// The oldest rules that it follows.
+    pub rules_oldest: u16,
+    /// The newest rules that it follows.
+    pub rules_newest: u16,
+    /// Why its disk is slow, if it is.
+    pub slow_disk: Option<String>,
 }
 
 /// Answers peers' calls. `from` is whom the peer's certificate names.

@@ -52,10 +52,11 @@ use crate::{
     storage::{
         engine::{Engine, OnFatal},
         ledger::Ledger,
+        pace::Pace,
     },
 };
 use batcher::{Batcher, Proposer};
-use config::{LEASE_MS, nodes, settings};
+use config::{Timing, nodes, settings};
 use links::{AskError, Links, ends_at};
 use lives::Lives;
 use log_store::LogStore;
@@ -76,6 +77,8 @@ pub struct RaftLog {
     raft: Raft,
     engine: Engine,
     ledger: Ledger,
+    pace: Pace,
+    lease_ms: u64,
     links: Links,
     entries: LogStore,
     view: View,
@@ -104,7 +107,13 @@ impl RaftLog {
         on_fatal: OnFatal,
         entropy: &Entropy,
     ) -> Result<Arc<Self>, StartError> {
-        let stores = Stores::open(&config, disk, on_fatal).await?;
+        let pace = Pace::default();
+        let stores = Stores::open(&config, pace.observe(disk), on_fatal).await?;
+        let timing = Timing::for_sync(pace.fastest().unwrap_or_default());
+        if timing != Timing::SHORTEST {
+            let sync_ms = pace.fastest().unwrap_or_default().as_millis();
+            tracing::warn!(sync_ms, ?timing, "the disk is slow: elections take longer");
+        }
         let lives = Lives::open(stores.engine.clone(), entropy).await?;
         let incarnations: BTreeMap<u64, _> = config
             .members
@@ -117,7 +126,7 @@ impl RaftLog {
             links.keep(*node, &place.link_address);
         }
         let network = Network::new(links.clone(), stores.ledger.clone());
-        let settings = Arc::new(settings(&config)?);
+        let settings = Arc::new(settings(&config, timing)?);
         let entries = stores.log.clone();
         let raft = Raft::new(config.node.0, settings, network, stores.log, stores.machine)
             .await
@@ -163,6 +172,8 @@ impl RaftLog {
             raft,
             engine: stores.engine,
             ledger: stores.ledger,
+            pace,
+            lease_ms: timing.lease_ms(),
             links,
             entries,
             view: stores.view,
@@ -313,9 +324,10 @@ impl Log for RaftLog {
             snapshot: metrics.snapshot.map_or(0, |last| last.index),
             free_bytes,
             reserve_bytes,
+            sync: self.pace.median().unwrap_or_default(),
             is_confirmed: metrics
                 .millis_since_quorum_ack
-                .is_some_and(|since_ms| since_ms <= LEASE_MS),
+                .is_some_and(|since_ms| since_ms <= self.lease_ms),
         }
     }
 

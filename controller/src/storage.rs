@@ -4,6 +4,7 @@
 //!   directory   one process at a time, data of a version this program knows
 //!   engine      ordered records; acknowledged only when they are on disk
 //!    |- ledger  facts by (stream, sequence), each exactly once
+//!   pace        how long its syncs take
 //!   snapshots   whole states as files, the last two
 //! ```
 //! Nothing outside `engine` names the database engine. It refuses to decide what is stored: it keeps bytes.
@@ -13,4 +14,5 @@ pub mod engine;
 #[cfg(test)]
 pub(crate) mod fuse;
 pub mod ledger;
+pub mod pace;
 pub mod snapshots;

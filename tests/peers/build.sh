@@ -1,6 +1,6 @@
 #!/bin/sh
 # Gets the pinned peers that tests and benchmarks need: one folder here per peer, each a Go program with its go.mod and
-# go.sum, or a file of a Debian package, named with version and digest in a file `debian`.
+# go.sum, a file of a Debian package, named with version and digest in a file `debian`, or our own programs of a `commit`.
 # usage: build.sh [PEER...]; without arguments all of them.
 #
 # A peer is built once into $DOTMAC_PEERS (target/peers) and found at $DOTMAC_PEERS/bin/PEER. Instead of building,
@@ -64,8 +64,37 @@ END
     use "$peer" "$kept" "$kept"
 }
 
+# Builds our own programs as they were at a commit: the peer is the directory with them. Nothing is shared with what is
+# built here, and the commit is never changed once others upgrade from it.
+of_before() {
+    peer=$1
+    commit=$(cat "$here/$peer/commit")
+    kept=$peers/built/$peer-$commit
+    if [ ! -d "$kept" ]; then
+        git -C "$here" cat-file -e "$commit^{commit}" 2>/dev/null || fail "$peer is commit $commit of this project: a whole clone is needed"
+        echo "peers: $peer: building commit $commit once into $peers, five to ten minutes"
+        started=$(date +%s)
+        at=$(mktemp -d "$peers/$peer.XXXXXX")
+        (cd "$here/../.." && git archive "$commit") | tar -x -C "$at"
+        (cd "$at" && CARGO_TARGET_DIR="$at/target" ${CARGO:-cargo} build --quiet --locked \
+            --bin dotmac --bin dotmac-controller --bin dotmac-agent --bin demo-isp) || fail "$peer does not build"
+        mkdir -p "$kept.new"
+        for program in dotmac dotmac-controller dotmac-agent demo-isp; do
+            install -m 755 "$at/target/debug/$program" "$kept.new/$program"
+        done
+        mv "$kept.new" "$kept"
+        rm -rf "$at"
+        echo "peers: $peer: built in $(($(date +%s) - started)) s"
+    fi
+    use "$peer" "$kept" "$kept"
+}
+
 build() {
     peer=$1
+    if [ -f "$here/$peer/commit" ]; then
+        of_before "$peer"
+        return
+    fi
     [ -f "$here/$peer/debian" ] || [ -f "$here/$peer/go.mod" ] || fail "there is no peer $peer here: $(cd "$here" && ls -d -- */ | tr -d '/' | tr '\n' ' ')"
     variable=DOTMAC_$(echo "$peer" | tr 'a-z-' 'A-Z_')
     eval "named=\${$variable:-}"
@@ -101,7 +130,7 @@ build() {
 
 if [ $# -eq 0 ]; then
     cd "$here"
-    for folder in */go.mod */debian; do build "$(dirname "$folder")"; done
+    for folder in */go.mod */debian */commit; do build "$(dirname "$folder")"; done
 else
     for peer in "$@"; do build "$peer"; done
 fi

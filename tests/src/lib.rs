@@ -6,7 +6,7 @@
 //!     |
 //!   fleet      a home, its ports, up and down, its processes by name, holds, tails of logs
 //!     |
-//!   api  cli  watch   how people reach it             processes  search    what is really there
+//!   api  cli  watch  clients   how people reach it             processes  search    what is really there
 //!   collector  what an OpenTelemetry collector got of it       prometheus  what a real one thinks of it
 //!   openmetrics  promql  queries  log_schema   what programs tell of themselves, read strictly
 //!   wait       conditions with deadlines          deployment           answers, read
@@ -15,6 +15,7 @@
 
 pub mod api;
 pub mod cli;
+pub mod clients;
 pub mod collector;
 pub mod deployment;
 pub mod fleet;

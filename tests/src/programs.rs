@@ -59,18 +59,35 @@ pub fn homes() -> Result<PathBuf> {
     Ok(homes)
 }
 
-/// Puts the programs into a home, as `make up` does; linked where that is possible.
+/// Puts the programs into a home, as `make up` does.
 ///
 /// # Errors
 /// When the home cannot be written.
 pub fn install(home: &Path) -> Result<()> {
-    let (from, to) = (directory()?, home.join("bin"));
-    std::fs::create_dir_all(&to)?;
+    install_from(&directory()?, home)
+}
+
+/// Puts the programs of another directory into a home, linked where that is possible. Those that run keep their file.
+///
+/// # Errors
+/// When the home cannot be written, or a program is missing.
+pub fn install_from(directory: &Path, home: &Path) -> Result<()> {
+    let bin = home.join("bin");
+    std::fs::create_dir_all(&bin)?;
     for program in PROGRAMS {
-        let (from, to) = (from.join(program), to.join(program));
-        if std::fs::hard_link(&from, &to).is_err() {
-            std::fs::copy(&from, &to)
-                .with_context(|| format!("{} cannot be installed", to.display()))?;
+        let (from, to, new) = (
+            directory.join(program),
+            bin.join(program),
+            bin.join(format!("{program}.new")),
+        );
+        if std::fs::hard_link(&from, &new).is_err() {
+            std::fs::copy(&from, &new)
+                .with_context(|| format!("{} cannot be installed", from.display()))?;
+        }
+        std::fs::rename(&new, &to)?;
+        // Two names of one file are left both by a rename.
+        if new.exists() {
+            std::fs::remove_file(&new)?;
         }
     }
     Ok(())

@@ -51,6 +51,8 @@ mod tls;
 mod tokens;
 #[path = "stories/trail.rs"]
 mod trail;
+#[path = "stories/upgrade.rs"]
+mod upgrade;
 
 use std::process::ExitCode;
 
@@ -185,6 +187,10 @@ fn what_goes_wrong() -> Vec<Group> {
             calm breaking_an_agent_loses_nothing,
             calm breaking_an_instance_loses_nothing,
             calm breaking_all_controllers_loses_nothing,
+        ),
+        group!(upgrade:
+            alone an_upgrade_one_process_at_a_time_fails_no_request_and_can_be_taken_back,
+            alone a_finalized_upgrade_is_not_taken_back_and_the_program_of_before_says_so,
         ),
         group!(refusals:
             alone a_port_in_use_is_one_clear_line_and_nothing_is_started,

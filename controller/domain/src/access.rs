@@ -95,11 +95,13 @@ pub enum Permission {
     LicenseUpdate,
     /// Read what controllers count.
     MetricsRead,
+    /// Change the cluster itself.
+    ClusterWrite,
 }
 
 impl Permission {
     /// All of them.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::TenantCreate,
         Self::TenantRead,
         Self::TenantUpdate,
@@ -128,6 +130,7 @@ impl Permission {
         Self::LicenseRead,
         Self::LicenseUpdate,
         Self::MetricsRead,
+        Self::ClusterWrite,
     ];
 
     /// The permission as the contract writes it.
@@ -162,6 +165,7 @@ impl Permission {
             Self::LicenseRead => "license:read",
             Self::LicenseUpdate => "license:update",
             Self::MetricsRead => "metrics:read",
+            Self::ClusterWrite => "cluster:write",
         }
     }
 }

@@ -11,7 +11,8 @@ use crate::{
     command::{Command, Genesis},
     envelope::{Actor, Envelope},
     reply::{Accepted, Code, Rejection, Reply},
-    state::{RULES_VERSION, State},
+    rules::{RULES_OLDEST, RULES_VERSION},
+    state::State,
 };
 
 mod story;
@@ -101,7 +102,7 @@ impl State {
     /// One match, one line a command.
     fn dispatch(&mut self, envelope: &Envelope, now: Timestamp, facts: &mut Facts) -> Reply {
         if let Command::Found(genesis) = &envelope.command {
-            return self.found(genesis);
+            return self.found(envelope, genesis);
         }
         if self.genesis.is_none() {
             return Err(Rejection::new(
@@ -110,6 +111,7 @@ impl State {
             ));
         }
         self.require_live(&envelope.actor)?;
+        self.require_rules(&envelope.command)?;
         match &envelope.command {
             Command::Found(_) => unreachable_found(),
             Command::CreateToken(token) => self.create_token(envelope, token, now),
@@ -187,11 +189,12 @@ impl State {
             Command::ReinstateLicense { deployment } => {
                 self.reinstate_license(envelope, deployment, now)
             }
+            Command::RaiseRules { to } => self.raise_rules(envelope, *to, now),
         }
     }
 
-    /// The first entry of every log.
-    fn found(&mut self, genesis: &Genesis) -> Reply {
+    /// The first entry of every log. Its envelope says which rules the cluster begins with: those of the program that made it.
+    fn found(&mut self, envelope: &Envelope, genesis: &Genesis) -> Reply {
         if let Some(known) = &self.genesis {
             let same = known == genesis;
             return if same {
@@ -207,11 +210,12 @@ impl State {
             .trust_root
             .self_signed()
             .map_err(|error| Rejection::new(Code::Invalid, error.to_string()))?;
-        self.rules = RULES_VERSION;
         self.insert_token(&genesis.admin, genesis.created_at, None)?;
         self.seed_regions(genesis);
         self.trust = Some(trust);
         self.genesis = Some(genesis.clone());
+        let rules = envelope.rules.clamp(RULES_OLDEST, RULES_VERSION);
+        self.enter_rules(rules, &envelope.actor, genesis.created_at);
         Ok(Accepted::Done)
     }
 

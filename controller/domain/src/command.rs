@@ -209,6 +209,11 @@ pub enum Command {
         /// Whose.
         deployment: DeploymentId,
     },
+    /// Puts newer rules into force, for good: from then on the program of before cannot read what is written.
+    RaiseRules {
+        /// Which version.
+        to: u16,
+    },
 }
 
 /// What is to be different about a deployment; what is absent stays.

@@ -25,6 +25,7 @@ pub mod release;
 pub mod reply;
 pub mod report;
 pub mod reported;
+pub mod rules;
 pub mod signer;
 pub mod state;
 pub mod tenancy;

@@ -1,5 +1,8 @@
 //! The replicated entities. Structure-sharing ordered maps: cloning the State costs nothing, so that a snapshot or a
 //! consistent read does not stop writers.
+//!
+//! Its written form follows the rules in force: version 1 ([`v1`], frozen) until the cluster is finalized, version 2 (the
+//! fields as they stand here) from then on. A field that a version adds keeps its default under older rules.
 
 use dotmac_protocol::{
     codec::{self, DecodeError, EncodeError, Format},
@@ -11,6 +14,8 @@ use dotmac_protocol::{
 };
 use rpds::{QueueSync, RedBlackTreeMapSync};
 use serde::{Deserialize, Serialize};
+
+pub mod v1;
 
 use crate::{
     access::Token,
@@ -25,20 +30,21 @@ use crate::{
     release::{Release, ReleaseKey},
     reply::Reply,
     reported::Reported,
+    rules::Raised,
     tenancy::{Deployment, Tenant},
 };
 
 /// An ordered map that shares structure with its copies.
 pub type Map<K, V> = RedBlackTreeMapSync<K, V>;
 
-/// The newest rules version this program knows.
-pub const RULES_VERSION: u16 = 1;
+pub use crate::rules::RULES_VERSION;
+
 /// Answers kept for retries at most; the oldest go first.
 pub const ANSWERS_MAX: usize = 100_000;
 /// Milliseconds for which an answer is kept for retries: 24 hours.
 pub const ANSWER_KEPT_MS: u64 = 24 * 3_600_000;
 
-/// Version 1 of everything that is replicated.
+/// Version 2 of everything that is replicated.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct State {
     /// Version of the rules that apply follows.
@@ -91,6 +97,9 @@ pub struct State {
     pub clock: Option<SealedClock>,
     /// What the deployments' instances reported of themselves and their probes found of them, in short.
     pub reported: Map<DeploymentId, Reported>,
+    // What version 2 added; see `State::enter_rules` for how a cluster of version 1 gets it.
+    /// When each version of the rules came into force, and by whom. Since version 2.
+    pub raised: Map<u16, Raised>,
 }
 
 /// The answer to one request.
@@ -108,28 +117,52 @@ pub struct Answer {
 
 impl Format for State {
     const KIND: &'static str = "state";
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
     const BYTES_MAX: usize = 2 * 1024 * 1024 * 1024;
 }
 
+/// A State in the form in which it is written under the rules in force. Serializing it costs no copy.
+#[derive(Debug)]
+pub enum Written<'s> {
+    /// As programs of version 1 read it.
+    V1(Box<v1::State>),
+    /// As this program keeps it.
+    V2(&'s State),
+}
+
 impl State {
+    /// The form in which it is written: what every program that can follow its rules reads.
+    #[must_use]
+    pub fn written(&self) -> Written<'_> {
+        match self.rules {
+            0 | 1 => Written::V1(Box::new(v1::State::of(self))),
+            _ => Written::V2(self),
+        }
+    }
+
     /// Encoded form, for snapshots.
     ///
     /// # Errors
     /// When it would exceed 2 GiB.
     pub fn to_bytes(&self) -> Result<Vec<u8>, EncodeError> {
-        codec::encode(self)
+        match self.written() {
+            Written::V1(state) => codec::encode(&*state),
+            Written::V2(state) => codec::encode(state),
+        }
     }
 
-    /// Reads a snapshot back.
+    /// Reads a snapshot back, of this version or an older one.
     ///
     /// # Errors
     /// When the bytes are no State of a known version.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
-        codec::decode(bytes)
+        match bytes.first() {
+            Some(&v1::State::VERSION) => codec::decode::<v1::State>(bytes).map(Self::from),
+            _ => codec::decode(bytes),
+        }
     }
 
-    /// Digest of the encoded State: equal on all nodes at equal log indexes (law 6).
+    /// Digest of the encoded State: equal on all nodes at equal log indexes (law 6), whatever program they run.
     #[must_use]
     pub fn digest(&self) -> Digest {
         let bytes = self

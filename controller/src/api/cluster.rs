@@ -23,9 +23,10 @@ use super::{
 use crate::{
     dispatch,
     node::Node,
-    peers::{NodeStatus, PeerAnswer, PeerCall},
+    peers::{Description, NodeStatus, PeerAnswer, PeerCall},
 };
 
+mod finalize;
 mod health;
 mod shapes;
 
@@ -53,6 +54,7 @@ pub(super) fn operations() -> Vec<Operation> {
             .says("Whether the whole is well", reasons)
             .needs(&[Permission::ClusterRead], Scope::Platform)
             .answers(StatusCode::OK, "How it is", schema::of("ClusterHealth")),
+        finalize::operation(),
     ]
 }
 
@@ -71,7 +73,7 @@ async fn status(
         .nodes
         .iter()
         .map(|card| {
-            let status = statuses.get(&card.node);
+            let (status, told) = (statuses.get(&card.node), found.descriptions.get(&card.node));
             let word = match status {
                 None => "unreachable",
                 Some(_) if leader == Some(card.node) => "leader",
@@ -85,6 +87,9 @@ async fn status(
                 "agents": status.map(|one| one.agents),
                 "signing": status.is_some_and(|one| one.refusals.is_empty()),
                 "refusals": status.map_or(&[][..], |one| &one.refusals),
+                "software": told.map(|one| &one.software),
+                "rules_supported": told.map(|one| one.rules_newest),
+                "slow_disk": told.and_then(|one| one.slow_disk.as_ref()),
             })
         })
         .collect();
@@ -92,6 +97,7 @@ async fn status(
     let body = json!({
         "leader": leader, "term": found.term(), "nodes": nodes, "answered_by": node.card.node,
         "epoch": trust.map(|trust| trust.epoch), "trust_version": trust.map(|trust| trust.version),
+        "rules": finalize::in_force(&state), "rules_next": finalize::next(&state, &found),
     });
     Ok(answer(StatusCode::OK, body))
 }
@@ -131,10 +137,11 @@ pub(super) fn seen(node: &Node, state: &dotmac_domain::State) -> Value {
 }
 
 async fn find(node: &Arc<Node>) -> Found {
-    let statuses = ask_all(node).await;
+    let (statuses, descriptions) = tokio::join!(ask_all(node), describe_all(node));
     Found {
         controllers: node.genesis.nodes.iter().map(|card| card.node).collect(),
         statuses,
+        descriptions,
         threshold: node.threshold(),
         now: node.clock.now(),
     }
@@ -152,4 +159,18 @@ async fn ask_all(node: &Arc<Node>) -> BTreeMap<NodeId, NodeStatus> {
     let mut statuses: BTreeMap<_, _> = join_all(calls).await.into_iter().flatten().collect();
     statuses.insert(node.card.node, dispatch::status(node));
     statuses
+}
+
+/// What all controllers are, as far as their programs can say it.
+async fn describe_all(node: &Arc<Node>) -> BTreeMap<NodeId, Description> {
+    let calls = node.peers().map(|peer| async move {
+        let call = node.log.call(peer, PeerCall::Describe, STATUS_DEADLINE);
+        match tokio::time::timeout(STATUS_DEADLINE, call).await {
+            Ok(Ok(PeerAnswer::Described(told))) if told.node == peer => Some((peer, told)),
+            _ => None,
+        }
+    });
+    let mut told: BTreeMap<_, _> = join_all(calls).await.into_iter().flatten().collect();
+    told.insert(node.card.node, dispatch::describe(node));
+    told
 }

@@ -13,6 +13,7 @@ use super::{answer::answer, operation::Operation, schema};
 use crate::{
     node::Node,
     readiness::{self, CHECKS},
+    storage::pace,
 };
 
 /// What can be asked.
@@ -62,6 +63,10 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
             ("status", schema::one_of(&["ready", "not ready"])),
             ("reason", schema::text_or_null()),
             ("checks", schema::list(check)),
+            (
+                "slow_disk",
+                schema::about("Ready all the same, and slow", schema::text_or_null()),
+            ),
             ("node", schema::count()),
         ],
         &[],
@@ -86,7 +91,10 @@ async fn ready(State(node): State<Arc<Node>>) -> Response {
         Some(_) => (StatusCode::SERVICE_UNAVAILABLE, "not ready"),
     };
     let checks = checks.map(|check| json!({"name": check.name, "ok": check.is_ok}));
-    let body = json!({"status": word, "reason": reason, "checks": checks, "node": node.card.node});
+    let slow_disk = pace::slow(node.log.figures().sync);
+    let body = json!({
+        "status": word, "reason": reason, "checks": checks, "slow_disk": slow_disk, "node": node.card.node,
+    });
     let mut response = answer(status, body);
     if reason.is_some() {
         let soon = HeaderValue::from_static("1");

@@ -1,6 +1,6 @@
 //! Why a controller does not start: one variant for each part that can fail.
 
-use dotmac_protocol::ids::NodeId;
+use dotmac_protocol::ids::{ClusterId, NodeId};
 use dotmac_runtime::quic::EndpointError;
 use thiserror::Error;
 
@@ -24,6 +24,24 @@ pub enum AppError {
         /// What to do.
         advice: &'static str,
     },
+    /// Its data was founded by another genesis than the file says.
+    #[error("the data in {data} is that of cluster {found}, founded otherwise than {genesis} says")]
+    OtherCluster {
+        /// The storage directory.
+        data: String,
+        /// The cluster in it.
+        found: ClusterId,
+        /// The file.
+        genesis: String,
+    },
+    /// It is earlier than anything can be.
+    #[error("this machine's clock says {now}, and the cluster was made later, at {made}")]
+    Clock {
+        /// The clock.
+        now: String,
+        /// When the cluster was made.
+        made: String,
+    },
     /// Its certificate cannot be made.
     #[error(transparent)]
     Certificate(#[from] CertifyError),
@@ -45,6 +63,9 @@ pub enum AppError {
     /// The replicated log cannot be opened.
     #[error(transparent)]
     Raft(#[from] StartError),
+    /// The replicated log stopped while the controller ran.
+    #[error("the replicated log stopped: {0}")]
+    Stopped(String),
     /// No thread can be started for the export of spans.
     #[error("spans cannot be exported")]
     Telemetry(#[source] std::io::Error),

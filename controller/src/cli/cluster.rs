@@ -11,7 +11,12 @@ use dotmac_protocol::ids::{ClusterId, RegionId};
 use dotmac_runtime::{causes, clock::Clock, disk, entropy::Entropy};
 use serde_json::Value;
 
-use super::{failure::Failure, find::Context, view};
+use super::{
+    failure::Failure,
+    find::Context,
+    plan::{Consent, Outcome, Plan},
+    view,
+};
 use crate::{
     access_token::AccessToken,
     bootstrap::{self, NewCluster},
@@ -19,8 +24,13 @@ use crate::{
 
 #[derive(Subcommand)]
 pub(crate) enum Cluster {
-    /// Leader, nodes and how far each has come
+    /// Leader, nodes, how far each has come, and which rules are in force
     Status,
+    /// End the time in which an upgrade can be taken back: put the newest rules into force
+    Finalize {
+        #[command(flatten)]
+        consent: Consent,
+    },
     /// Make the genesis of a new cluster from the cards of its controllers
     Create(Box<Create>),
 }
@@ -72,6 +82,7 @@ impl Cluster {
     pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
         match self {
             Self::Status => status(context).await,
+            Self::Finalize { consent } => finalize(context, consent).await,
             Self::Create(create) => create.run(context),
         }
     }
@@ -186,6 +197,29 @@ fn admin_token(path: &Path, entropy: &Entropy) -> Result<AccessToken, Failure> {
     Ok(token)
 }
 
+/// Where an upgrade is finalized.
+const FINALIZE: &str = "/api/v1/cluster/finalize";
+
+async fn finalize(context: &Context, consent: Consent) -> Result<(), Failure> {
+    let client = context.client()?;
+    let title = "finalize the upgrade, after which no older program starts on this data";
+    let plan = Plan {
+        body: None,
+        typed: Some("finalize".to_owned()),
+        ..Plan::create(title.to_owned(), FINALIZE, Value::Null)
+    };
+    let (rules, words) = match plan.run(context, &client, consent).await? {
+        Outcome::Done(rules) => (rules, "in force from now on"),
+        Outcome::Same(rules) => (rules, "in force already, and no newer ones are known"),
+        Outcome::Shown => return Ok(()),
+    };
+    if context.output.is_data() {
+        return context.output.data(&rules);
+    }
+    let version = view::text(&rules, "rules");
+    context.output.line(&format!("rules {version}: {words}"))
+}
+
 /// The cluster as one controller sees it.
 pub(crate) const PATH: &str = "/api/v1/cluster/status";
 
@@ -210,8 +244,26 @@ async fn status(context: &Context) -> Result<(), Failure> {
         text("epoch"),
         text("trust_version")
     ))?;
+    let rules = &status["rules"];
+    let since = match view::time(rules, "since") {
+        none if none.is_empty() => String::new(),
+        time => format!(" since {time}"),
+    };
+    let rules = view::text(rules, "rules");
+    context.output.line(&format!("rules {rules}{since}"))?;
+    match text("rules_next") {
+        none if none.is_empty() => {}
+        next => context.output.line(&next)?,
+    }
+    let nodes = view::items(&status, "nodes");
+    for node in nodes.iter().filter(|node| !node["slow_disk"].is_null()) {
+        let (id, why) = (view::text(node, "id"), view::text(node, "slow_disk"));
+        context
+            .output
+            .line(&format!("controller {id} is slow: {why}"))?;
+    }
     let header = [
-        "id", "state", "address", "link", "pid", "applied", "signing",
+        "id", "state", "address", "link", "pid", "applied", "signing", "software", "rules",
     ];
     let row = |node: &Value| {
         [
@@ -222,15 +274,15 @@ async fn status(context: &Context) -> Result<(), Failure> {
             "pid",
             "applied",
             "signing",
+            "software",
+            "rules_supported",
         ]
         .map(|name| view::text(node, name))
         .into()
     };
-    context.output.table(
-        &header,
-        view::items(&status, "nodes").iter().map(row).collect(),
-        "no nodes",
-    )
+    context
+        .output
+        .table(&header, nodes.iter().map(row).collect(), "no nodes")
 }
 
 #[cfg(test)]

@@ -2,14 +2,18 @@
 
 use std::{sync::Arc, time::Duration};
 
-use dotmac_domain::envelope::Envelope;
+use dotmac_domain::{
+    envelope::Envelope,
+    rules::{RULES_OLDEST, RULES_VERSION},
+};
 use dotmac_protocol::{ids::NodeId, keys::Signature, time::Timestamp};
 
 use super::signable::Signable;
 use crate::{
     leader::Liveness,
     node::Node,
-    peers::{NodeStatus, PeerAnswer, PeerCall, Subject},
+    peers::{Description, NodeStatus, PeerAnswer, PeerCall, Subject},
+    storage::pace,
 };
 
 /// How long a signature may wait until what it is under is applied here.
@@ -43,6 +47,7 @@ pub async fn handle_call(
             PeerAnswer::Noted
         }
         PeerCall::Status => PeerAnswer::Status(status(node)),
+        PeerCall::Describe => PeerAnswer::Described(describe(node)),
     }
 }
 
@@ -114,5 +119,17 @@ pub fn status(node: &Node) -> NodeStatus {
         agents: u32::try_from(node.registry.len()).unwrap_or(u32::MAX),
         refusals: node.book.refusals(),
         storage: node.log.storage().err(),
+    }
+}
+
+/// What this controller's program is.
+#[must_use]
+pub fn describe(node: &Node) -> Description {
+    Description {
+        node: node.card.node,
+        software: env!("CARGO_PKG_VERSION").to_owned(),
+        rules_oldest: RULES_OLDEST,
+        rules_newest: RULES_VERSION,
+        slow_disk: pace::slow(node.log.figures().sync),
     }
 }

@@ -66,21 +66,6 @@ impl Alive {
         *self == Self::default()
     }
 
-    /// Whether a process runs a program whose file was replaced since.
-    pub(crate) fn runs_replaced_programs(&self) -> bool {
-        let processes = self
-            .supervisor
-            .iter()
-            .chain(&self.controllers)
-            .chain(&self.agents);
-        let programs = processes
-            .filter_map(|process| std::fs::read_link(format!("/proc/{}/exe", process.pid)).ok());
-        // The kernel marks the name of a file that is gone.
-        programs
-            .into_iter()
-            .any(|program| program.to_string_lossy().ends_with(" (deleted)"))
-    }
-
     /// In words.
     pub(crate) fn describe(&self) -> String {
         let supervisors = usize::from(self.supervisor.is_some());

@@ -84,7 +84,12 @@ impl PidFile {
 impl Lock {
     /// Takes the lock; `None` when another supervisor lives.
     pub(crate) fn take(layout: &Layout) -> Result<Option<Self>, Failure> {
-        let path = layout.run().join("lock");
+        Self::take_named(layout, "lock")
+    }
+
+    /// Takes a lock for something that only one process may do; `None` when another one does it.
+    pub(crate) fn take_named(layout: &Layout, name: &str) -> Result<Option<Self>, Failure> {
+        let path = layout.run().join(name);
         let opened = File::options()
             .create(true)
             .truncate(false)

@@ -86,7 +86,7 @@ async fn admit(client: &Client, entropy: &Entropy, agents: &[Member]) -> Result<
 }
 
 /// Agents' sessions that the controllers hold now: what they knew before a restart does not count.
-fn sessions(status: &Value) -> usize {
+pub(super) fn sessions(status: &Value) -> usize {
     let counts = view::items(status, "nodes").iter();
     let counts = counts.filter_map(|node| node["agents"].as_u64());
     usize::try_from(counts.sum::<u64>()).unwrap_or(usize::MAX)

@@ -19,7 +19,7 @@ use super::{
     log_of_supervisor,
     member::Member,
     pids::Lock,
-    preflight, settle, status,
+    preflight, roll, settle, status,
     supervise::{note_own, supervise, supervisor_pid},
 };
 use crate::cli::{
@@ -54,6 +54,7 @@ pub(crate) async fn run(context: &CliContext, wish: Wish) -> Result<(), Failure>
     if Lock::is_taken(&layout)? {
         let alive = Alive::look(&layout).describe();
         context.output.line(&format!("already up: {alive}"))?;
+        renew(context, &layout, &settings, started).await?;
         return ready(context, &layout, started).await;
     }
     preflight::check(&layout, &settings)?;
@@ -86,6 +87,32 @@ pub(crate) async fn run(context: &CliContext, wish: Wish) -> Result<(), Failure>
     context.output.note("");
     let ended = supervisor.end(context, &layout).await;
     told(context, ended)
+}
+
+/// Restarts, one at a time, what runs a program from before the last build.
+async fn renew(
+    context: &CliContext,
+    layout: &Layout,
+    settings: &Settings,
+    started: Instant,
+) -> Result<(), Failure> {
+    if !roll::is_behind(layout) {
+        return Ok(());
+    }
+    // A new program may want a new configuration; one that runs reads its own no more.
+    create(layout, settings, &context.clock, &context.entropy)?;
+    let client = context.client_at(layout, SETTLE_MS.0, SETTLE_MS.1)?;
+    let tell = |line: &str| {
+        context
+            .output
+            .note(&format!("{:>8}  {line}", duration(elapsed_ms(started))))
+    };
+    tell("programs were replaced: restarting them one at a time");
+    let restarted = roll::run(layout, &client, &tell).await?;
+    context.output.line(&format!(
+        "restarted {}; instances ran on",
+        restarted.join(", ")
+    ))
 }
 
 /// Makes keys and genesis on the first start.
@@ -127,10 +154,12 @@ async fn ready(context: &CliContext, layout: &Layout, started: Instant) -> Resul
     context
         .output
         .note(&format!("{:>8}  ready", duration(elapsed_ms(started))));
-    if Alive::look(layout).runs_replaced_programs() {
-        let note =
-            "some processes run the programs from before the last build: make down, then make up";
-        context.output.note(note);
+    if let Some(supervisor) = roll::foreign_supervisor(layout) {
+        context.output.note(&format!(
+            "the supervisor in another terminal (pid {}) runs the program from before the last build, until it is \
+             started again",
+            supervisor.pid
+        ));
     }
     for line in status::summary(layout, &Member::all(layout), deployments)? {
         context.output.line(&line)?;
@@ -254,7 +283,7 @@ impl Supervisor {
     }
 }
 
-async fn detach(layout: &Layout) -> Result<Child, Failure> {
+pub(super) async fn detach(layout: &Layout) -> Result<Child, Failure> {
     let path = crash_log(layout);
     let failed = |cause: std::io::Error| Failure::io("write", &path, &cause);
     let output = File::create(&path).map_err(failed)?;

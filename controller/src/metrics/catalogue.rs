@@ -32,6 +32,7 @@ catalogue! {
 
     STORAGE_SYNC_SECONDS = "dotmac_storage_sync_seconds" Histogram(SYNC_SECONDS), [], "Time of the disk to make writes durable.";
     STORAGE_SYNC_FAILURES = "dotmac_storage_sync_failures" Counter, [], "Syncs that the disk did not confirm.";
+    STORAGE_SLOW = "dotmac_storage_slow" Gauge, [], "1 while the median of the last 32 syncs is 100 ms or more, otherwise 0.";
     STORAGE_WRITABLE = "dotmac_storage_writable" Gauge, [], "1 while the disk takes new writes, otherwise 0.";
     STORAGE_FREE_BYTES = "dotmac_storage_free_bytes" Gauge, [], "Bytes that are free on the disk of the store.";
     STORAGE_RESERVE_BYTES = "dotmac_storage_reserve_bytes" Gauge, [], "Free bytes below which no new writes are taken.";

@@ -7,7 +7,7 @@ use dotmac_protocol::{license::Phase, time::Timestamp};
 use dotmac_runtime::metrics::{Samples, Value};
 
 use super::catalogue as all;
-use crate::{node::Node, readiness};
+use crate::{node::Node, readiness, storage::pace};
 
 /// The words for an agent's presence.
 const PRESENCES: [&str; 3] = ["connected", "disconnected", "unknown"];
@@ -49,6 +49,7 @@ fn of_raft(samples: &mut Samples<'_>, node: &Node) {
 fn of_storage(samples: &mut Samples<'_>, node: &Node, state: &State, directory: &Path) {
     let figures = node.log.figures();
     samples.put(&all::STORAGE_WRITABLE, node.log.storage().is_ok());
+    samples.put(&all::STORAGE_SLOW, pace::slow(figures.sync).is_some());
     samples.put(&all::STORAGE_FREE_BYTES, figures.free_bytes);
     samples.put(&all::STORAGE_RESERVE_BYTES, figures.reserve_bytes);
     samples.put(&all::STORAGE_USED_BYTES, bytes_of(directory, DEPTH_MAX));

@@ -1,7 +1,7 @@
 //! How one controller takes part, and why it cannot. Raft's timing is decided here: a lost leader is replaced within two
-//! seconds.
+//! seconds, later only where the disk is too slow for that.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use dotmac_domain::command::NodeCard;
 use dotmac_protocol::ids::{ClusterId, NodeId};
@@ -45,13 +45,52 @@ pub struct RaftConfig {
 
 /// Entries between two snapshots, unless told otherwise.
 pub const SNAPSHOT_EVERY: u64 = 2_000;
-/// Milliseconds between heartbeats.
-const HEARTBEAT_MS: u64 = 150;
-/// Milliseconds after which a node stands for election, chosen anew each time; they count once the leader's lease, which
-/// is as long as the range's end, is over. So a dead leader is followed by another after 1.2 to 1.6 s.
-const ELECTION_MS: std::ops::Range<u64> = 400..800;
-/// Milliseconds for which a majority's word counts: within them no other controller stands for election.
-pub(super) const LEASE_MS: u64 = ELECTION_MS.end;
+/// Milliseconds of a sync that the shortest timing still bears: a vote, or an entry, waits for two of them.
+const SYNC_BORNE_MS: u64 = 40;
+/// Milliseconds of a sync beyond which the timing does not grow any more: a lost leader must not be missed for long.
+const SYNC_MS_MAX: u64 = 1_000;
+
+/// Raft's timing on one controller. It follows the disk: a node answers a vote when it has synced it, behind the batch that is
+/// being synced already, and a leader sends no heartbeat while it syncs an entry. With a timing shorter than that, votes come
+/// too late for their election, and the next one is called, again and again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Timing {
+    /// Milliseconds between heartbeats; also how long an answer to entries is waited for.
+    pub(super) heartbeat_ms: u64,
+    /// Milliseconds after which a node stands for election at the earliest and at the latest, chosen anew each time; they
+    /// count once the leader's lease is over. Also how long votes are waited for, at the shortest.
+    election_ms: (u64, u64),
+}
+
+impl Timing {
+    /// For good disks: a dead leader is followed by another after 1.2 to 1.6 s.
+    pub(super) const SHORTEST: Self = Self {
+        heartbeat_ms: 150,
+        election_ms: (400, 800),
+    };
+
+    /// The timing for a disk whose sync takes so long: two syncs between heartbeats and five for an election, at most
+    /// those of a second. A lost leader is then missed for up to twenty syncs.
+    pub(super) fn for_sync(sync: Duration) -> Self {
+        let sync_ms = u64::try_from(sync.as_millis()).unwrap_or(u64::MAX);
+        if sync_ms <= SYNC_BORNE_MS {
+            return Self::SHORTEST;
+        }
+        let sync_ms = sync_ms.min(SYNC_MS_MAX);
+        let shortest = Self::SHORTEST;
+        let earliest = (5 * sync_ms).max(shortest.election_ms.0);
+        Self {
+            heartbeat_ms: (2 * sync_ms).max(shortest.heartbeat_ms),
+            election_ms: (earliest, 2 * earliest),
+        }
+    }
+
+    /// Milliseconds for which a majority's word counts: within them no other controller stands for election.
+    pub(super) fn lease_ms(self) -> u64 {
+        self.election_ms.1
+    }
+}
+
 /// Milliseconds that sending and installing a snapshot may take.
 const SNAPSHOT_MS: u64 = 120_000;
 /// Entries replicated at once at most; their bytes are limited by the log.
@@ -83,6 +122,19 @@ pub enum StartError {
     /// The lives of disks cannot be read.
     #[error(transparent)]
     Lives(#[from] LivesError),
+    /// The log begins behind the newest readable snapshot.
+    #[error(
+        "the newest readable snapshot ends at entry {snapshot}, and the log before entry {purged} is gone: the snapshots in \
+         {path} are damaged"
+    )]
+    Gap {
+        /// The last entry in the snapshot; 0 without one.
+        snapshot: u64,
+        /// The last entry that was removed from the log.
+        purged: u64,
+        /// The storage directory.
+        path: PathBuf,
+    },
     /// Raft itself does not start.
     #[error("raft cannot be started: {0}")]
     Raft(String),
@@ -103,12 +155,15 @@ pub(super) fn nodes(members: &[NodeCard]) -> BTreeMap<u64, Node> {
         .collect()
 }
 
-pub(super) fn settings(config: &RaftConfig) -> Result<openraft::Config, StartError> {
+pub(super) fn settings(
+    config: &RaftConfig,
+    timing: Timing,
+) -> Result<openraft::Config, StartError> {
     let settings = openraft::Config {
         cluster_name: config.cluster.to_string(),
-        heartbeat_interval: HEARTBEAT_MS,
-        election_timeout_min: ELECTION_MS.start,
-        election_timeout_max: ELECTION_MS.end,
+        heartbeat_interval: timing.heartbeat_ms,
+        election_timeout_min: timing.election_ms.0,
+        election_timeout_max: timing.election_ms.1,
         install_snapshot_timeout: SNAPSHOT_MS,
         max_payload_entries: REPLICATED_MAX,
         snapshot_policy: SnapshotPolicy::LogsSinceLast(config.snapshot_every),
@@ -120,4 +175,33 @@ pub(super) fn settings(config: &RaftConfig) -> Result<openraft::Config, StartErr
     };
     let checked = settings.validate();
     checked.map_err(|error| StartError::Raft(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::Timing;
+
+    #[test]
+    fn the_timing_follows_the_disk_within_bounds() {
+        let timing = |ms| Timing::for_sync(Duration::from_millis(ms));
+        assert_eq!(timing(0), Timing::SHORTEST);
+        assert_eq!(timing(40), Timing::SHORTEST);
+        let slow = timing(500);
+        assert_eq!(
+            (slow.heartbeat_ms, slow.election_ms),
+            (1_000, (2_500, 5_000))
+        );
+        assert_eq!(timing(1_000), timing(60_000));
+        assert_eq!(timing(60_000).lease_ms(), 10_000);
+        for ms in (0..2_000).step_by(7) {
+            let (one, next) = (timing(ms), timing(ms + 7));
+            assert!(2 * one.heartbeat_ms < one.election_ms.0, "{ms}: {one:?}");
+            assert!(
+                one.election_ms <= next.election_ms,
+                "{ms}: {one:?} {next:?}"
+            );
+        }
+    }
 }

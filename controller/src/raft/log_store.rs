@@ -7,9 +7,11 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use dotmac_domain::Envelope;
 use dotmac_protocol::codec::{self, DecodeError, Format};
 use openraft::{
-    LogState, OptionalSend, RaftLogReader, storage::LogFlushed, storage::RaftLogStorage,
+    EntryPayload, LogState, OptionalSend, RaftLogReader, storage::LogFlushed,
+    storage::RaftLogStorage,
 };
 use thiserror::Error;
 
@@ -82,6 +84,12 @@ impl LogStore {
         self.lock().committed.map_or(0, |last| last.index)
     }
 
+    /// Index of the last entry that was removed; 0 while there is none.
+    #[must_use]
+    pub fn purged(&self) -> u64 {
+        self.lock().purged.map_or(0, |last| last.index)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -95,6 +103,7 @@ impl LogStore {
         let mut batch = Batch::new();
         let mut last = None;
         for entry in entries {
+            self.mark_version(&entry)?;
             let (key, log_id) = (entry_key(entry.log_id.index), entry.log_id);
             let record = codec::encode(&LogRecord(entry))
                 .map_err(|error| log_failure(Verb::Write, &error))?;
@@ -110,6 +119,17 @@ impl LogStore {
             self.lock().last = last;
         }
         Ok(())
+    }
+
+    /// Before an entry that older programs cannot read is written, they are told. News once in the life of a version.
+    #[allow(clippy::result_large_err, reason = "the size is Raft's")]
+    fn mark_version(&self, entry: &Entry) -> Result<(), Failure> {
+        let EntryPayload::Normal(proposal) = &entry.payload else {
+            return Ok(());
+        };
+        let versions = proposal.envelopes.iter().map(Envelope::rules_to_read);
+        let marked = self.engine.raise_version(versions.max().unwrap_or(0));
+        marked.map_err(|error| log_failure(Verb::Write, &error))
     }
 
     /// Entries of a half-open range in order, up to about `bytes_max`, at least one if there is one.

@@ -9,7 +9,12 @@ use std::{
     sync::Arc,
 };
 
-use dotmac_domain::{Changed, State, reply::Replies};
+use dotmac_domain::{
+    Changed, Command, Envelope, State,
+    reply::Replies,
+    rules::RULES_VERSION,
+    state::{Written, v1},
+};
 use dotmac_protocol::codec::{self, DecodeError, Format};
 use openraft::{
     EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot, storage::RaftStateMachine,
@@ -58,6 +63,15 @@ pub enum StateMachineError {
         found: u64,
         /// Where the snapshot ends.
         expected: u64,
+    },
+    /// An entry puts rules into force that this program does not know; it must not go on by the old ones.
+    #[error(
+        "the cluster was finalized to version {to} of the rules, and this program knows {RULES_VERSION}: start the newer \
+         program again"
+    )]
+    NewerRules {
+        /// Which version.
+        to: u16,
     },
     /// Raft gave no file.
     #[error("the snapshot to install has no file")]
@@ -155,6 +169,7 @@ impl StateMachine {
             }
             EntryPayload::Normal(proposal) => {
                 for envelope in &proposal.envelopes {
+                    check_rules(envelope)?;
                     let applied = self.state.apply(envelope);
                     facts.extend(applied.facts);
                     changed.extend(applied.changed);
@@ -307,16 +322,22 @@ pub(crate) fn read_state(file: &SnapshotFile) -> Result<State, StateMachineError
     let mut version = [0; 1];
     body.read_exact(&mut version)
         .map_err(|error| malformed(&error))?;
-    if version != [State::VERSION] {
-        return Err(StateMachineError::Decode(DecodeError::Version {
-            kind: State::KIND,
-            found: Some(version[0]),
-            expected: State::VERSION,
-        }));
-    }
     let config = bincode::config::standard().with_limit::<STATE_BYTES_MAX>();
-    let state = bincode::serde::decode_from_std_read(&mut body, config)
-        .map_err(|error| malformed(&error))?;
+    let state = match version {
+        [v1::State::VERSION] => {
+            bincode::serde::decode_from_std_read::<v1::State, _, _>(&mut body, config)
+                .map(State::from)
+        }
+        [State::VERSION] => bincode::serde::decode_from_std_read(&mut body, config),
+        [found] => {
+            return Err(StateMachineError::Decode(DecodeError::Version {
+                kind: State::KIND,
+                found: Some(found),
+                expected: State::VERSION,
+            }));
+        }
+    };
+    let state = state.map_err(|error| malformed(&error))?;
     match body.read(&mut version) {
         Ok(0) => Ok(state),
         Ok(_) => Err(malformed(&"bytes are left over")),
@@ -345,11 +366,27 @@ pub(crate) fn check_facts(state: &State, ledger: &Ledger) -> Result<(), StateMac
 
 /// Writes the State's encoded form: what `State::to_bytes` gives, without ever being whole in memory.
 fn write_state(state: &State, body: &mut dyn Write) -> io::Result<()> {
-    let mut body = body;
-    body.write_all(&[State::VERSION])?;
+    match state.written() {
+        Written::V1(state) => write_as(&*state, body),
+        Written::V2(state) => write_as(state, body),
+    }
+}
+
+fn write_as<T: Format>(state: &T, mut body: &mut dyn Write) -> io::Result<()> {
+    body.write_all(&[T::VERSION])?;
     bincode::serde::encode_into_std_write(state, &mut body, bincode::config::standard())
         .map_err(io::Error::other)?;
     Ok(())
+}
+
+/// Stops before an entry that this program would take otherwise than the newer ones, and so part from them.
+fn check_rules(envelope: &Envelope) -> Result<(), StateMachineError> {
+    match envelope.command {
+        Command::RaiseRules { to } if to > RULES_VERSION => {
+            Err(StateMachineError::NewerRules { to })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn snapshot(meta: Meta, file: SnapshotFile) -> Snapshot<TypeConfig> {

@@ -39,6 +39,16 @@ impl Stores {
             let snapshots = Snapshots::open(&path, disk)?;
             let log = LogStore::open(engine.clone(), ledger.clone())?;
             let (machine, view) = StateMachine::open(ledger.clone(), snapshots.clone())?;
+            let (snapshot, purged) = (*view.applied().borrow(), log.purged());
+            if snapshot < purged {
+                return Err(StartError::Gap {
+                    snapshot,
+                    purged,
+                    path,
+                });
+            }
+            // A snapshot may have come here otherwise than over the log, by a restore.
+            engine.raise_version(view.state().rules)?;
             Ok(Self {
                 engine,
                 ledger,

@@ -40,7 +40,7 @@ pub use fatal::{OnFatal, abort_on_fatal};
 pub use record::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 pub use scan::Scan;
 
-use crate::storage::directory::Directory;
+use crate::storage::directory::{Directory, DirectoryError};
 use mark::Mark;
 use open::{open_database, sync_files};
 use record::{chunk_key, decode_chunk, split_key};
@@ -105,6 +105,7 @@ struct Shared {
     writer: Mutex<Option<JoinHandle<()>>>,
     reserve_bytes: u64,
     directory: Arc<Directory>,
+    disk: SharedDisk,
 }
 
 impl fmt::Debug for Engine {
@@ -156,7 +157,7 @@ impl Engine {
         let writer = Writer {
             database: database.clone(),
             database_path,
-            disk,
+            disk: Arc::clone(&disk),
             mark,
             on_fatal,
             last_commit: found,
@@ -173,6 +174,7 @@ impl Engine {
                 writer: Mutex::new(Some(thread)),
                 reserve_bytes: config.reserve_bytes,
                 directory,
+                disk,
             }),
         })
     }
@@ -181,6 +183,12 @@ impl Engine {
     #[must_use]
     pub fn directory(&self) -> &Path {
         self.shared.directory.path()
+    }
+
+    /// Notes on the disk which rules a program must know to read what is about to be written here. Blocks when it is news.
+    pub fn raise_version(&self, version: u16) -> Result<(), DirectoryError> {
+        let shared = &self.shared;
+        shared.directory.raise(version, shared.disk.as_ref())
     }
 
     /// Reads one value.

@@ -23,6 +23,7 @@ impl Command {
             Self::CreateRegion { .. } | Self::UpdateRegion(_) => Some(Permission::RegionWrite),
             Self::RevokeAgent { .. } => Some(Permission::AgentDelete),
             Self::RevokeJoinToken { .. } => Some(Permission::AgentWrite),
+            Self::RaiseRules { .. } => Some(Permission::ClusterWrite),
             _ => None,
         }
     }
@@ -76,6 +77,7 @@ impl State {
             }
             Command::RevokeAgent { agent } => ("agent.revoked", None, agent.to_string()),
             Command::RevokeJoinToken { token } => ("join-token.revoked", None, token.to_string()),
+            Command::RaiseRules { to } => ("cluster.finalized", None, format!("rules {to}")),
             _ => return None,
         };
         Some(words)

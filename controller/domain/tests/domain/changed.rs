@@ -43,6 +43,8 @@ fn differing(before: &State, after: &State) -> BTreeSet<Changed> {
         clock: _,
         // Noted with its deployment, and only where it changes what is shown.
         reported: _,
+        // Moves with the rules.
+        raised: _,
     } = after;
     let mut found = BTreeSet::new();
     let is_cluster = (rules, genesis, trust) != (&before.rules, &before.genesis, &before.trust);

@@ -70,6 +70,11 @@ pub(crate) struct World {
 impl World {
     /// A founded cluster, with nothing in it.
     pub(crate) fn founded() -> Self {
+        Self::founded_under(RULES_VERSION)
+    }
+
+    /// A cluster that was founded by a program whose newest rules were these.
+    pub(crate) fn founded_under(rules: u16) -> Self {
         let mut world = Self {
             state: State::default(),
             now: START,
@@ -78,14 +83,19 @@ impl World {
             applied: vec![],
         };
         let found = Command::Found(Box::new(genesis()));
-        let envelope = world.envelope(Actor::Founder, found);
+        let mut envelope = world.envelope(Actor::Founder, found);
+        envelope.rules = rules;
         assert_eq!(world.apply(&envelope), Ok(Accepted::Done));
         world
     }
 
     /// A cluster with the release and an agent that joined by a proven token.
     pub(crate) fn with_agent() -> (Self, TestAgent) {
-        let mut world = Self::founded();
+        Self::with_agent_under(RULES_VERSION)
+    }
+
+    fn with_agent_under(rules: u16) -> (Self, TestAgent) {
+        let mut world = Self::founded_under(rules);
         world.add_release();
         let agent = world.join(40);
         (world, agent)
@@ -93,7 +103,12 @@ impl World {
 
     /// A cluster with one active deployment.
     pub(crate) fn with_active() -> (Self, TestAgent, DeploymentId) {
-        let (mut world, mut agent) = Self::with_agent();
+        Self::with_active_under(RULES_VERSION)
+    }
+
+    /// The same in a cluster that was founded under these rules.
+    pub(crate) fn with_active_under(rules: u16) -> (Self, TestAgent, DeploymentId) {
+        let (mut world, mut agent) = Self::with_agent_under(rules);
         let id = world.create("Demo ISP");
         world.make_active(&mut agent, &id);
         (world, agent, id)

@@ -8,6 +8,7 @@ use dotmac_domain::{
     envelope::{Actor, Attestation, Evidence, command_digest},
     fleet::Presence,
     reply::{Code, Rejection, Replies},
+    state::v1,
 };
 use dotmac_protocol::{
     digest::Digest,
@@ -56,9 +57,9 @@ fn envelope(actor: Actor) -> Envelope {
     }
 }
 
-/// A State in which nearly every kind of entity is in nearly every stage.
-fn state() -> State {
-    let (mut world, mut agent, active) = World::with_active();
+/// A State under these rules, in which nearly every kind of entity is in nearly every stage.
+fn state(rules: u16) -> State {
+    let (mut world, mut agent, active) = World::with_active_under(rules);
     let tenant = world.state.deployments.get(&active).unwrap().tenant.clone();
     world
         .ask(Command::CreateToken(token(
@@ -239,8 +240,9 @@ fn what_is_stored_and_signed_keeps_its_bytes() {
     );
     check_series(&mut golden);
     golden.check("replies", &replies());
-    golden.check("state", &state());
-    golden.check("state-empty", &State::default());
+    golden.check("state", &v1::State::of(&state(1)));
+    golden.check("state-empty", &v1::State::of(&State::default()));
+    golden.check("state-2", &state(2));
     golden.done();
 }
 
@@ -276,8 +278,12 @@ fn names_and_digests_that_others_rest_on_are_known() {
         command_digest(&command),
         Digest::tagged("dotmac/command/v1", &bytes)
     );
-    let bytes = state().to_bytes().unwrap();
-    assert_eq!(state().digest(), Digest::tagged("dotmac/state/v1", &bytes));
+    for rules in [1, 2] {
+        let bytes = state(rules).to_bytes().unwrap();
+        assert_eq!(bytes[0], u8::try_from(rules).unwrap());
+        let digest = Digest::tagged("dotmac/state/v1", &bytes);
+        assert_eq!(state(rules).digest(), digest);
+    }
     let tenant = dotmac_domain::tenancy::tenant_id("Demo ISP", &request(7));
     assert_eq!(tenant.as_str(), "demo-isp-13af0fb9");
     assert_eq!(TestAgent::new(40).id.as_str(), "lab-1-744507fb");

@@ -34,3 +34,4 @@ mod platform;
 mod random;
 mod releases;
 mod reports;
+mod rules;

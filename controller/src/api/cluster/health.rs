@@ -14,7 +14,10 @@ use dotmac_protocol::{
 };
 use serde_json::{Value, json};
 
-use crate::{api::answer::time, peers::NodeStatus};
+use crate::{
+    api::answer::time,
+    peers::{Description, NodeStatus},
+};
 
 mod noticed;
 
@@ -33,6 +36,8 @@ pub(super) struct Found {
     pub(super) controllers: Vec<NodeId>,
     /// Those that answered.
     pub(super) statuses: BTreeMap<NodeId, NodeStatus>,
+    /// What those say of their programs and disks that can say it.
+    pub(super) descriptions: BTreeMap<NodeId, Description>,
     /// Signatures that an order needs.
     pub(super) threshold: u16,
     /// The clock of whoever asked them.
@@ -244,6 +249,16 @@ fn of_disks_and_clocks(found: &Found, reasons: &mut Vec<Reason>) {
             reason: format!("controller {id} takes no writes: {refusal}"),
             since: None,
             who: format!("whoever runs controller {id}: free its disk"),
+        });
+    }
+    let slow = |one: &Description| Some((one.node, one.slow_disk.clone()?));
+    for (id, why) in found.descriptions.values().filter_map(slow) {
+        reasons.push(Reason {
+            grade: Grade::Degraded,
+            about: "storage",
+            reason: format!("controller {id} is slow: {why}"),
+            since: None,
+            who: format!("whoever runs controller {id}: give it a faster disk"),
         });
     }
     for (id, skew_ms) in found.skews() {

@@ -6,7 +6,11 @@ use crate::api::schema;
 
 /// All of them.
 pub(in crate::api) fn schemas() -> Vec<(&'static str, Value)> {
-    vec![("ClusterStatus", status()), ("ClusterHealth", health())]
+    vec![
+        ("ClusterStatus", status()),
+        ("ClusterHealth", health()),
+        ("ClusterRules", super::finalize::rules_schema()),
+    ]
 }
 
 fn status() -> Value {
@@ -24,6 +28,15 @@ fn status() -> Value {
             ("agents", schema::count_or_null()),
             ("signing", schema::flag()),
             ("refusals", schema::list(json!({}))),
+            (
+                "software",
+                schema::about(
+                    "Null: a program of before version 2, or away",
+                    schema::text_or_null(),
+                ),
+            ),
+            ("rules_supported", schema::count_or_null()),
+            ("slow_disk", schema::text_or_null()),
         ],
         &[],
     );
@@ -35,6 +48,14 @@ fn status() -> Value {
             ("answered_by", schema::count()),
             ("epoch", schema::count_or_null()),
             ("trust_version", schema::count_or_null()),
+            ("rules", schema::of("ClusterRules")),
+            (
+                "rules_next",
+                schema::about(
+                    "What is between the cluster and newer rules",
+                    schema::text_or_null(),
+                ),
+            ),
         ],
         &[],
     )

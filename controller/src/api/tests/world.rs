@@ -122,6 +122,7 @@ impl World {
         let parts = NodeParts {
             card: genesis.nodes[0].clone(),
             genesis: Arc::clone(&genesis),
+            founding_rules: dotmac_domain::rules::RULES_VERSION,
             clock,
             entropy: entropy.clone(),
             log: Arc::clone(&log) as Arc<dyn Log>,

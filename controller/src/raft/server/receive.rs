@@ -15,6 +15,7 @@ use crate::{
         types::{Meta, RaftVote, SnapshotData},
     },
     storage::{
+        directory::DirectoryError,
         ledger::LedgerError,
         snapshots::{Incoming, SnapshotError, SnapshotFile},
     },
@@ -34,6 +35,8 @@ enum ReceiveError {
     Ledger(#[from] LedgerError),
     #[error(transparent)]
     State(#[from] StateMachineError),
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
     #[error("the snapshot ended early")]
     Ended,
     #[error("no part came within {0:?}")]
@@ -114,13 +117,15 @@ impl Shared {
 
     /// Whether the file is whole, says what was announced, and has all its facts here.
     async fn check(&self, incoming: Incoming, meta: &Meta) -> Result<SnapshotFile, ReceiveError> {
-        let (ledger, meta) = (self.ledger.clone(), meta.clone());
+        let (ledger, meta, engine) = (self.ledger.clone(), meta.clone(), self.engine.clone());
         let checked = tokio::task::spawn_blocking(move || {
             let file = incoming.finish()?;
             if read_meta(&file)? != meta {
                 return Err(ReceiveError::OtherMeta);
             }
-            check_facts(&read_state(&file)?, &ledger)?;
+            let state = read_state(&file)?;
+            check_facts(&state, &ledger)?;
+            engine.raise_version(state.rules)?;
             Ok(file)
         });
         checked.await.unwrap_or(Err(ReceiveError::Interrupted))

@@ -26,6 +26,7 @@ pub(super) fn commands() -> Vec<(&'static str, Command)> {
     commands.extend(changes_of_deployments());
     commands.extend(platform::commands());
     commands.extend(licenses());
+    commands.push(("raise-rules", Command::RaiseRules { to: 2 }));
     commands
 }
 

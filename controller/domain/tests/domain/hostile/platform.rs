@@ -49,5 +49,6 @@ pub(super) fn command() -> impl Strategy<Value = Command> {
         ),
         1 => agent().prop_map(|agent| Command::RevokeAgent { agent }),
         1 => token().prop_map(|token| Command::RevokeJoinToken { token }),
+        1 => any::<u16>().prop_map(|to| Command::RaiseRules { to }),
     ]
 }

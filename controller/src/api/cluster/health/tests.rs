@@ -1,5 +1,7 @@
 //! What counts as healthy, degraded and unhealthy.
 
+use std::collections::BTreeMap;
+
 use dotmac_domain::state::State;
 use dotmac_protocol::{ids::NodeId, time::Timestamp};
 use serde_json::json;
@@ -25,6 +27,7 @@ fn found(statuses: Vec<NodeStatus>) -> Found {
     Found {
         controllers: (1..=3).map(NodeId).collect(),
         statuses: statuses.into_iter().map(|one| (one.node, one)).collect(),
+        descriptions: BTreeMap::new(),
         threshold: 2,
         now: Timestamp(100_000),
     }

@@ -19,6 +19,7 @@ audit.records          missing  404 404 403 403 403 404 401 401 401
 audit.records          own      200 200 403 403 403 200 401 401 401
 audit.records          whole    200 403 403 403 403 200 401 401 401
 audit.streams          whole    200 200 403 403 403 200 401 401 401
+cluster.finalize       whole    200 403 403 403 403 403 401 401 401
 cluster.health         whole    200 403 403 403 200 200 401 401 401
 cluster.status         whole    200 403 403 403 200 200 401 401 401
 deployments.create     foreign  200 404 403 403 403 403 401 401 401

@@ -1,0 +1,76 @@
+//! Whether this is the controller that its files say, on the data that they say, at a possible time. It repairs nothing.
+
+use dotmac_domain::{
+    calendar,
+    command::{Genesis, NodeCard},
+};
+use dotmac_protocol::{keys::PublicKey, time::Timestamp};
+
+use super::{AppError, display, store_directory};
+use crate::{bootstrap::Keys, config::Config, log::Log as _, raft::RaftLog};
+
+/// Milliseconds by which this machine's clock may be before the cluster's beginning.
+const CLOCK_TOLERANCE_MS: u64 = 30_000;
+
+/// This controller's card in the genesis file, if it is this very controller: a wiped disk is another one.
+pub(super) fn own_card(
+    config: &Config,
+    keys: &Keys,
+    genesis: &Genesis,
+) -> Result<NodeCard, AppError> {
+    let stranger = |what, advice| AppError::Stranger {
+        path: display(&config.genesis),
+        node: config.node,
+        what,
+        advice,
+    };
+    let card = genesis.card(config.node).ok_or_else(|| {
+        stranger(
+            "number",
+            "its number is not in the cluster: check `node` in the configuration",
+        )
+    })?;
+    let advice = "the disk was wiped or belongs to another controller: it cannot come back under this \
+                  number, replace the node";
+    if card.incarnation != keys.incarnation {
+        return Err(stranger("incarnation", advice));
+    }
+    if card.signing_key != PublicKey::of(&keys.signing) {
+        return Err(stranger("signing key", advice));
+    }
+    if card.issuer != keys.issuer.certificate() {
+        return Err(stranger("issuing certificate", advice));
+    }
+    Ok(card.clone())
+}
+
+/// Refuses a clock of before the cluster was made: it has never been set since this machine started, and nobody would accept
+/// this controller's certificates.
+pub(super) fn check_clock(genesis: &Genesis, now: Timestamp) -> Result<(), AppError> {
+    if now.plus_millis(CLOCK_TOLERANCE_MS) >= genesis.created_at {
+        return Ok(());
+    }
+    Err(AppError::Clock {
+        now: calendar::moment(now),
+        made: calendar::moment(genesis.created_at),
+    })
+}
+
+/// Refuses data that was founded otherwise than the genesis file says, and closes it.
+pub(super) async fn check_cluster(
+    raft: &RaftLog,
+    genesis: &Genesis,
+    config: &Config,
+) -> Result<(), AppError> {
+    let state = raft.state();
+    let found = match &state.genesis {
+        Some(known) if known != genesis => known.cluster.clone(),
+        _ => return Ok(()),
+    };
+    raft.shutdown().await;
+    Err(AppError::OtherCluster {
+        data: display(&store_directory(config)),
+        found,
+        genesis: display(&config.genesis),
+    })
+}
