@@ -190,6 +190,16 @@ impl Link {
         let connected =
             quic::connect(&self.parts.endpoint, &config, address, CONNECT_PATIENCE).await;
         match connected {
+            Err(error) if error.is_refused_certificate() => {
+                let reason = causes::in_full(&error);
+                match self.learn(address).await {
+                    Ok(()) => "a newer trust root was learned".to_owned(),
+                    Err(why) => format!(
+                        "{reason}; and no newer trust root: {}",
+                        causes::in_full(&why)
+                    ),
+                }
+            }
             Err(error) => causes::in_full(&error),
             Ok(connection) => {
                 let end = session::run(self, &connection).await;
@@ -197,6 +207,12 @@ impl Link {
                 causes::in_full(&end)
             }
         }
+    }
+
+    async fn learn(&self, address: &str) -> Result<(), EnrolError> {
+        let intake = &self.parts.intake;
+        let follow = |documents: &[_]| intake.follow(documents).map(|_| intake.pinned());
+        self.parts.enrolment().learn(address, follow).await
     }
 
     async fn recover(&self, address: &str) -> String {

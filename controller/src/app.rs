@@ -37,6 +37,7 @@ use crate::{
     gateway::{self, Gateway},
     identity::{CertifyError, SelfIssuer},
     leader::{self, Liveness},
+    membership,
     metrics::Metrics,
     node::{self, Node, NodeParts},
     peers::{PeerAnswer, PeerCall, PeerHandler},
@@ -125,7 +126,7 @@ pub async fn start(config: Config, ports: Ports) -> Result<Running, AppError> {
         .await
         .map_err(|source| AppError::Api { address, source })?;
     let serving = serving(&config, &clock)?;
-    let client = tls::client_config(Some(identity.clone()), pinned, ALPN_PEER, &clock);
+    let client = tls::client_config(Some(identity.clone()), pinned.clone(), ALPN_PEER, &clock);
     let telemetry = telemetry(&config, &genesis, &clock)?;
     let reads_per_thousand = config.telemetry.reads_sampled_per_thousand;
     let traces = Traces::new(telemetry.spans(), config.node, reads_per_thousand);
@@ -162,6 +163,8 @@ pub async fn start(config: Config, ports: Ports) -> Result<Running, AppError> {
     let gateway = Arc::new(Gateway::new(Arc::clone(&node), issuer, certificate_ms));
     let mut loops = spawn_loops(&node, &raft);
     loops.push(supervise::spawn("certificate", own.renew(identity)));
+    let following = membership::follow(Arc::clone(&node), pinned);
+    loops.push(supervise::spawn("membership", following));
     let accepting = accept(endpoint.clone(), Arc::clone(&raft), gateway);
     loops.push(supervise::spawn("accept", accepting));
     tracing::info!(node = node.card.node.0, api = %address, link = %listen, "controller started");

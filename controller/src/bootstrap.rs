@@ -14,7 +14,7 @@ use dotmac_protocol::{
     codec::{self, Format},
     ids::{ClusterId, Epoch, IncarnationId, NodeId, RegionId, TrustVersion},
     keys::{PublicKey, Signature},
-    trust::{ControllerIdentity, Role, SignedTrustRoot, TRUST_ROOT_DOMAIN, TrustRoot},
+    trust::{Role, SignedTrustRoot, TRUST_ROOT_DOMAIN, TrustRoot, majority},
 };
 use dotmac_runtime::{
     clock::Clock,
@@ -27,7 +27,7 @@ use ed25519_dalek::SigningKey;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::config::Config;
+use crate::{config::Config, trust_root};
 
 /// Why a cluster cannot begin.
 #[derive(Debug, Error)]
@@ -234,7 +234,7 @@ pub fn create(
     let root = offline_key(root_key, entropy)?;
     let approver = offline_key(approver_key, entropy)?;
     let keys: Vec<PublicKey> = new.cards.iter().map(|card| card.signing_key).collect();
-    let majority = u16::try_from(keys.len() / 2 + 1).unwrap_or(u16::MAX);
+    let majority = majority(keys.len());
     let single = |key: &SigningKey| Role {
         threshold: 1,
         keys: vec![PublicKey::of(key)],
@@ -253,15 +253,7 @@ pub fn create(
             threshold: majority,
             keys,
         },
-        controllers: new
-            .cards
-            .iter()
-            .map(|card| ControllerIdentity {
-                node: card.node,
-                signing_key: card.signing_key,
-                issuer: dotmac_protocol::digest::Digest::of(&card.issuer),
-            })
-            .collect(),
+        controllers: new.cards.iter().map(trust_root::identity_of).collect(),
     };
     trust
         .validate()
@@ -381,12 +373,17 @@ pub fn read_card(path: &Path) -> Result<NodeCard, BootstrapError> {
     })
 }
 
-/// A key that no controller holds, as 64 hexadecimal digits in a private file.
+/// A key that no controller holds; made if its file is missing.
 fn offline_key(path: &Path, entropy: &Entropy) -> Result<SigningKey, BootstrapError> {
     if !path.exists() {
         let key = entropy.signing_key();
         write(path, hex::encode(key.to_bytes()).as_bytes(), 0o600)?;
     }
+    read_offline_key(path)
+}
+
+/// Reads a key that no controller holds: 64 hexadecimal digits in a private file.
+pub fn read_offline_key(path: &Path) -> Result<SigningKey, BootstrapError> {
     let text = keyfile::read_private(path)?;
     let mut secret = [0; 32];
     let digits = text.trim_ascii_end();

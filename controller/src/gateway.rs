@@ -3,7 +3,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use dotmac_protocol::ids::AgentId;
+use dotmac_domain::State;
+use dotmac_protocol::{
+    ids::{AgentId, TrustVersion},
+    trust::SignedTrustRoot,
+};
 use dotmac_runtime::{
     causes,
     pki::{Issuer, PeerName},
@@ -24,6 +28,12 @@ pub use registry::{QuestionError, Registry};
 
 /// Enrolments under way at most; further ones are closed and come back later.
 const ENROLMENTS_MAX: usize = 32;
+/// Trust roots in one frame at most; agents take no more.
+const TRUST_ROOTS_MAX: usize = 64;
+/// Bytes of the trust roots in one frame at most: half of what a frame may have.
+const TRUST_ROOT_BYTES_MAX: usize = 512 * 1024;
+/// Bytes of one encoded signature at most.
+const SIGNATURE_BYTES: usize = 128;
 /// How long the other side may take for the next step of an introduction.
 const STEP_DEADLINE: Duration = Duration::from_secs(5);
 /// How long a gateway's proposal may take before it is tried again.
@@ -126,15 +136,29 @@ impl Gateway {
         }
     }
 
-    /// Addresses of all controllers.
+    /// Addresses of the controllers that agents may talk to.
     fn addresses(&self) -> Vec<String> {
-        self.node
-            .genesis
-            .nodes
-            .iter()
-            .map(|card| card.link_address.clone())
-            .collect()
+        addresses(&self.node.state())
     }
+}
+
+/// Addresses of the controllers that agents may talk to: those of the trust root in force.
+fn addresses(state: &State) -> Vec<String> {
+    let controllers = state.signing_controllers();
+    controllers
+        .map(|one| one.card.link_address.clone())
+        .collect()
+}
+
+/// The trust roots after a version, as many as one frame may carry: what is left comes with the next one.
+fn trust_roots_after(state: &State, version: TrustVersion) -> Vec<SignedTrustRoot> {
+    let mut bytes = 0;
+    let mut roots = state.trust_roots_after(version, TRUST_ROOTS_MAX);
+    roots.retain(|root| {
+        bytes += root.body.len() + root.signatures.len() * SIGNATURE_BYTES;
+        bytes <= TRUST_ROOT_BYTES_MAX
+    });
+    roots
 }
 
 /// Ends the sessions that no longer count, as soon as the State says so.

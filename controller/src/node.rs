@@ -15,6 +15,7 @@ use dotmac_protocol::{
     record::Hop,
     time::Timestamp,
     trace::TraceContext,
+    trust::majority,
 };
 use dotmac_runtime::{clock::Clock, entropy::Entropy};
 use ed25519_dalek::SigningKey;
@@ -310,7 +311,10 @@ impl Node {
         expires_at: Timestamp,
     ) -> Result<Vec<Signature>, AskError> {
         let needed = self.threshold();
-        let mut signatures = vec![self.sign_attestation(envelope, expires_at)];
+        let state = self.state();
+        let is_signer = state.trust.is_none() || state.signs(self.card.node);
+        let own = is_signer.then(|| self.sign_attestation(envelope, expires_at));
+        let mut signatures: Vec<Signature> = own.into_iter().collect();
         let mut refusals = Vec::new();
         let mut unasked = self.witnesses(&envelope.request).into_iter();
         let ask = |node| {
@@ -321,7 +325,9 @@ impl Node {
             };
             async move { (node, self.log.call(node, call, ATTEST_DEADLINE).await) }
         };
-        let first = unasked.by_ref().take(usize::from(needed).saturating_sub(1));
+        let first = unasked
+            .by_ref()
+            .take(usize::from(needed).saturating_sub(signatures.len()));
         let mut calls: FuturesUnordered<_> = first.map(ask).collect();
         while signatures.len() < usize::from(needed) {
             tokio::select! {
@@ -355,7 +361,9 @@ impl Node {
     /// The other controllers in the order in which they are asked to vouch for a request: those with a connection first,
     /// and each first for its share of the requests.
     fn witnesses(&self, request: &RequestId) -> Vec<NodeId> {
-        let mut peers: Vec<NodeId> = self.peers().collect();
+        let state = self.state();
+        let mut peers = self.peers();
+        peers.retain(|peer| state.trust.is_none() || state.signs(*peer));
         let turn = request.as_str().bytes().map(usize::from).sum::<usize>();
         let first = turn.checked_rem(peers.len()).unwrap_or(0);
         peers.rotate_left(first);
@@ -381,19 +389,27 @@ impl Node {
     pub fn threshold(&self) -> u16 {
         let state = self.state();
         state.trust.as_ref().map_or_else(
-            || u16::try_from(self.genesis.nodes.len() / 2 + 1).unwrap_or(u16::MAX),
+            || majority(self.genesis.nodes.len()),
             |trust| trust.controller.threshold,
         )
     }
 
+    /// The cards of all controllers that there are now, this one's too.
+    #[must_use]
+    pub fn controllers(&self) -> Vec<NodeCard> {
+        let state = self.state();
+        if state.genesis.is_none() {
+            return self.genesis.nodes.clone();
+        }
+        let present = state.present_controllers();
+        present.map(|one| one.card.clone()).collect()
+    }
+
     /// The other controllers.
-    pub fn peers(&self) -> impl Iterator<Item = NodeId> + '_ {
-        let own = self.card.node;
-        self.genesis
-            .nodes
-            .iter()
-            .map(|card| card.node)
-            .filter(move |node| *node != own)
+    #[must_use]
+    pub fn peers(&self) -> Vec<NodeId> {
+        let controllers = self.controllers().into_iter().map(|card| card.node);
+        controllers.filter(|node| *node != self.card.node).collect()
     }
 
     /// Whether this controller leads, as far as it knows.

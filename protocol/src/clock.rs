@@ -151,15 +151,16 @@ impl SignedClock {
     /// # Errors
     /// When any of them does not hold; nothing in it is then to be used.
     pub fn verify(&self, trust: &TrustRoot, me: &AgentId) -> Result<VerifiedClock, ClockError> {
-        trust
-            .timestamp
-            .check("timestamp", CLOCK_DOMAIN, &self.body, &self.signatures)
-            .map_err(ClockError::Signatures)?;
         let statement: ClockStatement = codec::decode(&self.body)?;
+        // First, for the keys of another version cannot be checked against this one.
         if statement.trust_version != trust.version {
             let (held, found) = (trust.version, statement.trust_version);
             return Err(ClockError::TrustVersion { held, found });
         }
+        trust
+            .timestamp
+            .check("timestamp", CLOCK_DOMAIN, &self.body, &self.signatures)
+            .map_err(ClockError::Signatures)?;
         if statement.epoch != trust.epoch {
             let (expected, found) = (trust.epoch, statement.epoch);
             return Err(ClockError::Epoch { expected, found });

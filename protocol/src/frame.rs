@@ -133,6 +133,8 @@ pub enum ControllerFrame {
     },
     /// The newest signed clock: right after the welcome when there is one, and whenever a newer one is signed.
     Clock(SignedClock),
+    /// There is a newer trust root, or there are other controllers.
+    Controllers(ControllerNews),
 }
 
 impl Format for ControllerFrame {
@@ -154,6 +156,15 @@ pub struct Welcome {
     pub controllers: Vec<String>,
     /// The last record of the agent's incarnation that counts already.
     pub acknowledged: u64,
+}
+
+/// What became different about the controllers during a session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControllerNews {
+    /// Trust roots after the one that the agent was told of last, in order.
+    pub trust_roots: Vec<SignedTrustRoot>,
+    /// Addresses (`host:port`, UDP) of all controllers.
+    pub controllers: Vec<String>,
 }
 
 /// An intent on its way to one agent.

@@ -63,6 +63,12 @@ impl Format for TrustRoot {
     const BYTES_MAX: usize = 64 * 1024;
 }
 
+/// How many of so many keys count: a strict majority.
+#[must_use]
+pub fn majority(keys: usize) -> u16 {
+    u16::try_from(keys / 2 + 1).unwrap_or(u16::MAX)
+}
+
 /// A trust root as it travels: the bytes that were signed, and by whom.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SignedTrustRoot {

@@ -229,15 +229,16 @@ impl SignedIntent {
     /// Checks signatures, tree, audience, epoch and payload. Whether it is *newer* than what the agent holds,
     /// and inside its window, is the second question: [`crate::acceptance::accept`].
     pub fn verify(&self, trust: &TrustRoot, me: &AgentId) -> Result<VerifiedIntent, IntentError> {
-        trust
-            .controller
-            .check("controller", WAVE_DOMAIN, &self.header, &self.signatures)
-            .map_err(IntentError::Signatures)?;
         let header: WaveHeader = codec::decode(&self.header)?;
+        // First, for the keys of another version cannot be checked against this one.
         if header.trust_version != trust.version {
             let (held, found) = (trust.version, header.trust_version);
             return Err(IntentError::TrustVersion { held, found });
         }
+        trust
+            .controller
+            .check("controller", WAVE_DOMAIN, &self.header, &self.signatures)
+            .map_err(IntentError::Signatures)?;
         if header.epoch != trust.epoch {
             return Err(IntentError::Epoch {
                 expected: trust.epoch,

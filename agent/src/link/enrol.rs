@@ -166,6 +166,39 @@ impl Enrolment<'_> {
         }
     }
 
+    /// Takes in the trust roots that a controller greets with, when its issuer is none of the pinned ones: all that the
+    /// agent knew may have been replaced while it was cut off. Nothing is told, and the root key's signatures decide.
+    ///
+    /// # Errors
+    /// When there is no greeting, or the controller is none of the trust root after it.
+    pub async fn learn(
+        &self,
+        address: &str,
+        follow: impl FnOnce(&[SignedTrustRoot]) -> Result<PinnedIssuers, TrustStoreError>,
+    ) -> Result<(), EnrolError> {
+        let connection = self.connect(address).await?;
+        let learned = self.greeting(&connection, follow).await;
+        connection.close(0_u32.into(), b"learned");
+        learned
+    }
+
+    async fn greeting(
+        &self,
+        connection: &Connection,
+        follow: impl FnOnce(&[SignedTrustRoot]) -> Result<PinnedIssuers, TrustStoreError>,
+    ) -> Result<(), EnrolError> {
+        let (mut send, mut receive) = connection.open_bi().await?;
+        // A stream without bytes is not seen by the other side.
+        send.write_all(&[0]).await.map_err(FrameError::from)?;
+        let greeting = tokio::time::timeout(STEP, read_frame::<EnrolGreeting>(&mut receive))
+            .await
+            .map_err(|_| EnrolError::Silent("greeting"))??
+            .ok_or(EnrolError::Silent("greeting"))?;
+        let pinned = follow(&greeting.trust_roots)?;
+        tls::peer_after_greeting(connection, &pinned)?;
+        Ok(())
+    }
+
     async fn connect(&self, address: &str) -> Result<Connection, EnrolError> {
         let config = tls::client_config_unpinned(ALPN_ENROL, self.clock);
         quic::connect(self.endpoint, &config, address, super::CONNECT_PATIENCE)

@@ -1,6 +1,8 @@
 //! One session with one controller: hello and welcome, then orders in, records out, questions, beats and renewals, all
 //! at once until one of them says why the session ends. Nothing of it survives the session but what is on disk.
 
+mod news;
+
 use std::{sync::Arc, time::Duration};
 
 use dotmac_protocol::{
@@ -8,6 +10,7 @@ use dotmac_protocol::{
     frame::{
         AgentFrame, ControllerFrame, Delivery, Hello, INVENTORY_MAX, InventoryItem, Report, Welcome,
     },
+    ids::TrustVersion,
     record::HealthStatus,
     time::Timestamp,
 };
@@ -23,11 +26,8 @@ use tokio::{
     time::{MissedTickBehavior, interval, timeout},
 };
 
-use super::{
-    Link, LinkState,
-    identity::{IdentityStoreError, usable_addresses},
-    questions, renew,
-};
+use self::news::{keep_addresses, require_pinned};
+use super::{Link, LinkState, identity::IdentityStoreError, questions, renew};
 use crate::{
     chain::Ahead,
     intake::{ClockVerdict, Verdict},
@@ -79,6 +79,8 @@ pub(super) enum SessionEnd {
     TrustBehind,
     #[error("the controller's trust root is refused")]
     Trust(#[from] TrustStoreError),
+    #[error("the controller is none of the trust root any more")]
+    ControllerLeft,
     #[error("there is room for new work again")]
     RoomAgain,
     #[error("a fresh signed clock came: new work can be taken again")]
@@ -103,6 +105,8 @@ pub(super) struct Session<'a> {
     acknowledged: watch::Sender<u64>,
     /// Renewed chains, and refusals of renewals.
     pub(super) renewals: mpsc::Sender<Result<Vec<Vec<u8>>, String>>,
+    /// The version of the trust root in force.
+    trust: watch::Sender<TrustVersion>,
 }
 
 /// Runs one session to its end.
@@ -123,6 +127,7 @@ pub(super) async fn run(link: &Link, connection: &Connection) -> SessionEnd {
                 control,
                 acknowledged,
                 renewals,
+                trust: watch::Sender::new(link.parts.intake.trust_version()),
             };
             let ended = tokio::select! {
                 ended = write_control(send, frames) => ended,
@@ -175,13 +180,8 @@ async fn introduce(
         );
     }
     parts.intake.follow(&welcome.trust_roots)?;
-    if let Some(controllers) = usable_addresses(&welcome.controllers) {
-        let mut certificate = link.certificate();
-        if certificate.controllers != controllers {
-            certificate.controllers = controllers;
-            parts.store.keep(&certificate)?;
-        }
-    }
+    require_pinned(link, connection)?;
+    keep_addresses(link, &welcome.controllers)?;
     acknowledge(link, welcome.acknowledged).await?;
     Ok((send, receive, welcome))
 }
@@ -262,6 +262,7 @@ impl Session<'_> {
                         return Err(SessionEnd::TrustBehind);
                     }
                 }
+                ControllerFrame::Controllers(news) => self.follow(news).await?,
                 ControllerFrame::Welcome(_) => {
                     return Err(SessionEnd::Unexpected("a second welcome"));
                 }
@@ -304,9 +305,7 @@ impl Session<'_> {
                 }
                 Some(arrived) = arriving.next() => {
                     let Some((delivery, received)) = arrived else { continue };
-                    let intake = Arc::clone(&self.link.parts.intake);
-                    let take = move || intake.take(&delivery, received);
-                    match tokio::task::spawn_blocking(take).await? {
+                    match self.take(delivery, received).await? {
                         Verdict::TrustBehind => return Err(SessionEnd::TrustBehind),
                         Verdict::NotNow => is_waiting_for_room = true,
                         Verdict::NoClock => is_waiting_for_clock = true,

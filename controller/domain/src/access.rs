@@ -95,7 +95,7 @@ pub enum Permission {
     LicenseUpdate,
     /// Read what controllers count.
     MetricsRead,
-    /// Change the cluster itself.
+    /// Change the controllers and the trust root.
     ClusterWrite,
 }
 

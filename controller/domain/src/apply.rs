@@ -190,6 +190,14 @@ impl State {
                 self.reinstate_license(envelope, deployment, now)
             }
             Command::RaiseRules { to } => self.raise_rules(envelope, *to, now),
+            Command::FollowTrustRoot { signed } => self.follow_trust_root(envelope, signed, now),
+            Command::AdmitController(card) => self.admit_controller(envelope, card, now),
+            Command::PromoteController { node } => self.promote_controller(envelope, *node, now),
+            Command::RetireController { node } => self.retire_controller(envelope, *node, now),
+            Command::NoteMembers(members) => {
+                let (voters, learners) = (&members.voters, &members.learners);
+                self.note_members(envelope, voters, learners, now)
+            }
         }
     }
 
@@ -212,7 +220,7 @@ impl State {
             .map_err(|error| Rejection::new(Code::Invalid, error.to_string()))?;
         self.insert_token(&genesis.admin, genesis.created_at, None)?;
         self.seed_regions(genesis);
-        self.trust = Some(trust);
+        self.seed_controllers(genesis, trust);
         self.genesis = Some(genesis.clone());
         let rules = envelope.rules.clamp(RULES_OLDEST, RULES_VERSION);
         self.enter_rules(rules, &envelope.actor, genesis.created_at);

@@ -4,11 +4,12 @@
 use std::{collections::BTreeSet, ops::Deref};
 
 use dotmac_protocol::ids::{
-    AgentId, DeploymentId, Epoch, RegionId, TenantId, TokenId, TrustVersion,
+    AgentId, DeploymentId, Epoch, NodeId, RegionId, TenantId, TokenId, TrustVersion,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    cluster::Standing,
     release::ReleaseKey,
     state::{Map, State},
 };
@@ -16,7 +17,7 @@ use crate::{
 /// One entity whose value may differ from before.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Changed {
-    /// The cluster as a whole: its genesis, rules or trust root.
+    /// The cluster as a whole: its genesis, rules, trust root or controllers.
     Cluster,
     /// A region.
     Region(RegionId),
@@ -112,14 +113,21 @@ impl<'a, K: Ord + Clone, V> IntoIterator for &'a Entities<K, V> {
 }
 
 /// What makes up [`Changed::Cluster`], to be compared before and after.
-type ClusterMark = (u16, bool, Option<(TrustVersion, Epoch)>);
+type ClusterMark = (
+    u16,
+    bool,
+    Option<(TrustVersion, Epoch)>,
+    Vec<(NodeId, Standing)>,
+);
 
 impl State {
     /// What the cluster as a whole looks like now.
     pub(crate) fn cluster_mark(&self) -> ClusterMark {
         let trust = self.trust.as_ref();
         let versions = trust.map(|trust| (trust.version, trust.epoch));
-        (self.rules, self.genesis.is_some(), versions)
+        let standings = self.controllers.iter();
+        let standings = standings.map(|(node, one)| (*node, one.standing)).collect();
+        (self.rules, self.genesis.is_some(), versions, standings)
     }
 
     /// Everything that changed since this was asked last; `before` is the cluster's mark of then.

@@ -19,10 +19,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::{access::Role, envelope::Envelope, fleet::Presence};
 
+mod cluster;
 mod join;
 mod license;
 mod platform;
 
+pub use cluster::NoteMembers;
 pub use join::{CreateJoinToken, EnrolAgent};
 pub use license::UpdateLicense;
 pub use platform::{UpdateRegion, UpdateTenant};
@@ -214,6 +216,25 @@ pub enum Command {
         /// Which version.
         to: u16,
     },
+    /// Takes a new trust root in force. The root key's signature is the authority.
+    FollowTrustRoot {
+        /// The next version, as it was signed.
+        signed: SignedTrustRoot,
+    },
+    /// Lets a further controller learn what is replicated.
+    AdmitController(Box<NodeCard>),
+    /// Lets a learning controller vote, once it has everything.
+    PromoteController {
+        /// Which one.
+        node: NodeId,
+    },
+    /// Takes a controller out that does not sign any more. Its number is never used again.
+    RetireController {
+        /// Which one.
+        node: NodeId,
+    },
+    /// Notes who takes part in the replicated log. Asked by its leader.
+    NoteMembers(NoteMembers),
 }
 
 /// What is to be different about a deployment; what is absent stays.

@@ -15,6 +15,7 @@ pub mod calendar;
 pub mod changed;
 pub mod checked;
 pub mod clock;
+pub mod cluster;
 pub mod command;
 pub mod desired;
 pub mod envelope;
@@ -30,6 +31,7 @@ pub mod signer;
 pub mod state;
 pub mod tenancy;
 pub mod tier;
+pub mod trust;
 
 pub use apply::Applied;
 pub use changed::Changed;

@@ -33,8 +33,14 @@ impl Command {
     /// of older rules cannot read it, and must never find it in its log.
     #[must_use]
     pub fn rules_needed(&self) -> u16 {
-        // v2: the commands of version 2 go here.
-        RULES_OLDEST
+        match self {
+            Self::FollowTrustRoot { .. }
+            | Self::AdmitController(_)
+            | Self::PromoteController { .. }
+            | Self::RetireController { .. }
+            | Self::NoteMembers(_) => 2,
+            _ => RULES_OLDEST,
+        }
     }
 }
 
@@ -101,7 +107,6 @@ impl State {
                 let raised = Raised { at, by: by.clone() };
                 self.raised.insert_mut(version, raised);
             }
-            // v2: what else a cluster of version 1 gets when it enters version 2 goes here.
         }
     }
 }

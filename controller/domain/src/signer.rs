@@ -3,9 +3,9 @@
 use dotmac_protocol::{
     codec,
     digest::Digest,
-    ids::{AgentId, RequestId, TenantId, UnitId},
+    ids::{AgentId, RequestId, TenantId, TrustVersion, UnitId},
     time::Timestamp,
-    trust::{TrustError, TrustRoot},
+    trust::TrustError,
     wave::{Leaf, Verb, WaveHeader, merkle_root},
 };
 use thiserror::Error;
@@ -32,6 +32,9 @@ pub enum SignRefusal {
     /// It does not parse, or its root is not that of its leaves.
     #[error("wave {0} contradicts itself")]
     Contradiction(u64),
+    /// It was sealed for another trust root or epoch than those in force; it is sealed again.
+    #[error("the wave was sealed for trust root {0}, another one is in force")]
+    Trust(TrustVersion),
     /// The sealing time is off.
     #[error("the wave was sealed at {sealed_at}, this controller's clock says {now}")]
     Clock {
@@ -90,6 +93,13 @@ pub fn check(state: &State, number: u64, now: Timestamp) -> Result<&[u8], SignRe
         .get(&number)
         .ok_or(SignRefusal::Unknown(number))?;
     let header = check_shape(wave, number)?;
+    let trust = state
+        .trust
+        .as_ref()
+        .map(|trust| (trust.version, trust.epoch));
+    if trust != Some((header.trust_version, header.epoch)) {
+        return Err(SignRefusal::Trust(header.trust_version));
+    }
     if header.sealed_at.distance_millis(now) > CLOCK_TOLERANCE_MS {
         // A wave that waited for its signers is sealed again when its window ends; an old one may still be signed
         // as long as its window is open by this controller's clock.
@@ -149,7 +159,6 @@ pub fn prove(state: &State, agent_id: &AgentId, unit: &Unit) -> Result<(), SignR
     let deployment = state.deployments.get(&unit.deployment).ok_or_else(wrong)?;
     let release = state.releases.get(&deployment.release).ok_or_else(wrong)?;
     let agent = state.agents.get(agent_id).ok_or_else(wrong)?;
-    let trust = state.trust.as_ref().ok_or_else(wrong)?;
     let grace_is_over = deployment.delete_after.is_none();
     let in_removal = matches!(deployment.status, Status::Destroying | Status::Destroyed);
     let (what, warrant, action) = match unit.verb {
@@ -164,11 +173,11 @@ pub fn prove(state: &State, agent_id: &AgentId, unit: &Unit) -> Result<(), SignR
         return Err(wrong());
     }
     let tenant = Some(&unit.tenant);
-    check_warrant(state, trust, what, warrant, (action, tenant))?;
+    check_warrant(state, what, warrant, (action, tenant))?;
     let action = (Permission::ReleaseWrite, None);
-    check_warrant(state, trust, "release", &release.warrant, action)?;
+    check_warrant(state, "release", &release.warrant, action)?;
     let action = (Permission::AgentWrite, None);
-    check_warrant(state, trust, "agent", &agent.warrant, action)
+    check_warrant(state, "agent", &agent.warrant, action)
 }
 
 /// Whether a change of a deployment's content is proven, and so is what it changes: a proven change of a forged
@@ -179,27 +188,20 @@ pub fn check_change(
     warrant: &Warrant,
     permission: Permission,
 ) -> Result<(), SignRefusal> {
-    let unfounded = || SignRefusal::Evidence {
-        what: "change",
-        request: warrant.request.clone(),
-        source: EvidenceError::Missing,
-    };
-    let trust = state.trust.as_ref().ok_or_else(unfounded)?;
     let tenant = Some(&deployment.tenant);
     let known = (deployment.permission, tenant);
-    check_warrant(state, trust, "deployment", &deployment.warrant, known)?;
-    check_warrant(state, trust, "change", warrant, (permission, tenant))
+    check_warrant(state, "deployment", &deployment.warrant, known)?;
+    check_warrant(state, "change", warrant, (permission, tenant))
 }
 
 fn check_warrant(
     state: &State,
-    trust: &TrustRoot,
     what: &'static str,
     warrant: &Warrant,
     action: (Permission, Option<&TenantId>),
 ) -> Result<(), SignRefusal> {
-    check_evidence(trust, warrant)
-        .and_then(|()| check_token(state, trust, warrant, Some(action)))
+    check_evidence(state, warrant)
+        .and_then(|()| check_token(state, warrant, Some(action)))
         .map_err(|source| SignRefusal::Evidence {
             what,
             request: warrant.request.clone(),
@@ -217,16 +219,14 @@ pub fn check_request(
     warrant: &Warrant,
     action: Option<(Permission, Option<&TenantId>)>,
 ) -> Result<(), EvidenceError> {
-    let trust = state.trust.as_ref().ok_or(EvidenceError::Missing)?;
-    check_evidence(trust, warrant)?;
-    check_token(state, trust, warrant, action)
+    check_evidence(state, warrant)?;
+    check_token(state, warrant, action)
 }
 
 /// The actor's own token must be one whose making was proven, too, and its maker's, up to the founder's, which is in
 /// everybody's genesis file. Each is judged by the time at which it was used: a token that ends takes nothing back.
 fn check_token(
     state: &State,
-    trust: &TrustRoot,
     warrant: &Warrant,
     action: Option<(Permission, Option<&TenantId>)>,
 ) -> Result<(), EvidenceError> {
@@ -246,14 +246,15 @@ fn check_token(
         let Some(maker) = &token.warrant else {
             return Ok(());
         };
-        check_evidence(trust, maker)?;
+        check_evidence(state, maker)?;
         (warrant, action) = (maker, Some((Permission::TokenWrite, None)));
     }
     Err(EvidenceError::Chain)
 }
 
-/// Whether enough controllers vouch that this person asked for exactly this command.
-pub fn check_evidence(trust: &TrustRoot, warrant: &Warrant) -> Result<(), EvidenceError> {
+/// Whether enough controllers vouch that this person asked for exactly this command: enough by a trust root that was in
+/// force when it was applied, for a later one takes nothing back.
+pub fn check_evidence(state: &State, warrant: &Warrant) -> Result<(), EvidenceError> {
     if !matches!(warrant.actor, Actor::Person(_)) {
         return Err(EvidenceError::Actor);
     }
@@ -276,8 +277,15 @@ pub fn check_evidence(trust: &TrustRoot, warrant: &Warrant) -> Result<(), Eviden
         actor: warrant.actor.clone(),
         expires_at: *expires_at,
     };
-    let (role, message) = (&trust.controller, attestation.bytes());
-    let check = || role.check("controller", ATTESTATION_DOMAIN, &message, signatures);
-    warrant.checked.once(role, &message, signatures, check)?;
-    Ok(())
+    let message = attestation.bytes();
+    let mut newest = None;
+    for trust in state.trust_roots_at(warrant.at) {
+        let role = &trust.controller;
+        let check = || role.check("controller", ATTESTATION_DOMAIN, &message, signatures);
+        match warrant.checked.once(role, &message, signatures, check) {
+            Ok(()) => return Ok(()),
+            Err(error) => newest = newest.or(Some(error)),
+        }
+    }
+    Err(newest.map_or(EvidenceError::Missing, EvidenceError::from))
 }

@@ -7,7 +7,9 @@
 use dotmac_protocol::{
     codec::{self, DecodeError, EncodeError, Format},
     digest::Digest,
-    ids::{AgentId, DeploymentId, RegionId, RequestId, TenantId, TokenId, UnitId},
+    ids::{
+        AgentId, DeploymentId, NodeId, RegionId, RequestId, TenantId, TokenId, TrustVersion, UnitId,
+    },
     record::ChainHead,
     time::Timestamp,
     trust::TrustRoot,
@@ -22,6 +24,7 @@ use crate::{
     audit::Stream,
     changed::Entities,
     clock::SealedClock,
+    cluster::Controller,
     command::Genesis,
     desired::{Unit, Wave},
     envelope::{Actor, Envelope},
@@ -32,6 +35,7 @@ use crate::{
     reported::Reported,
     rules::Raised,
     tenancy::{Deployment, Tenant},
+    trust::KnownRoot,
 };
 
 /// An ordered map that shares structure with its copies.
@@ -97,9 +101,14 @@ pub struct State {
     pub clock: Option<SealedClock>,
     /// What the deployments' instances reported of themselves and their probes found of them, in short.
     pub reported: Map<DeploymentId, Reported>,
-    // What version 2 added; see `State::enter_rules` for how a cluster of version 1 gets it.
+    // What version 2 added; the controllers and the trust root of the genesis are there under version 1, too, and are not
+    // written.
     /// When each version of the rules came into force, and by whom. Since version 2.
     pub raised: Map<u16, Raised>,
+    /// Controllers, those that left too.
+    pub controllers: Map<NodeId, Controller>,
+    /// Every version of the trust root.
+    pub trust_roots: Map<TrustVersion, KnownRoot>,
 }
 
 /// The answer to one request.

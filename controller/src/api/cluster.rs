@@ -7,7 +7,7 @@ use axum::{
     http::StatusCode,
     response::Response,
 };
-use dotmac_domain::access::Permission;
+use dotmac_domain::{access::Permission, cluster::Standing, command::NodeCard};
 use dotmac_protocol::ids::NodeId;
 use futures::future::join_all;
 use serde_json::{Value, json};
@@ -26,12 +26,13 @@ use crate::{
     peers::{Description, NodeStatus, PeerAnswer, PeerCall},
 };
 
+mod controllers;
 mod finalize;
 mod health;
 mod shapes;
+mod trust_roots;
 
 pub(crate) use health::Noticed;
-pub(super) use shapes::schemas;
 
 use health::Found;
 
@@ -45,7 +46,7 @@ pub(super) fn operations() -> Vec<Operation> {
     let about = "Asks every controller, and answers without a leader, too.";
     let reasons = "`unhealthy` when something is not taken or not done any more, `degraded` when not all is as it should \
                    be; each reason with since when and who can change it.";
-    vec![
+    let own = vec![
         Operation::look("cluster.status", "/api/v1/cluster/status", status)
             .says("How the controllers are", about)
             .needs(&[Permission::ClusterRead], Scope::Platform)
@@ -55,7 +56,18 @@ pub(super) fn operations() -> Vec<Operation> {
             .needs(&[Permission::ClusterRead], Scope::Platform)
             .answers(StatusCode::OK, "How it is", schema::of("ClusterHealth")),
         finalize::operation(),
-    ]
+    ];
+    [own, controllers::operations(), trust_roots::operations()].concat()
+}
+
+/// What their bodies and answers look like.
+pub(super) fn schemas() -> Vec<(&'static str, Value)> {
+    let parts = [
+        shapes::schemas(),
+        controllers::schemas(),
+        trust_roots::schemas(),
+    ];
+    parts.concat()
 }
 
 async fn status(
@@ -68,24 +80,29 @@ async fn status(
     Fields::of_query(uri.query())?.finish()?;
     let found = find(&node).await;
     let (leader, statuses) = (found.leader(), &found.statuses);
+    let newest = statuses.values().map(|one| one.applied).max();
     let nodes: Vec<Value> = node
-        .genesis
-        .nodes
+        .controllers()
         .iter()
         .map(|card| {
             let (status, told) = (statuses.get(&card.node), found.descriptions.get(&card.node));
+            let known = state.controllers.get(&card.node);
+            let standing = known.map_or(Standing::Voter, |known| known.standing);
             let word = match status {
                 None => "unreachable",
                 Some(_) if leader == Some(card.node) => "leader",
+                Some(_) if matches!(standing, Standing::Learner | Standing::Joining) => "learner",
                 Some(_) => "follower",
             };
+            let behind = status.and_then(|one| Some(newest?.saturating_sub(one.applied)));
             json!({
                 "id": card.node, "address": card.api_address, "link_address": card.link_address,
-                "state": word,
+                "state": word, "standing": standing.as_str(), "incarnation": card.incarnation,
+                "signs": state.signs(card.node), "behind": behind,
                 "pid": status.map(|one| one.pid),
                 "applied": status.map(|one| one.applied),
                 "agents": status.map(|one| one.agents),
-                "signing": status.is_some_and(|one| one.refusals.is_empty()),
+                "signing": state.signs(card.node) && status.is_some_and(|one| one.refusals.is_empty()),
                 "refusals": status.map_or(&[][..], |one| &one.refusals),
                 "software": told.map(|one| &one.software),
                 "rules_supported": told.map(|one| one.rules_newest),
@@ -98,6 +115,9 @@ async fn status(
         "leader": leader, "term": found.term(), "nodes": nodes, "answered_by": node.card.node,
         "epoch": trust.map(|trust| trust.epoch), "trust_version": trust.map(|trust| trust.version),
         "rules": finalize::in_force(&state), "rules_next": finalize::next(&state, &found),
+        "unfinished": state.unfinished_change().map(|one| {
+            json!({"controller": one.node, "waits_for": one.waits_for})
+        }),
     });
     Ok(answer(StatusCode::OK, body))
 }
@@ -120,8 +140,7 @@ pub(super) fn seen(node: &Node, state: &dotmac_domain::State) -> Value {
     let leadership = *node.log.leadership().borrow();
     let connected = node.log.connected().borrow().clone();
     let controllers: Vec<Value> = node
-        .genesis
-        .nodes
+        .controllers()
         .iter()
         .map(|card| {
             let is_here = card.node == node.card.node || connected.contains(&card.node);
@@ -138,8 +157,22 @@ pub(super) fn seen(node: &Node, state: &dotmac_domain::State) -> Value {
 
 async fn find(node: &Arc<Node>) -> Found {
     let (statuses, descriptions) = tokio::join!(ask_all(node), describe_all(node));
+    let state = node.state();
+    let votes = |card: &NodeCard| {
+        let known = state.controllers.get(&card.node);
+        known.is_none_or(|one| !matches!(one.standing, Standing::Learner | Standing::Joining))
+    };
+    let all = node.controllers();
     Found {
-        controllers: node.genesis.nodes.iter().map(|card| card.node).collect(),
+        controllers: all
+            .iter()
+            .filter(|card| votes(card))
+            .map(|card| card.node)
+            .collect(),
+        signers: state
+            .signing_controllers()
+            .map(|one| one.card.node)
+            .collect(),
         statuses,
         descriptions,
         threshold: node.threshold(),
@@ -149,7 +182,7 @@ async fn find(node: &Arc<Node>) -> Found {
 
 /// The own status, and those of all peers that answer in time, asked at the same moment.
 async fn ask_all(node: &Arc<Node>) -> BTreeMap<NodeId, NodeStatus> {
-    let calls = node.peers().map(|peer| async move {
+    let calls = node.peers().into_iter().map(|peer| async move {
         let call = node.log.call(peer, PeerCall::Status, STATUS_DEADLINE);
         match tokio::time::timeout(STATUS_DEADLINE, call).await {
             Ok(Ok(PeerAnswer::Status(status))) if status.node == peer => Some((peer, status)),
@@ -163,7 +196,7 @@ async fn ask_all(node: &Arc<Node>) -> BTreeMap<NodeId, NodeStatus> {
 
 /// What all controllers are, as far as their programs can say it.
 async fn describe_all(node: &Arc<Node>) -> BTreeMap<NodeId, Description> {
-    let calls = node.peers().map(|peer| async move {
+    let calls = node.peers().into_iter().map(|peer| async move {
         let call = node.log.call(peer, PeerCall::Describe, STATUS_DEADLINE);
         match tokio::time::timeout(STATUS_DEADLINE, call).await {
             Ok(Ok(PeerAnswer::Described(told))) if told.node == peer => Some((peer, told)),

@@ -53,10 +53,8 @@ pub(super) fn elsewhere(reading: &Reading, agent: &AgentId) -> Option<Response> 
     let Presence::Connected { node: other, .. } = reading.state.agents.get(agent)?.presence else {
         return None;
     };
-    let card = node
-        .genesis
-        .card(other)
-        .filter(|_| other != node.card.node)?;
+    let known = reading.state.controllers.get(&other);
+    let card = &known.filter(|_| other != node.card.node)?.card;
     // A card says so itself where TLS is spoken.
     let scheme = if card.api_address.contains("://") {
         ""

@@ -27,7 +27,12 @@ pub(super) const TAGS: &[(&str, &str)] = &[
     ("join_tokens", "Single-use tokens with which agents join."),
     ("tokens", "Access tokens."),
     ("whoami", "Who holds this token, and what he may do."),
-    ("cluster", "The controllers."),
+    ("cluster", "How the controllers are."),
+    (
+        "controllers",
+        "The controllers one by one: those that learn, vote, and left.",
+    ),
+    ("trust_roots", "Whose signatures count, version by version."),
     ("events", "What changes, as it changes."),
     (
         "audit",

@@ -4,6 +4,7 @@ mod access;
 mod attacks;
 mod bodies;
 mod changes;
+mod cluster;
 mod contract;
 mod events;
 mod instance_env;

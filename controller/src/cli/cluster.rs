@@ -1,5 +1,7 @@
 //! `dotmac cluster`: how the controllers are, and the making of a new cluster from their node cards.
 
+mod trust_root;
+
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
@@ -33,6 +35,9 @@ pub(crate) enum Cluster {
     },
     /// Make the genesis of a new cluster from the cards of its controllers
     Create(Box<Create>),
+    /// Whose signatures count: every version, and the next one
+    #[command(subcommand)]
+    TrustRoot(trust_root::Verb),
 }
 
 #[derive(Args)]
@@ -84,6 +89,7 @@ impl Cluster {
             Self::Status => status(context).await,
             Self::Finalize { consent } => finalize(context, consent).await,
             Self::Create(create) => create.run(context),
+            Self::TrustRoot(verb) => verb.run(context).await,
         }
     }
 }
@@ -263,26 +269,67 @@ async fn status(context: &Context) -> Result<(), Failure> {
             .line(&format!("controller {id} is slow: {why}"))?;
     }
     let header = [
-        "id", "state", "address", "link", "pid", "applied", "signing", "software", "rules",
+        "id",
+        "state",
+        "standing",
+        "address",
+        "link",
+        "pid",
+        "applied",
+        "behind",
+        "signing",
+        "incarnation",
+        "software",
+        "rules",
     ];
     let row = |node: &Value| {
-        [
-            "id",
-            "state",
-            "address",
-            "link_address",
-            "pid",
-            "applied",
-            "signing",
-            "software",
-            "rules_supported",
+        let text = |name: &str| view::text(node, name);
+        let standing = match node["signs"] == true {
+            true => "signer".to_owned(),
+            false => text("standing"),
+        };
+        // Enough to tell two lives of a disk apart.
+        let incarnation = text("incarnation").chars().take(8).collect();
+        let (id, state, address, link) = (
+            text("id"),
+            text("state"),
+            text("address"),
+            text("link_address"),
+        );
+        let (pid, applied, behind, signing) = (
+            text("pid"),
+            text("applied"),
+            text("behind"),
+            text("signing"),
+        );
+        vec![
+            id,
+            state,
+            standing,
+            address,
+            link,
+            pid,
+            applied,
+            behind,
+            signing,
+            incarnation,
+            text("software"),
+            text("rules_supported"),
         ]
-        .map(|name| view::text(node, name))
-        .into()
     };
     context
         .output
-        .table(&header, nodes.iter().map(row).collect(), "no nodes")
+        .table(&header, nodes.iter().map(row).collect(), "no nodes")?;
+    let unfinished = &status["unfinished"];
+    if unfinished.is_object() {
+        let (node, waits_for) = (
+            view::text(unfinished, "controller"),
+            view::text(unfinished, "waits_for"),
+        );
+        let line = format!("the change of controller {node} is not finished: {waits_for}");
+        context.output.line(&line)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -8,7 +8,11 @@ use std::{
 
 use dotmac_domain::{State, clock::SealedClock};
 use dotmac_protocol::{
-    clock::SignedClock, digest::Digest, ids::AgentId, keys::Signature, wave::merkle_paths,
+    clock::SignedClock,
+    digest::Digest,
+    ids::{AgentId, TrustVersion},
+    keys::Signature,
+    wave::merkle_paths,
 };
 
 use super::SignatureBook;
@@ -24,6 +28,7 @@ pub struct ClockBoard {
 #[derive(Debug)]
 pub struct ClockProofs {
     number: u64,
+    trust_version: Option<TrustVersion>,
     body: Vec<u8>,
     signatures: Vec<Signature>,
     proofs: BTreeMap<AgentId, Proof>,
@@ -37,7 +42,8 @@ struct Proof {
 }
 
 impl ClockBoard {
-    /// The newest clock with enough signatures, as far as the State and the book say.
+    /// The newest clock with enough signatures, as far as the State and the book say; none that was signed for another trust
+    /// root than the one in force.
     pub fn newest(&self, state: &State, book: &SignatureBook) -> Option<Arc<ClockProofs>> {
         let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
         let known = newest.as_ref().map_or(0, |clock| clock.number);
@@ -50,7 +56,10 @@ impl ClockBoard {
                 *newest = Some(Arc::new(ClockProofs::new(sealed, signatures)));
             }
         }
-        newest.clone()
+        let version = state.trust.as_ref().map(|trust| trust.version);
+        newest
+            .clone()
+            .filter(|clock| clock.trust_version == version)
     }
 }
 
@@ -63,6 +72,7 @@ impl ClockProofs {
         let proofs = proofs.map(|((index, leaf), path)| Proof { leaf, index, path });
         Self {
             number: sealed.number,
+            trust_version: sealed.statement().map(|statement| statement.trust_version),
             body: sealed.body.clone(),
             signatures,
             proofs: agents.zip(proofs).collect(),

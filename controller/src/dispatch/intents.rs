@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use dotmac_domain::{
     State,
-    desired::{Wave, decode_leaves},
+    desired::{Wave, decode_header, decode_leaves},
 };
 use dotmac_protocol::{
     digest::Digest,
@@ -95,10 +95,10 @@ pub fn outgoing(
     agent: &AgentId,
     is_sent: impl Fn(&UnitId, Sequence) -> bool,
 ) -> Vec<Outgoing> {
-    let threshold = state
-        .trust
-        .as_ref()
-        .map_or(usize::MAX, |trust| usize::from(trust.controller.threshold));
+    let Some(trust) = &state.trust else {
+        return Vec::new();
+    };
+    let threshold = usize::from(trust.controller.threshold);
     let mut ready = Vec::new();
     for (unit_id, unit) in state.units_of(agent) {
         let Some(number) = unit.wave else { continue };
@@ -108,6 +108,10 @@ pub fn outgoing(
         let Some(wave) = state.waves.get(&number) else {
             continue;
         };
+        // Under another trust root no agent takes it, and it is sealed again.
+        if decode_header(wave).is_none_or(|header| header.trust_version != trust.version) {
+            continue;
+        }
         let signatures = book.signatures(Subject::Wave(number));
         if signatures.len() < threshold {
             continue;

@@ -3,7 +3,7 @@
 use dotmac_domain::{Accepted, Command, command::EnrolAgent, envelope::Actor, fleet::agent_name};
 use dotmac_protocol::{
     frame::{EnrolGreeting, EnrolReply, EnrolRequest, JoinToken, RECOVER_DOMAIN},
-    ids::AgentId,
+    ids::{AgentId, TrustVersion},
     keys::Signature,
     time::Timestamp,
 };
@@ -13,7 +13,9 @@ use dotmac_runtime::{
 };
 use quinn::Connection;
 
-use super::{Gateway, PROPOSE_DEADLINE, STEP_DEADLINE, SessionError};
+use super::{
+    Gateway, PROPOSE_DEADLINE, STEP_DEADLINE, SessionError, TRUST_ROOTS_MAX, trust_roots_after,
+};
 
 /// Milliseconds by which a recovering agent's clock may be off.
 const RECOVER_TOLERANCE_MS: u64 = 300_000;
@@ -22,7 +24,11 @@ impl Gateway {
     pub(super) async fn enrol(&self, connection: &Connection) -> Result<(), SessionError> {
         let step = tokio::time::timeout(STEP_DEADLINE, connection.accept_bi());
         let (mut send, mut receive) = step.await.map_err(|_| SessionError::Slow)??;
-        let trust_roots = vec![self.node.genesis.trust_root.clone()];
+        let state = self.node.state();
+        let newest = state.trust.as_ref().map_or(0, |trust| trust.version.0);
+        let most = u64::try_from(TRUST_ROOTS_MAX).unwrap_or(u64::MAX);
+        let before = TrustVersion(newest.saturating_sub(most));
+        let trust_roots = trust_roots_after(&state, before);
         write_frame(&mut send, &EnrolGreeting { trust_roots }).await?;
         let request = read_frame::<EnrolRequest>(&mut receive)
             .await?

@@ -2,10 +2,10 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use dotmac_domain::{Command, audit::Stream, envelope::Actor};
+use dotmac_domain::{Command, State, audit::Stream, envelope::Actor};
 use dotmac_protocol::{
-    frame::{AgentFrame, ControllerFrame, Hello, INVENTORY_MAX, Welcome},
-    ids::{AgentId, Sequence, UnitId},
+    frame::{AgentFrame, ControllerFrame, ControllerNews, Hello, INVENTORY_MAX, Welcome},
+    ids::{AgentId, Sequence, TrustVersion, UnitId},
     time::Timestamp,
 };
 use dotmac_runtime::{
@@ -35,6 +35,8 @@ impl Gateway {
         self.check_hello(&agent, &hello)?;
         let welcome = self.welcome(&agent, &hello);
         let began = welcome.now;
+        let sent = u64::try_from(welcome.trust_roots.len()).unwrap_or(u64::MAX);
+        let told = TrustVersion(hello.trust_version.0.saturating_add(sent));
         within(write_frame(&mut send, &ControllerFrame::Welcome(welcome))).await??;
         let key = tls::peer(connection)?.key;
         let now = self.node.clock.now();
@@ -44,7 +46,7 @@ impl Gateway {
         tracing::info!(%agent, software = hello.software, "agent connected");
         self.resend_lost(&agent, &hello).await;
         let ended = self
-            .run_session(connection, &agent, &hello, (began, send, receive))
+            .run_session(connection, &agent, &hello, (told, began, send, receive))
             .await;
         self.node.registry.remove(&agent, connection);
         tracing::info!(%agent, "agent gone");
@@ -87,20 +89,11 @@ impl Gateway {
     fn welcome(&self, agent: &AgentId, hello: &Hello) -> Welcome {
         let state = self.node.state();
         let stream = Stream::Agent(agent.clone(), hello.incarnation.clone());
-        let is_behind = state
-            .trust
-            .as_ref()
-            .is_some_and(|trust| trust.version > hello.trust_version);
-        let trust_roots = if is_behind {
-            vec![self.node.genesis.trust_root.clone()]
-        } else {
-            Vec::new()
-        };
         Welcome {
             node: self.node.card.node,
             now: self.node.clock.now(),
-            trust_roots,
-            controllers: self.addresses(),
+            trust_roots: super::trust_roots_after(&state, hello.trust_version),
+            controllers: super::addresses(&state),
             acknowledged: state.streams.get(&stream).map_or(0, |head| head.sequence),
         }
     }
@@ -110,14 +103,14 @@ impl Gateway {
         connection: &Connection,
         agent: &AgentId,
         hello: &Hello,
-        (began, send, receive): (Timestamp, SendStream, RecvStream),
+        (told, began, send, receive): (TrustVersion, Timestamp, SendStream, RecvStream),
     ) -> Result<(), SessionError> {
         let (control, queue) = mpsc::channel(CONTROL_QUEUE);
         tokio::select! {
             ended = write_control(send, queue) => ended,
             ended = self.read_control(agent, receive, control.clone()) => ended,
             ended = self.take_reports(connection, agent, &hello.incarnation, control.clone()) => ended,
-            ended = deliver(&self.node, connection, (agent, began), control.clone()) => ended,
+            ended = deliver(&self.node, connection, (agent, began), (told, control.clone())) => ended,
             reason = connection.closed() => Err(reason.into()),
         }
     }
@@ -193,13 +186,13 @@ async fn write_control(
     Err(SessionError::Closed)
 }
 
-/// Sends every newer signed clock, and every signed, unacknowledged intent once a session, each on a stream of its own,
+/// Sends every newer trust root and signed clock, and every signed, unacknowledged intent once a session, each on a stream of its own,
 /// newest State first. The session began at this time by this controller's clock.
 async fn deliver(
     node: &Arc<Node>,
     connection: &Connection,
     (agent, began): (&AgentId, Timestamp),
-    control: mpsc::Sender<ControllerFrame>,
+    (mut told, control): (TrustVersion, mpsc::Sender<ControllerFrame>),
 ) -> Result<(), SessionError> {
     let mut signatures = node.book.changes();
     let mut sent: BTreeMap<UnitId, Sequence> = BTreeMap::new();
@@ -207,6 +200,7 @@ async fn deliver(
     loop {
         signatures.mark_unchanged();
         let state = node.state();
+        tell_controllers(&state, &mut told, &control).await?;
         let newest = node.clocks.newest(&state, &node.book);
         if let Some(clock) = newest.filter(|clock| clock.number() != clock_sent) {
             clock_sent = clock.number();
@@ -236,6 +230,28 @@ async fn deliver(
         // sessions that look at every commit would keep the commits waiting.
         let changed = signatures.changed().await;
         changed.map_err(|_| SessionError::Closed)?;
+    }
+}
+
+/// Tells an agent of the trust roots after the one that it was told of last.
+async fn tell_controllers(
+    state: &State,
+    told: &mut TrustVersion,
+    control: &mpsc::Sender<ControllerFrame>,
+) -> Result<(), SessionError> {
+    loop {
+        let trust_roots = super::trust_roots_after(state, *told);
+        if trust_roots.is_empty() {
+            return Ok(());
+        }
+        let sent = u64::try_from(trust_roots.len()).unwrap_or(u64::MAX);
+        *told = TrustVersion(told.0.saturating_add(sent));
+        let frame = ControllerFrame::Controllers(ControllerNews {
+            trust_roots,
+            controllers: super::addresses(state),
+        });
+        let sent = control.send(frame).await;
+        sent.map_err(|_| SessionError::Closed)?;
     }
 }
 

@@ -43,7 +43,7 @@ fn of_raft(samples: &mut Samples<'_>, node: &Node) {
     samples.put(&all::RAFT_SNAPSHOT_INDEX, figures.snapshot);
     let connected = node.log.connected().borrow().len();
     samples.put(&all::RAFT_PEERS_CONNECTED, connected);
-    samples.put(&all::RAFT_MEMBERS, node.peers().count() + 1);
+    samples.put(&all::RAFT_MEMBERS, node.controllers().len());
 }
 
 fn of_storage(samples: &mut Samples<'_>, node: &Node, state: &State, directory: &Path) {

@@ -103,6 +103,19 @@ pub enum ConnectError {
     },
 }
 
+impl ConnectError {
+    /// Whether it was our own check of the other side's certificate that ended the handshake.
+    #[must_use]
+    pub fn is_refused_certificate(&self) -> bool {
+        // RFC 9001, section 4.8: the alerts of TLS; the other side's are another variant.
+        const ALERTS: std::ops::RangeInclusive<u64> = 0x100..=0x1ff;
+        let Self::Handshake { source, .. } = self else {
+            return false;
+        };
+        matches!(source, quinn::ConnectionError::TransportError(error) if ALERTS.contains(&error.code.into()))
+    }
+}
+
 /// Makes an endpoint: a server on `listen` when `server` is given, otherwise one that only dials. Without `listen` the
 /// system picks a port on all interfaces. `reset_key` lets a restarted server end connections it no longer knows at
 /// once: keep it on disk, secret, one per endpoint.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 pub use identity::{Identity, IdentityCell, IdentityError};
 pub use peer::{Peer, PeerError, peer, peer_after_greeting};
-pub use pinned::PinnedIssuers;
+pub use pinned::{Issuers, PinnedIssuers};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::{
     crypto::{CryptoProvider, aws_lc_rs},

@@ -3,8 +3,8 @@
 use dotmac_protocol::{
     digest::Digest,
     frame::{
-        AgentFrame, Answer, ControllerFrame, Delivery, EnrolGreeting, EnrolReply, EnrolRequest,
-        Hello, InventoryItem, JoinToken, Question, RECOVER_DOMAIN, Report, Welcome,
+        AgentFrame, Answer, ControllerFrame, ControllerNews, Delivery, EnrolGreeting, EnrolReply,
+        EnrolRequest, Hello, InventoryItem, JoinToken, Question, RECOVER_DOMAIN, Report, Welcome,
     },
     ids::{Generation, NodeId, Sequence, TrustVersion},
     keys::{PublicKey, Signature},
@@ -155,6 +155,13 @@ fn controller_frames() -> Vec<(&'static str, ControllerFrame)> {
         (
             "clock",
             ControllerFrame::Clock(signed_clock(&desired_leaf(), &[1, 3])),
+        ),
+        (
+            "controllers",
+            ControllerFrame::Controllers(ControllerNews {
+                trust_roots: vec![signed_trust_root()],
+                controllers: vec!["127.0.0.1:7443".into()],
+            }),
         ),
     ]
 }

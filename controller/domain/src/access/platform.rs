@@ -1,6 +1,10 @@
 //! The commands that change the platform itself: which permission each takes, and how the audit tells it.
 
-use dotmac_protocol::ids::TenantId;
+use dotmac_protocol::{
+    codec,
+    ids::{NodeId, TenantId},
+    trust::TrustRoot,
+};
 
 use super::Permission;
 use crate::{
@@ -23,7 +27,11 @@ impl Command {
             Self::CreateRegion { .. } | Self::UpdateRegion(_) => Some(Permission::RegionWrite),
             Self::RevokeAgent { .. } => Some(Permission::AgentDelete),
             Self::RevokeJoinToken { .. } => Some(Permission::AgentWrite),
-            Self::RaiseRules { .. } => Some(Permission::ClusterWrite),
+            Self::RaiseRules { .. }
+            | Self::FollowTrustRoot { .. }
+            | Self::AdmitController(_)
+            | Self::PromoteController { .. }
+            | Self::RetireController { .. } => Some(Permission::ClusterWrite),
             _ => None,
         }
     }
@@ -78,10 +86,41 @@ impl State {
             Command::RevokeAgent { agent } => ("agent.revoked", None, agent.to_string()),
             Command::RevokeJoinToken { token } => ("join-token.revoked", None, token.to_string()),
             Command::RaiseRules { to } => ("cluster.finalized", None, format!("rules {to}")),
-            _ => return None,
+            _ => return words_of_cluster(command),
         };
         Some(words)
     }
+}
+
+/// Action and detail of a change of the controllers or of the trust root.
+fn words_of_cluster(command: &Command) -> Option<Words> {
+    let (action, detail) = match command {
+        Command::FollowTrustRoot { signed } => {
+            let root = codec::decode::<TrustRoot>(&signed.body);
+            let version =
+                root.map(|root| format!("version {}, epoch {}", root.version, root.epoch));
+            ("trust-root.followed", version.unwrap_or_default())
+        }
+        Command::AdmitController(card) => (
+            "controller.admitted",
+            format!("{} at {}", card.node, card.link_address),
+        ),
+        Command::PromoteController { node } => ("controller.promoted", node.to_string()),
+        Command::RetireController { node } => ("controller.removed", node.to_string()),
+        Command::NoteMembers(members) => {
+            let list = |nodes: &[NodeId]| {
+                let names: Vec<_> = nodes.iter().map(ToString::to_string).collect();
+                names.join(", ")
+            };
+            let (voters, learners) = (list(&members.voters), list(&members.learners));
+            (
+                "cluster.members-noted",
+                format!("voters {voters}; learners {learners}"),
+            )
+        }
+        _ => return None,
+    };
+    Some((action, None, detail))
 }
 
 /// The fields that are set.

@@ -100,6 +100,10 @@ impl State {
 
 impl From<State> for super::State {
     fn from(state: State) -> Self {
+        let mut seeded = Self::default();
+        if let (Some(genesis), Some(trust)) = (&state.genesis, &state.trust) {
+            seeded.seed_controllers(genesis, trust.clone());
+        }
         Self {
             rules: state.rules,
             now: state.now,
@@ -126,7 +130,7 @@ impl From<State> for super::State {
             removals: state.removals,
             clock: state.clock,
             reported: state.reported,
-            ..Self::default()
+            ..seeded
         }
     }
 }

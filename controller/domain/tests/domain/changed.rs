@@ -45,9 +45,18 @@ fn differing(before: &State, after: &State) -> BTreeSet<Changed> {
         reported: _,
         // Moves with the rules.
         raised: _,
+        controllers,
+        // It is changed with the one in force.
+        trust_roots: _,
     } = after;
     let mut found = BTreeSet::new();
-    let is_cluster = (rules, genesis, trust) != (&before.rules, &before.genesis, &before.trust);
+    let known = (
+        &before.rules,
+        &before.genesis,
+        &before.trust,
+        &before.controllers,
+    );
+    let is_cluster = (rules, genesis, trust, controllers) != known;
     found.extend(is_cluster.then_some(Changed::Cluster));
     collect(&mut found, &before.tokens, tokens, Changed::Token);
     collect(&mut found, &before.tenants, tenants, Changed::Tenant);

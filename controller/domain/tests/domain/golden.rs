@@ -120,6 +120,10 @@ fn state(rules: u16) -> State {
     world.report(&agent, vec![record]).unwrap();
     world.ask(crate::licenses::suspend(&active)).unwrap();
     platform::populate(&mut world);
+    if rules >= 2 {
+        let learner = Box::new(crate::cluster::card(4));
+        world.ask(Command::AdmitController(learner)).unwrap();
+    }
     let (name, version) = ("demo-isp".parse().unwrap(), "1.0.0".parse().unwrap());
     world.ask(Command::RetireRelease { name, version }).unwrap();
     assert!(world.ask(create("Nobody's ISP")).is_err());

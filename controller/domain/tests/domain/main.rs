@@ -7,6 +7,7 @@
 
 mod changed;
 mod changes;
+mod cluster;
 mod fixture;
 mod golden;
 #[path = "../../../../protocol/tests/protocol/hexfile.rs"]

@@ -170,15 +170,17 @@ async fn create(change: Change) -> Result<Response, Problem> {
         .require(&change.state, Permission::AgentWrite, None)?;
     let token = read(change.fields()?, &change)?;
     let (id, now) = (token.id.clone(), change.received_at());
-    let genesis = &change.node.genesis;
-    let nodes = genesis.nodes.iter();
-    let controllers: Vec<&str> = nodes.map(|card| card.link_address.as_str()).collect();
     let command = Command::CreateJoinToken(token);
     change
         .carry_out(command, StatusCode::CREATED, |state, _| {
             // A retry gets the time of the first request.
             let mut made = entity(state, &id, now)?;
-            made.body["trust_root"] = genesis.trust_root.digest().to_string().into();
+            let controllers = state.signing_controllers();
+            let controllers: Vec<&str> = controllers
+                .map(|one| one.card.link_address.as_str())
+                .collect();
+            let newest = state.trust_roots.values().next_back()?;
+            made.body["trust_root"] = newest.signed.digest().to_string().into();
             made.body["controllers"] = json!(controllers);
             made.location = Some(format!("{AGENTS}/tokens/{id}"));
             Some(made)

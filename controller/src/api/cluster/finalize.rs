@@ -219,6 +219,7 @@ mod tests {
         let descriptions = told.iter().map(|(node, newest)| described(*node, *newest));
         Found {
             controllers: (1..=3).map(NodeId).collect(),
+            signers: (1..=3).map(NodeId).collect(),
             statuses: statuses.collect(),
             descriptions: descriptions
                 .map(|one| (one.node, one))

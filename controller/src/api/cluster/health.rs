@@ -1,7 +1,7 @@
 //! Whether the whole is well, and if not: what is the matter, since when, and who can change it. Asks every controller,
 //! and answers without a leader, too. It decides nothing: what follows from a reason is for people.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dotmac_domain::{
     State,
@@ -32,8 +32,10 @@ const NAMES_MAX: usize = 5;
 
 /// What is known of the controllers at one moment.
 pub(super) struct Found {
-    /// All of the cluster.
+    /// All that vote.
     pub(super) controllers: Vec<NodeId>,
+    /// Those whose keys count.
+    pub(super) signers: BTreeSet<NodeId>,
     /// Those that answered.
     pub(super) statuses: BTreeMap<NodeId, NodeStatus>,
     /// What those say of their programs and disks that can say it.
@@ -83,8 +85,32 @@ impl Found {
 
     /// Those that sign what they are asked to.
     fn signing(&self) -> usize {
-        let signing = self.statuses.values().filter(|one| one.refusals.is_empty());
-        signing.count()
+        let signers = self.statuses.values();
+        let signers = signers.filter(|one| self.signers.contains(&one.node));
+        signers.filter(|one| one.refusals.is_empty()).count()
+    }
+
+    /// How many of these answered.
+    pub(super) fn reachable(&self, nodes: &BTreeSet<NodeId>) -> usize {
+        let answered = nodes.iter().filter(|node| self.statuses.contains_key(node));
+        answered.count()
+    }
+
+    /// Which of these did not answer, in words.
+    pub(super) fn away(&self, nodes: &BTreeSet<NodeId>) -> String {
+        let away = nodes
+            .iter()
+            .filter(|node| !self.statuses.contains_key(node));
+        let names: Vec<String> = away.map(ToString::to_string).collect();
+        format!("no answer from controller {}", names.join(", "))
+    }
+
+    /// How many of those that vote answered.
+    fn voting(&self) -> usize {
+        let answered = self.controllers.iter();
+        answered
+            .filter(|node| self.statuses.contains_key(node))
+            .count()
     }
 
     /// How far each clock is off the median.
@@ -141,7 +167,7 @@ pub(super) fn shown(state: &State, found: &Found, noticed: &Noticed, answered_by
             let status = found.statuses.get(id);
             json!({
                 "id": id, "reachable": status.is_some(),
-                "signing": status.is_some_and(|one| one.refusals.is_empty()),
+                "signing": found.signers.contains(id) && status.is_some_and(|one| one.refusals.is_empty()),
                 "takes_writes": status.is_some_and(|one| one.storage.is_none()),
                 "clock_skew_ms": skews.get(id),
             })
@@ -151,7 +177,7 @@ pub(super) fn shown(state: &State, found: &Found, noticed: &Noticed, answered_by
         "status": status, "reasons": reasons, "answered_by": answered_by, "checked_at": time(found.now),
         "leader": found.leader(), "term": found.term(),
         "quorum": {
-            "controllers": found.controllers.len(), "reachable": found.statuses.len(), "needed": found.needed(),
+            "controllers": found.controllers.len(), "reachable": found.voting(), "needed": found.needed(),
         },
         "signing": {"able": found.signing(), "needed": found.threshold},
         "controllers": controllers,
@@ -185,7 +211,7 @@ fn of_controllers(found: &Found, reasons: &mut Vec<Reason>) {
         .controllers
         .iter()
         .filter(|id| !found.statuses.contains_key(id));
-    let is_lost = found.statuses.len() < found.needed();
+    let is_lost = found.voting() < found.needed();
     for id in away {
         reasons.push(Reason {
             grade: Grade::unhealthy_if(is_lost),

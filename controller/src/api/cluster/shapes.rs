@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::api::schema;
 
 /// All of them.
-pub(in crate::api) fn schemas() -> Vec<(&'static str, Value)> {
+pub(super) fn schemas() -> Vec<(&'static str, Value)> {
     vec![
         ("ClusterStatus", status()),
         ("ClusterHealth", health()),
@@ -21,8 +21,15 @@ fn status() -> Value {
             ("link_address", schema::any_text()),
             (
                 "state",
-                schema::one_of(&["leader", "follower", "unreachable"]),
+                schema::one_of(&["leader", "follower", "learner", "unreachable"]),
             ),
+            (
+                "standing",
+                schema::one_of(&["learner", "joining", "voter", "leaving", "retired"]),
+            ),
+            ("incarnation", schema::any_text()),
+            ("signs", schema::flag()),
+            ("behind", schema::count_or_null()),
             ("pid", schema::count_or_null()),
             ("applied", schema::count_or_null()),
             ("agents", schema::count_or_null()),
@@ -37,6 +44,13 @@ fn status() -> Value {
             ),
             ("rules_supported", schema::count_or_null()),
             ("slow_disk", schema::text_or_null()),
+        ],
+        &[],
+    );
+    let unfinished = schema::object(
+        &[
+            ("controller", schema::count()),
+            ("waits_for", schema::any_text()),
         ],
         &[],
     );
@@ -56,6 +70,7 @@ fn status() -> Value {
                     schema::text_or_null(),
                 ),
             ),
+            ("unfinished", schema::or_null(unfinished)),
         ],
         &[],
     )

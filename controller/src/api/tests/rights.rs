@@ -120,6 +120,7 @@ impl Stage {
                 let slug = self.foreign.len() - 9;
                 format!("{}-00000000", "x".repeat(slug))
             }
+            ("controllers", _) => if missing { "99" } else { "2" }.to_owned(),
             ("regions", _) if !missing => REGION.to_owned(),
             ("agents", _) if !missing => self.world.agent.to_string(),
             ("tokens", _) if !missing => "00000000000000ad".to_owned(),
@@ -205,6 +206,8 @@ impl Stage {
             "tenants.update" => json!({"tenant_name": "Renamed"}),
             "regions.create" => json!({"id": "new-1"}),
             "regions.update" => json!({"accepts_deployments": false}),
+            "controllers.admit" => super::world::card(9),
+            "trust_roots.follow" => json!({"document": super::world::next_trust_root(&self.world)}),
             "tokens.create" => {
                 json!({"id": "0123456789abcdef", "secret_digest": digest, "name": "new",
                 "role": if tenant.is_some() { "tenant_user" } else { "support" }, "tenant_id": tenant})

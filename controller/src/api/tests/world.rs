@@ -32,10 +32,12 @@ use crate::{
     node::{Ask, Node, NodeParts, bearer_digest},
 };
 
+mod cluster;
 mod genesis;
 mod memory_log;
 mod reports;
 
+pub(super) use cluster::{card, next_trust_root, signed};
 use genesis::genesis;
 use memory_log::MemoryLog;
 

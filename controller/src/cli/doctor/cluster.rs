@@ -56,7 +56,8 @@ pub(super) fn quorum(status: &Value) -> Vec<Check> {
         ),
         _ => Check::fail("majority", away_named, "start them"),
     });
-    let silent = named(&|node| text(node, "state") != "unreachable" && node["signing"] == false);
+    let signs = |node: &Value| text(node, "state") != "unreachable" && node["signs"] != false;
+    let silent = named(&|node| signs(node) && node["signing"] == false);
     let reasons: Vec<String> = nodes
         .iter()
         .flat_map(|node| items(node, "refusals").iter().map(move |why| (node, why)))

@@ -1,7 +1,8 @@
-//! The issuers that count, and for which controller: taken from the trust root, replaced when a new one is accepted.
+//! The issuers that count, and for what: taken from the trust root, and on controllers from their State, too. Replaced
+//! whenever these change.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, PoisonError, RwLock},
 };
 
@@ -15,61 +16,81 @@ use crate::pki::{PeerName, SpiffeName};
 
 /// See the module's text. Clones share one set; a change counts for the next handshake, live connections stay.
 #[derive(Debug, Clone)]
-pub struct PinnedIssuers(Arc<RwLock<Arc<Set>>>);
+pub struct PinnedIssuers(Arc<RwLock<Arc<Issuers>>>);
 
-#[derive(Debug)]
-struct Set {
-    cluster: ClusterId,
-    nodes: BTreeMap<Digest, NodeId>,
+/// Which issuers may vouch for whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Issuers {
+    /// The cluster that names must be of.
+    pub cluster: ClusterId,
+    /// Each may vouch for this controller.
+    pub controllers: BTreeMap<Digest, NodeId>,
+    /// Each may vouch for agents.
+    pub agents: BTreeSet<Digest>,
 }
 
 impl PinnedIssuers {
+    /// These issuers.
+    #[must_use]
+    pub fn new(issuers: Issuers) -> Self {
+        Self(Arc::new(RwLock::new(Arc::new(issuers))))
+    }
+
     /// The issuers that a trust root names.
     #[must_use]
     pub fn of(trust: &TrustRoot) -> Self {
-        Self(Arc::new(RwLock::new(Arc::new(Set::of(trust)))))
+        Self::new(Issuers::of(trust))
     }
 
     /// Takes the issuers of a newer trust root instead.
     pub fn replace(&self, trust: &TrustRoot) {
-        let next = Arc::new(Set::of(trust));
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = next;
+        self.replace_by(Issuers::of(trust));
     }
 
-    /// Which controller issues with the certificate of this digest; `None` when it is not pinned.
+    /// Takes these issuers instead.
+    pub fn replace_by(&self, issuers: Issuers) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(issuers);
+    }
+
+    /// Which controller issues with the certificate of this digest; `None` when it may vouch for none.
     #[must_use]
     pub fn node(&self, issuer: &Digest) -> Option<NodeId> {
-        self.set().nodes.get(issuer).copied()
+        self.set().controllers.get(issuer).copied()
     }
 
-    /// Whether this issuer may vouch for this name: any controller for agents, for a controller only itself.
+    /// Whether the certificate of this digest may vouch for anybody.
+    #[must_use]
+    pub fn knows(&self, issuer: &Digest) -> bool {
+        let set = self.set();
+        set.controllers.contains_key(issuer) || set.agents.contains(issuer)
+    }
+
+    /// Whether this issuer may vouch for this name: for a controller only itself.
     #[must_use]
     pub fn may_vouch(&self, issuer: &Digest, name: &SpiffeName) -> bool {
         let set = self.set();
-        let Some(issuing) = set.nodes.get(issuer) else {
-            return false;
-        };
         let fits = match &name.name {
-            PeerName::Controller { node, .. } => node == issuing,
-            PeerName::Agent(_) => true,
+            PeerName::Controller { node, .. } => set.controllers.get(issuer) == Some(node),
+            PeerName::Agent(_) => set.agents.contains(issuer),
         };
         fits && name.cluster == set.cluster
     }
 
-    fn set(&self) -> Arc<Set> {
+    fn set(&self) -> Arc<Issuers> {
         Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-impl Set {
-    fn of(trust: &TrustRoot) -> Self {
-        let nodes = trust
-            .controllers
-            .iter()
-            .map(|controller| (controller.issuer, controller.node));
+impl Issuers {
+    /// Those that a trust root names: any controller's for agents, for a controller only its own.
+    #[must_use]
+    pub fn of(trust: &TrustRoot) -> Self {
+        let controllers = trust.controllers.iter();
+        let controllers: BTreeMap<_, _> = controllers.map(|one| (one.issuer, one.node)).collect();
         Self {
             cluster: trust.cluster.clone(),
-            nodes: nodes.collect(),
+            agents: controllers.keys().copied().collect(),
+            controllers,
         }
     }
 }

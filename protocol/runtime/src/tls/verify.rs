@@ -80,7 +80,7 @@ impl ChainVerifier {
             Pins::Pinned(pinned) => Some(pinned),
             Pins::AnyIssuer => None,
         };
-        if pinned.is_some_and(|pinned| pinned.node(&digest).is_none()) {
+        if pinned.is_some_and(|pinned| !pinned.knows(&digest)) {
             return Err(refused(ChainError::NotPinned(digest)));
         }
         let name = pki::name_of(leaf).map_err(|error| refused(error.into()))?;

@@ -3,7 +3,7 @@
 use dotmac_domain::{
     Command,
     access::Role,
-    command::{Behind, CustomResources, UpdateDeployment, UpdateLicense},
+    command::{Behind, CustomResources, NoteMembers, UpdateDeployment, UpdateLicense},
     fleet::Presence,
 };
 use dotmac_protocol::{
@@ -15,6 +15,7 @@ use dotmac_protocol::{
 
 use super::platform;
 use crate::{
+    cluster,
     fixture::{MANIFEST, START, TestAgent, deployment, genesis, join_token, token},
     random::audit_event,
 };
@@ -27,7 +28,27 @@ pub(super) fn commands() -> Vec<(&'static str, Command)> {
     commands.extend(platform::commands());
     commands.extend(licenses());
     commands.push(("raise-rules", Command::RaiseRules { to: 2 }));
+    commands.extend(of_cluster());
     commands
+}
+
+fn of_cluster() -> Vec<(&'static str, Command)> {
+    let node = NodeId(4);
+    let members = NoteMembers {
+        voters: vec![NodeId(1), NodeId(2)],
+        learners: vec![node],
+    };
+    let signed = cluster::sign(&cluster::root(2, &[1, 2, 3, 4]), 10);
+    vec![
+        ("follow-trust-root", Command::FollowTrustRoot { signed }),
+        (
+            "admit-controller",
+            Command::AdmitController(Box::new(cluster::card(4))),
+        ),
+        ("promote-controller", Command::PromoteController { node }),
+        ("retire-controller", Command::RetireController { node }),
+        ("note-members", Command::NoteMembers(members)),
+    ]
 }
 
 fn licenses() -> Vec<(&'static str, Command)> {

@@ -26,6 +26,7 @@ fn status(node: u64) -> NodeStatus {
 fn found(statuses: Vec<NodeStatus>) -> Found {
     Found {
         controllers: (1..=3).map(NodeId).collect(),
+        signers: (1..=3).map(NodeId).collect(),
         statuses: statuses.into_iter().map(|one| (one.node, one)).collect(),
         descriptions: BTreeMap::new(),
         threshold: 2,

@@ -22,6 +22,13 @@ audit.streams          whole    200 200 403 403 403 200 401 401 401
 cluster.finalize       whole    200 403 403 403 403 403 401 401 401
 cluster.health         whole    200 403 403 403 200 200 401 401 401
 cluster.status         whole    200 403 403 403 200 200 401 401 401
+controllers.admit      whole    409 403 403 403 403 403 401 401 401
+controllers.join       whole    200 403 403 403 403 403 401 401 401
+controllers.list       whole    200 403 403 403 200 200 401 401 401
+controllers.promote    missing  404 403 403 403 403 403 401 401 401
+controllers.promote    own      200 403 403 403 403 403 401 401 401
+controllers.remove     missing  404 403 403 403 403 403 401 401 401
+controllers.remove     own      200 403 403 403 403 403 401 401 401
 deployments.create     foreign  200 404 403 403 403 403 401 401 401
 deployments.create     missing  404 404 403 403 403 403 401 401 401
 deployments.create     own      200 200 403 403 403 403 401 401 401
@@ -138,5 +145,7 @@ tokens.revoke          missing  404 403 403 403 403 403 401 401 401
 tokens.revoke          own      409 403 403 403 403 403 401 401 401
 tokens.show            missing  404 403 403 403 403 404 401 401 401
 tokens.show            own      200 403 403 403 403 200 401 401 401
+trust_roots.follow     whole    200 403 403 403 403 403 401 401 401
+trust_roots.list       whole    200 403 403 403 200 200 401 401 401
 whoami.show            whole    200 200 200 200 200 200 401 401 401
 ";
