@@ -154,7 +154,7 @@ async fn a_join_token_names_what_an_agent_needs_and_a_retry_keeps_its_time() {
         first.json(),
         json!({"id": "0123456789abcdef", "region": EMPTY_REGION,
         "expires_at": "2023-11-14T22:14:20.000Z", "trust_root": world.node.genesis.trust_root.digest().to_string(),
-        "controllers": ["127.0.0.1:7001", "127.0.0.1:7002"], "created_at": "2023-11-14T22:13:20.000Z",
+        "controllers": ["127.0.0.1:7001"], "created_at": "2023-11-14T22:13:20.000Z",
         "created_by": "00000000000000ad", "revoked_at": null, "status": "waiting", "used_by": null})
     );
     world.clock.advance_millis(1_000);

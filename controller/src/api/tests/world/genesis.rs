@@ -30,7 +30,7 @@ pub(super) fn genesis(key: &SigningKey) -> Genesis {
         link_address: format!("127.0.0.1:{}", 7000 + node),
         api_address: format!("127.0.0.1:{}", 8000 + node),
         signing_key,
-        issuer: vec![],
+        issuer: node.to_be_bytes().to_vec(),
     };
     let trust = TrustRoot {
         cluster: "test".parse().unwrap(),
@@ -43,7 +43,7 @@ pub(super) fn genesis(key: &SigningKey) -> Genesis {
         controllers: vec![ControllerIdentity {
             node: NodeId(1),
             signing_key: PublicKey::of(key),
-            issuer: Digest::of(b"issuer"),
+            issuer: Digest::of(&1_u64.to_be_bytes()),
         }],
     };
     let body = codec::encode(&trust).unwrap();
