@@ -163,6 +163,16 @@ pub enum ConfigError {
     },
 }
 
+/// What is wrong with a text, and in which line of it.
+fn in_one_line(text: &str, error: &toml::de::Error) -> String {
+    let message = error.message().replace('\n', " ");
+    let before = error.span().and_then(|span| text.get(..span.start));
+    match before {
+        Some(before) => format!("line {}: {message}", before.lines().count().max(1)),
+        None => message,
+    }
+}
+
 impl Config {
     /// Reads and checks a file. Relative paths count from the file's own folder.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
@@ -172,7 +182,7 @@ impl Config {
         })?;
         let mut config: Self = toml::from_str(&text).map_err(|error| ConfigError::Parse {
             path: path.to_owned(),
-            detail: error.to_string(),
+            detail: in_one_line(&text, &error),
         })?;
         config.check(path)?;
         let base = path.parent().unwrap_or(Path::new("."));

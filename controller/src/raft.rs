@@ -24,6 +24,8 @@ pub mod types;
 #[cfg(test)]
 mod cluster_tests;
 #[cfg(test)]
+mod golden_tests;
+#[cfg(test)]
 mod store_tests;
 
 use std::{

@@ -21,7 +21,7 @@ use crate::{fleet::Fleet, programs};
 /// Groups that run at a time.
 const GROUPS_AT_ONCE: usize = 2;
 /// Longest run of one story.
-const STORY_WITHIN: Duration = Duration::from_secs(180);
+const STORY_WITHIN: Duration = Duration::from_secs(300);
 
 /// A story that cannot be told here, and why. In CI (CI=true) it fails instead.
 #[derive(Debug)]

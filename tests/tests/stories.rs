@@ -17,6 +17,8 @@ mod contexts;
 mod controllers;
 #[path = "stories/demo.rs"]
 mod demo;
+#[path = "stories/disks.rs"]
+mod disks;
 #[path = "stories/events.rs"]
 mod events;
 #[path = "stories/facts.rs"]
@@ -41,6 +43,8 @@ mod own_instance;
 mod refusals;
 #[path = "stories/removal.rs"]
 mod removal;
+#[path = "stories/starting.rs"]
+mod starting;
 #[path = "stories/telemetry.rs"]
 mod telemetry;
 #[path = "stories/thirty_days.rs"]
@@ -64,6 +68,7 @@ use dotmac_tests::{
 fn main() -> ExitCode {
     let mut groups = what_operators_do();
     groups.extend(what_goes_wrong());
+    groups.extend(what_comes_and_goes());
     groups.extend(what_is_told());
     runner::main(groups)
 }
@@ -188,14 +193,26 @@ fn what_goes_wrong() -> Vec<Group> {
             calm breaking_an_instance_loses_nothing,
             calm breaking_all_controllers_loses_nothing,
         ),
-        group!(upgrade:
-            alone an_upgrade_one_process_at_a_time_fails_no_request_and_can_be_taken_back,
-            alone a_finalized_upgrade_is_not_taken_back_and_the_program_of_before_says_so,
-        ),
         group!(refusals:
             alone a_port_in_use_is_one_clear_line_and_nothing_is_started,
             alone a_home_that_cannot_be_written_is_one_clear_line_and_nothing_is_started,
             alone data_of_a_newer_version_is_one_clear_line_and_nothing_is_harmed,
+        ),
+    ]
+}
+
+fn what_comes_and_goes() -> Vec<Group> {
+    vec![
+        group!(upgrade:
+            alone an_upgrade_one_process_at_a_time_fails_no_request_and_can_be_taken_back,
+            alone a_finalized_upgrade_is_not_taken_back_and_the_program_of_before_says_so,
+        ),
+        group!(disks:
+            alone on_one_core_with_half_a_second_a_sync_a_fleet_becomes_ready_and_says_so,
+            alone at_the_reserve_a_cluster_turns_read_only_and_recovers_when_there_is_room,
+        ),
+        group!(starting:
+            alone a_controller_that_will_not_start_says_why_and_what_to_do_next,
         ),
     ]
 }

@@ -121,6 +121,7 @@ fn of_start(error: &StartError) -> Refusal {
         StartError::Directory(DirectoryError::Newer { .. }) => Refusal::Newer,
         StartError::Directory(DirectoryError::Foreign { .. }) => Refusal::Stranger,
         StartError::Directory(DirectoryError::Locked { .. } | DirectoryError::Io { .. })
+        | StartError::NoRoom { .. }
         | StartError::Engine(OpenError::Io { .. })
         | StartError::Snapshots(SnapshotError::Io { .. }) => Refusal::InTheWay,
         StartError::Engine(_)

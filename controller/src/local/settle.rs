@@ -13,8 +13,9 @@ use crate::cli::{
     Client, agents, cluster, elapsed_ms, encode, failure::Failure, logs::tail, releases, view,
 };
 
-/// Milliseconds for all of it; a first start on a small machine takes a few thousand.
-const PATIENCE_MS: u64 = 60_000;
+/// Milliseconds for all of it; a first start on a small machine takes a few thousand, with half a second a sync most of a
+/// minute.
+const PATIENCE_MS: u64 = 120_000;
 /// Milliseconds after which a process that is still down, or down again, will not come up by itself.
 const DOWN_PATIENCE_MS: u64 = 5_000;
 /// Milliseconds between two looks.
@@ -151,12 +152,12 @@ async fn wait(
     }
 }
 
-/// The processes that do not run, with the last line each of them said.
+/// The processes that should run and do not, with the last line each of them said.
 fn ailing(layout: &Layout) -> String {
     let mut text = String::new();
     for member in Member::all(layout)
         .iter()
-        .filter(|member| member.pid_file.running().is_none())
+        .filter(|member| member.may_start() && member.pid_file.running().is_none())
     {
         let said = tail(&member.crash_log(), 1)
             .map(|(text, _)| text)

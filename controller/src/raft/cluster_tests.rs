@@ -6,13 +6,15 @@ use std::{sync::Arc, time::Duration};
 
 use dotmac_domain::audit::{Fact, Stream};
 use dotmac_protocol::ids::NodeId;
+use dotmac_runtime::quic;
 use futures::future::{BoxFuture, join_all};
 use tokio::time::Instant;
 
+use super::rpc::{PeerReply, PeerRequest, Refusal, SnapshotPart};
 use crate::{
     log::{Log, LogError},
     peers::{PeerAnswer, PeerCall, PeerHandler, Subject},
-    storage::ledger::Ledger,
+    storage::{ledger::Ledger, snapshots::FileMark},
 };
 use fleet::{Fleet, PATIENCE, note};
 
@@ -188,6 +190,80 @@ fn a_controller_that_was_away_too_long_gets_a_snapshot_with_its_facts() {
     fleet.kill(away);
     fleet.revive(away);
     fleet.catch_up(away, leader);
+    assert_agree(&fleet, &[1, 2, 3]);
+}
+
+#[test]
+fn a_snapshot_that_was_broken_off_is_sent_from_where_it_broke() {
+    const FIRST_BYTES: usize = 100;
+    let fleet = Fleet::start(20);
+    let leader = fleet.leader(1, |_| true);
+    let target = 1 + leader % 3;
+    for number in 0..60 {
+        fleet.propose(leader, note(number)).unwrap().unwrap();
+    }
+    let log = fleet.log(leader);
+    fleet.on(leader, async {
+        let snapshot = log.raft().get_snapshot().await.unwrap().unwrap();
+        let file = snapshot.snapshot.file.unwrap();
+        let whole = file.pieces().unwrap().read(0).unwrap();
+        assert!(whole.len() as u64 == file.bytes() && whole.len() > FIRST_BYTES);
+        let vote = log
+            .raft()
+            .with_raft_state(|state| *state.vote_ref())
+            .await
+            .unwrap();
+        let resume = |mark| {
+            let meta = Box::new(snapshot.meta.clone());
+            log.links.asked(
+                PeerRequest::ResumeSnapshot {
+                    vote,
+                    meta,
+                    file: mark,
+                },
+                PATIENCE,
+            )
+        };
+        // Where the receiver wants to go on; it may still be busy with the stream before.
+        let wanted = async |mark| loop {
+            let (mut out, mut back) = log.links.open(target).await.unwrap();
+            quic::write_frame(&mut out, &resume(mark)).await.unwrap();
+            match log.links.answer(target, &mut back).await.unwrap() {
+                PeerReply::SnapshotWantedFrom { offset, .. } => break (out, back, offset),
+                PeerReply::Refused(Refusal::Overloaded) => tokio::task::yield_now().await,
+                other => panic!("{other:?}"),
+            }
+        };
+        let piece = |offset: usize, bytes: &[u8]| SnapshotPart::Piece {
+            offset: offset as u64,
+            bytes: bytes.to_vec(),
+        };
+        let mark = file.mark().unwrap();
+        let (mut out, _, offset) = wanted(mark).await;
+        assert_eq!(offset, 0);
+        let first = piece(0, &whole[..FIRST_BYTES]);
+        quic::write_frame(&mut out, &first).await.unwrap();
+        out.finish().unwrap();
+        let (mut out, mut back, offset) = wanted(mark).await;
+        assert_eq!(offset, FIRST_BYTES as u64);
+        let rest = piece(FIRST_BYTES, &whole[FIRST_BYTES..]);
+        quic::write_frame(&mut out, &rest).await.unwrap();
+        quic::write_frame(&mut out, &SnapshotPart::End)
+            .await
+            .unwrap();
+        let done = log.links.answer(target, &mut back).await.unwrap();
+        assert!(matches!(done, PeerReply::SnapshotDone { .. }), "{done:?}");
+
+        // The beginning of one file is not that of another.
+        let (mut out, _, _) = wanted(mark).await;
+        quic::write_frame(&mut out, &first).await.unwrap();
+        out.finish().unwrap();
+        let other = FileMark {
+            digest: [7; 32],
+            ..mark
+        };
+        assert_eq!(wanted(other).await.2, 0);
+    });
     assert_agree(&fleet, &[1, 2, 3]);
 }
 

@@ -98,6 +98,10 @@ const REPLICATED_MAX: u64 = 64;
 /// Entries removed from the log at once at least.
 const PURGE_MIN: u64 = 128;
 
+/// Bytes that must be free for a start: what the database takes at once, and a vote. Far below the reserve, at which a
+/// controller starts and takes no new writes.
+pub(super) const START_BYTES_MIN: u64 = 16 << 20;
+
 /// Why a controller cannot take part.
 #[derive(Debug, Error)]
 pub enum StartError {
@@ -122,6 +126,14 @@ pub enum StartError {
     /// The lives of disks cannot be read.
     #[error(transparent)]
     Lives(#[from] LivesError),
+    /// The disk has no room for what a start writes.
+    #[error("the disk of {path} has {free_bytes} bytes left, and a start needs {START_BYTES_MIN}")]
+    NoRoom {
+        /// The storage directory.
+        path: PathBuf,
+        /// What is free.
+        free_bytes: u64,
+    },
     /// The log begins behind the newest readable snapshot.
     #[error(
         "the newest readable snapshot ends at entry {snapshot}, and the log before entry {purged} is gone: the snapshots in \

@@ -15,7 +15,10 @@ use super::{
     lives::Life,
     types::{Meta, RaftVote, TypeConfig},
 };
-use crate::peers::{PeerAnswer, PeerCall};
+use crate::{
+    peers::{PeerAnswer, PeerCall},
+    storage::snapshots::FileMark,
+};
 
 /// A question with what goes with every question.
 #[derive(Debug, Serialize, Deserialize)]
@@ -57,6 +60,16 @@ pub enum PeerRequest {
     ReadIndex,
     /// The product's own questions.
     Call(PeerCall),
+    /// A snapshot is about to come, from where it was broken off if that is possible. Programs of version 1 do not know the
+    /// question, and give no answer.
+    ResumeSnapshot {
+        /// The leader's vote.
+        vote: RaftVote,
+        /// What it covers.
+        meta: Box<Meta>,
+        /// Which file it is.
+        file: FileMark,
+    },
 }
 
 /// An answer with what goes with every answer.
@@ -99,6 +112,13 @@ pub enum PeerReply {
     Answer(Box<PeerAnswer>),
     /// Not answered.
     Refused(Refusal),
+    /// To a snapshot that can be resumed: send the facts behind these ends, and the file from there.
+    SnapshotWantedFrom {
+        /// The ends of the streams that are here.
+        heads: Vec<(Stream, u64)>,
+        /// Bytes of the file that are here.
+        offset: u64,
+    },
 }
 
 /// Why a peer did not do what was asked.

@@ -1,6 +1,7 @@
 //! Answers the other controllers: Raft's questions, proposals, read indexes, and the product's own calls.
 //!
-//! It refuses peers of another life, entries while the disk is at its reserve, and a second snapshot at a time.
+//! It refuses peers of another life, and a second snapshot at a time. While half of the disk's reserve is used up it keeps no
+//! entries of a leader that has room, and is its follower all the same.
 
 mod receive;
 
@@ -12,15 +13,19 @@ use std::{
 
 use dotmac_protocol::ids::{IncarnationId, NodeId};
 use dotmac_runtime::{causes, quic, supervise};
-use openraft::raft::AppendEntriesRequest;
+use openraft::{
+    EntryPayload,
+    raft::{AppendEntriesRequest, AppendEntriesResponse},
+};
 use quinn::{Connection, RecvStream, SendStream};
 
+use self::receive::{Offer, Partial};
 use super::{
     batcher::Batcher,
     links::{Links, ends_at, who},
     read,
     rpc::{Answered, Asked, PeerReply, PeerRequest, Refusal},
-    types::{Raft, TypeConfig},
+    types::{Entry, Raft, TypeConfig},
 };
 use crate::{
     peers::{PeerAnswer, PeerHandler},
@@ -31,6 +36,10 @@ use crate::{
 const ARRIVAL: Duration = Duration::from_secs(10);
 /// Longest time spent on one question, whatever the asker offers.
 const BUDGET_MAX: Duration = Duration::from_secs(30);
+
+/// How long the leader waits for the answer of a full disk, so that it does not offer the same entries all the time: less
+/// than it waits for any answer.
+const FULL_PAUSE: Duration = Duration::from_millis(75);
 
 /// What answering needs; clones share it.
 #[derive(Clone)]
@@ -47,7 +56,7 @@ pub(super) struct Shared {
     pub(super) batcher: Batcher,
     pub(super) incarnations: BTreeMap<u64, IncarnationId>,
     pub(super) handler: OnceLock<Arc<dyn PeerHandler>>,
-    pub(super) receiving: tokio::sync::Mutex<()>,
+    pub(super) receiving: tokio::sync::Mutex<Option<Partial>>,
 }
 
 impl std::fmt::Debug for PeerServer {
@@ -120,7 +129,12 @@ impl Shared {
                 let budget = Duration::from_millis(asked.budget_ms.into()).min(BUDGET_MAX);
                 match asked.request {
                     PeerRequest::Snapshot { vote, meta } => {
-                        self.receive(vote, *meta, &mut send, &mut receive).await
+                        let offer = Offer::new(vote, *meta, None);
+                        self.receive(offer, &mut send, &mut receive).await
+                    }
+                    PeerRequest::ResumeSnapshot { vote, meta, file } => {
+                        let offer = Offer::new(vote, *meta, Some(file));
+                        self.receive(offer, &mut send, &mut receive).await
                     }
                     request => {
                         let answering = self.reply(node, request, budget);
@@ -169,23 +183,35 @@ impl Shared {
                     PeerReply::Answer(Box::new(refused))
                 }
             },
-            PeerRequest::Snapshot { .. } => {
+            PeerRequest::Snapshot { .. } | PeerRequest::ResumeSnapshot { .. } => {
                 PeerReply::Refused(Refusal::Other("a snapshot is not answered here".into()))
             }
         }
     }
 
-    async fn append(&self, request: AppendEntriesRequest<TypeConfig>) -> PeerReply {
-        if !request.entries.is_empty()
-            && let Err(error) = self.engine.check_reserve()
-        {
-            return PeerReply::Refused(Refusal::Reserve(error.to_string()));
+    async fn append(&self, mut request: AppendEntriesRequest<TypeConfig>) -> PeerReply {
+        let is_full = carries_proposals(&request.entries) && self.engine.is_below_half_reserve();
+        let known = request.prev_log_id;
+        if is_full {
+            request.entries.clear();
         }
         match self.raft.append_entries(request).await {
+            // The beat counts, or this node would call for an election and take the leader down that the others have. What
+            // it does not keep it does not confirm.
+            Ok(AppendEntriesResponse::Success) if is_full => {
+                tokio::time::sleep(FULL_PAUSE).await;
+                PeerReply::Append(AppendEntriesResponse::PartialSuccess(known))
+            }
             Ok(response) => PeerReply::Append(response),
             Err(error) => other(&error),
         }
     }
+}
+
+/// Whether entries are more than what Raft itself needs for a new leader or another membership.
+fn carries_proposals(entries: &[Entry]) -> bool {
+    let carries = |entry: &Entry| matches!(entry.payload, EntryPayload::Normal(_));
+    entries.iter().any(carries)
 }
 
 fn other(error: &(dyn std::error::Error + 'static)) -> PeerReply {

@@ -3,13 +3,13 @@
 use dotmac_runtime::disk::SharedDisk;
 
 use super::{
-    config::{RaftConfig, StartError},
+    config::{RaftConfig, START_BYTES_MIN, StartError},
     log_store::LogStore,
     state_machine::{StateMachine, View},
 };
 use crate::storage::{
     directory::Directory,
-    engine::{Engine, OnFatal},
+    engine::{Engine, OnFatal, free_bytes},
     ledger::Ledger,
     snapshots::Snapshots,
 };
@@ -33,6 +33,10 @@ impl Stores {
     ) -> Result<Self, StartError> {
         let (path, limits) = (config.directory.clone(), config.engine.clone());
         let opening = tokio::task::spawn_blocking(move || {
+            let free_bytes = free_bytes(&path);
+            if free_bytes < START_BYTES_MIN {
+                return Err(StartError::NoRoom { path, free_bytes });
+            }
             let directory = Directory::open(&path, disk.as_ref())?;
             let engine = Engine::open(directory, &limits, disk.clone(), on_fatal)?;
             let ledger = Ledger::open(engine.clone())?;

@@ -275,6 +275,13 @@ impl Engine {
         Ok(())
     }
 
+    /// Whether so much of the reserve is used up that the rest is kept for votes and the like.
+    #[must_use]
+    pub fn is_below_half_reserve(&self) -> bool {
+        let (free_bytes, reserve_bytes) = self.free_and_reserve();
+        free_bytes < reserve_bytes / 2
+    }
+
     /// Stores what is queued and stops; later writes fail. The directory is free once all clones are dropped.
     pub async fn close(&self) {
         lock(&self.shared.queue).take();
@@ -344,9 +351,12 @@ fn corrupt(key: &[u8]) -> ReadError {
     }
 }
 
-/// Bytes free for this user; 0 when the file system does not tell.
-fn free_bytes(path: &Path) -> u64 {
-    rustix::fs::statvfs(path).map_or(0, |stat| stat.f_bavail.saturating_mul(stat.f_frsize))
+/// Bytes free for this user on the file system of a path, or of the folder that it will be made in; 0 when the file system
+/// does not tell.
+pub fn free_bytes(path: &Path) -> u64 {
+    let known = path.ancestors().find(|path| path.exists());
+    rustix::fs::statvfs(known.unwrap_or(path))
+        .map_or(0, |stat| stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
 fn open_io(action: &'static str, path: &Path) -> impl Fn(io::Error) -> OpenError {

@@ -147,7 +147,7 @@ async fn finalized(fleet: &Arc<Fleet>, instances: &[(String, ProcessIdentity)]) 
     }
     fleet.leader().await?;
     let away = fleet
-        .dotmac(&["cluster", "finalize", "--yes", "--deadline", "3s"])
+        .dotmac(&["cluster", "finalize", "--yes", "--deadline", "3"])
         .await?;
     ensure!(
         away.code != 0 && away.err.contains("controller 3"),
@@ -156,6 +156,7 @@ async fn finalized(fleet: &Arc<Fleet>, instances: &[(String, ProcessIdentity)]) 
     programs::install_from(&before, fleet.home())?;
     drop(hold);
     fleet.settled().await?;
+    programs::install(fleet.home())?;
     let refused = fleet.dotmac(&["cluster", "finalize", "--yes"]).await?;
     let why = "waits for controller 3, whose program follows version 1 only";
     ensure!(

@@ -1,10 +1,11 @@
-//! Sends a snapshot: first the facts that the receiver lacks, then the file in pieces. It never holds more than a piece.
+//! Sends a snapshot: first the facts that the receiver lacks, then the file in pieces, from where the receiver has it. It
+//! never holds more than a piece.
 
 use std::time::Duration;
 
 use dotmac_runtime::quic::{self, FrameError};
 use openraft::Snapshot;
-use quinn::SendStream;
+use quinn::{RecvStream, SendStream};
 use thiserror::Error;
 
 use crate::{
@@ -52,17 +53,27 @@ pub(super) async fn send(
     snapshot: Snapshot<TypeConfig>,
 ) -> Result<RaftVote, TransferError> {
     let file = snapshot.snapshot.file.ok_or(TransferError::NoFile)?;
-    let (mut out, mut back) = links.open(target).await?;
     let meta = Box::new(snapshot.meta);
-    let question = links.asked(PeerRequest::Snapshot { vote, meta }, STEP);
-    step(quic::write_frame(&mut out, &question)).await??;
-    let heads = match step(links.answer(target, &mut back)).await?? {
-        PeerReply::SnapshotWanted { heads } => heads,
+    let resuming = PeerRequest::ResumeSnapshot {
+        vote,
+        meta: meta.clone(),
+        file: file.mark()?,
+    };
+    let (mut out, mut back, reply) = match ask(links, target, resuming).await {
+        // A program of version 1 breaks off at a question that it does not know.
+        Err(TransferError::Ask(AskError::NoAnswer { .. } | AskError::Lost { .. })) => {
+            ask(links, target, PeerRequest::Snapshot { vote, meta }).await?
+        }
+        asked => asked?,
+    };
+    let (heads, offset) = match reply {
+        PeerReply::SnapshotWanted { heads } => (heads, 0),
+        PeerReply::SnapshotWantedFrom { heads, offset } => (heads, offset),
         PeerReply::SnapshotDone { vote } => return Ok(vote),
         other => return Err(TransferError::Refused(format!("{other:?}"))),
     };
     send_facts(&mut out, ledger, heads.into_iter().collect()).await?;
-    send_file(&mut out, &file).await?;
+    send_file(&mut out, &file, offset).await?;
     step(quic::write_frame(&mut out, &SnapshotPart::End)).await??;
     // Finished or not: the answer tells.
     let _ = out.finish();
@@ -70,6 +81,19 @@ pub(super) async fn send(
         PeerReply::SnapshotDone { vote } => Ok(vote),
         other => Err(TransferError::Refused(format!("{other:?}"))),
     }
+}
+
+/// Opens a stream with a question, and gives the first answer.
+async fn ask(
+    links: &Links,
+    target: u64,
+    request: PeerRequest,
+) -> Result<(SendStream, RecvStream, PeerReply), TransferError> {
+    let (mut out, mut back) = links.open(target).await?;
+    let question = links.asked(request, STEP);
+    step(quic::write_frame(&mut out, &question)).await??;
+    let reply = step(links.answer(target, &mut back)).await??;
+    Ok((out, back, reply))
 }
 
 async fn send_facts(
@@ -89,9 +113,12 @@ async fn send_facts(
     Ok(())
 }
 
-async fn send_file(out: &mut SendStream, file: &SnapshotFile) -> Result<(), TransferError> {
+async fn send_file(
+    out: &mut SendStream,
+    file: &SnapshotFile,
+    mut offset: u64,
+) -> Result<(), TransferError> {
     let pieces = file.pieces()?;
-    let mut offset = 0;
     loop {
         let bytes = pieces.read(offset)?;
         if bytes.is_empty() {

@@ -1,4 +1,5 @@
-//! Receives a snapshot: facts into the ledger, pieces into a file, and when all is there and sound, Raft installs it.
+//! Receives a snapshot: facts into the ledger, pieces into a file, and when all is there and sound, Raft installs it. What came
+//! of a file before the stream broke is kept, for the next try with the same file; one file at a time.
 
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use crate::{
     storage::{
         directory::DirectoryError,
         ledger::LedgerError,
-        snapshots::{Incoming, SnapshotError, SnapshotFile},
+        snapshots::{FileMark, Incoming, SnapshotError, SnapshotFile},
     },
 };
 
@@ -49,22 +50,41 @@ enum ReceiveError {
     Raft(String),
 }
 
+/// A snapshot that a leader wants to send.
+pub(super) struct Offer {
+    vote: RaftVote,
+    meta: Meta,
+    /// Which file it is, if the sender can go on in the middle of it.
+    file: Option<FileMark>,
+}
+
+impl Offer {
+    pub(super) fn new(vote: RaftVote, meta: Meta, file: Option<FileMark>) -> Self {
+        Self { vote, meta, file }
+    }
+}
+
+/// A file of which only the beginning is here.
+pub(in crate::raft) struct Partial {
+    file: FileMark,
+    incoming: Incoming,
+}
+
 impl Shared {
     /// Takes a snapshot from the stream and answers with the vote afterwards.
     pub(super) async fn receive(
         &self,
-        vote: RaftVote,
-        meta: Meta,
+        offer: Offer,
         send: &mut SendStream,
         receive: &mut RecvStream,
     ) -> PeerReply {
-        let Ok(_receiving) = self.receiving.try_lock() else {
+        let Ok(mut partial) = self.receiving.try_lock() else {
             return PeerReply::Refused(Refusal::Overloaded);
         };
         if let Err(error) = self.engine.check_reserve() {
             return PeerReply::Refused(Refusal::Reserve(error.to_string()));
         }
-        match self.receive_parts(vote, meta, send, receive).await {
+        match self.receive_parts(offer, &mut partial, send, receive).await {
             Ok(vote) => PeerReply::SnapshotDone { vote },
             Err(error) => {
                 tracing::warn!(error = causes::in_full(&error), "snapshot not received");
@@ -75,11 +95,12 @@ impl Shared {
 
     async fn receive_parts(
         &self,
-        vote: RaftVote,
-        meta: Meta,
+        offer: Offer,
+        partial: &mut Option<Partial>,
         send: &mut SendStream,
         receive: &mut RecvStream,
     ) -> Result<RaftVote, ReceiveError> {
+        let Offer { vote, meta, file } = offer;
         let own = self.raft.with_raft_state(|state| *state.vote_ref()).await;
         let own = own.map_err(|error| ReceiveError::Raft(causes::in_full(&error)))?;
         if vote < own {
@@ -89,18 +110,22 @@ impl Shared {
         let heads = heads
             .map(|(stream, head)| (stream, head.sequence))
             .collect();
-        self.send(send, PeerReply::SnapshotWanted { heads }).await?;
         let index = meta.last_log_id.map_or(0, |log_id| log_id.index);
-        let mut incoming = self.snapshots.receive(index)?;
-        loop {
-            let part = tokio::time::timeout(STEP, quic::read_frame(receive)).await;
-            let part = part.map_err(|_| ReceiveError::Slow(STEP))??;
-            match part.ok_or(ReceiveError::Ended)? {
-                // Facts are made from committed entries only: they stay, whatever becomes of the snapshot.
-                SnapshotPart::Facts(facts) => self.ledger.append(0, &facts).await?,
-                SnapshotPart::Piece { offset, bytes } => incoming.write(offset, &bytes)?,
-                SnapshotPart::End => break,
-            }
+        let mut incoming = match partial.take() {
+            Some(kept) if Some(kept.file) == file => kept.incoming,
+            _ => self.snapshots.receive(index)?,
+        };
+        let wanted = match file {
+            Some(_) => PeerReply::SnapshotWantedFrom {
+                heads,
+                offset: incoming.received(),
+            },
+            None => PeerReply::SnapshotWanted { heads },
+        };
+        self.send(send, wanted).await?;
+        if let Err(error) = self.take_parts(&mut incoming, receive).await {
+            *partial = file.map(|file| Partial { file, incoming });
+            return Err(error);
         }
         self.ledger.settle().await?;
         let file = self.check(incoming, &meta).await?;
@@ -113,6 +138,23 @@ impl Shared {
         let response = installed.map_err(|error| ReceiveError::Raft(causes::in_full(&error)))?;
         tracing::info!(index, "snapshot installed");
         Ok(response.vote)
+    }
+
+    async fn take_parts(
+        &self,
+        incoming: &mut Incoming,
+        receive: &mut RecvStream,
+    ) -> Result<(), ReceiveError> {
+        loop {
+            let part = tokio::time::timeout(STEP, quic::read_frame(receive)).await;
+            let part = part.map_err(|_| ReceiveError::Slow(STEP))??;
+            match part.ok_or(ReceiveError::Ended)? {
+                // Facts are made from committed entries only: they stay, whatever becomes of the snapshot.
+                SnapshotPart::Facts(facts) => self.ledger.append(0, &facts).await?,
+                SnapshotPart::Piece { offset, bytes } => incoming.write(offset, &bytes)?,
+                SnapshotPart::End => return Ok(()),
+            }
+        }
     }
 
     /// Whether the file is whole, says what was announced, and has all its facts here.

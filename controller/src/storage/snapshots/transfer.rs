@@ -37,6 +37,12 @@ pub struct Incoming {
 }
 
 impl Incoming {
+    /// Bytes that are here.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.bytes
+    }
+
     /// Takes the next piece. Blocks.
     pub fn write(&mut self, offset: u64, piece: &[u8]) -> Result<(), SnapshotError> {
         if offset != self.bytes {
