@@ -23,7 +23,7 @@ on = $(filter-out 0 no false,$(1))
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-up: install ## Build, then start three controllers and five agents (DETACH=1: in the background)
+up: install ## Build, then start the fleet, or renew the one that runs, process by process (DETACH=1: in the background)
 	@exec $(DOTMAC) local up $(if $(call on,$(DETACH)),--detach)
 
 status: ## What runs, since when and where
