@@ -100,6 +100,7 @@ impl State {
     }
 
     /// One match, one line a command.
+    #[expect(clippy::too_many_lines, reason = "a line a command")]
     fn dispatch(&mut self, envelope: &Envelope, now: Timestamp, facts: &mut Facts) -> Reply {
         if let Command::Found(genesis) = &envelope.command {
             return self.found(envelope, genesis);

@@ -1,5 +1,6 @@
 //! `dotmac cluster`: how the controllers are, and the making of a new cluster from their node cards.
 
+mod status;
 mod trust_root;
 
 use std::path::{Path, PathBuf};
@@ -86,7 +87,7 @@ pub(crate) struct Create {
 impl Cluster {
     pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
         match self {
-            Self::Status => status(context).await,
+            Self::Status => status::run(context).await,
             Self::Finalize { consent } => finalize(context, consent).await,
             Self::Create(create) => create.run(context),
             Self::TrustRoot(verb) => verb.run(context).await,
@@ -228,109 +229,6 @@ async fn finalize(context: &Context, consent: Consent) -> Result<(), Failure> {
 
 /// The cluster as one controller sees it.
 pub(crate) const PATH: &str = "/api/v1/cluster/status";
-
-async fn status(context: &Context) -> Result<(), Failure> {
-    let status: Value = context.client()?.get(PATH).await?;
-    if !status["nodes"].is_array() {
-        return Err(Failure::foreign(PATH, "it names no controllers"));
-    }
-    if context.output.is_data() {
-        return context.output.data(&status);
-    }
-    let text = |name: &str| view::text(&status, name);
-    let leader = match text("leader") {
-        none if none.is_empty() => {
-            "none: an election is going on, or a majority is down".to_owned()
-        }
-        leader => leader,
-    };
-    context.output.line(&format!(
-        "leader {leader}, term {}, epoch {}, trust root {}",
-        text("term"),
-        text("epoch"),
-        text("trust_version")
-    ))?;
-    let rules = &status["rules"];
-    let since = match view::time(rules, "since") {
-        none if none.is_empty() => String::new(),
-        time => format!(" since {time}"),
-    };
-    let rules = view::text(rules, "rules");
-    context.output.line(&format!("rules {rules}{since}"))?;
-    match text("rules_next") {
-        none if none.is_empty() => {}
-        next => context.output.line(&next)?,
-    }
-    let nodes = view::items(&status, "nodes");
-    for node in nodes.iter().filter(|node| !node["slow_disk"].is_null()) {
-        let (id, why) = (view::text(node, "id"), view::text(node, "slow_disk"));
-        context
-            .output
-            .line(&format!("controller {id} is slow: {why}"))?;
-    }
-    let header = [
-        "id",
-        "state",
-        "standing",
-        "address",
-        "link",
-        "pid",
-        "applied",
-        "behind",
-        "signing",
-        "incarnation",
-        "software",
-        "rules",
-    ];
-    let row = |node: &Value| {
-        let text = |name: &str| view::text(node, name);
-        let standing = match node["signs"] == true {
-            true => "signer".to_owned(),
-            false => text("standing"),
-        };
-        // Enough to tell two lives of a disk apart.
-        let incarnation = text("incarnation").chars().take(8).collect();
-        let (id, state, address, link) = (
-            text("id"),
-            text("state"),
-            text("address"),
-            text("link_address"),
-        );
-        let (pid, applied, behind, signing) = (
-            text("pid"),
-            text("applied"),
-            text("behind"),
-            text("signing"),
-        );
-        vec![
-            id,
-            state,
-            standing,
-            address,
-            link,
-            pid,
-            applied,
-            behind,
-            signing,
-            incarnation,
-            text("software"),
-            text("rules_supported"),
-        ]
-    };
-    context
-        .output
-        .table(&header, nodes.iter().map(row).collect(), "no nodes")?;
-    let unfinished = &status["unfinished"];
-    if unfinished.is_object() {
-        let (node, waits_for) = (
-            view::text(unfinished, "controller"),
-            view::text(unfinished, "waits_for"),
-        );
-        let line = format!("the change of controller {node} is not finished: {waits_for}");
-        context.output.line(&line)?;
-    }
-    Ok(())
-}
 
 #[cfg(test)]
 mod tests {

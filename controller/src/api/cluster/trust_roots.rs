@@ -126,7 +126,7 @@ async fn follow(change: Change) -> Result<Response, Problem> {
             let mut known = known.filter(|known| known.signed.digest() == digest);
             let found = accepted.and_then(|_| known.next());
             // Before the change there is the version in force, so that a plan shows what becomes different.
-            let known = found.or_else(|| state.trust_roots.values().last());
+            let known = found.or_else(|| state.trust_roots.values().next_back());
             known.map(|known| Entity {
                 body: item(state, known),
                 revision: None,

@@ -50,7 +50,7 @@ async fn a_trust_root_whose_signers_are_away_or_that_does_not_follow_is_refused(
     let world = World::new().await;
     let state = world.node.state();
     let trust = state.trust.as_ref().unwrap();
-    let away = state.controllers.values().last().unwrap().card.clone();
+    let away = state.controllers.values().next_back().unwrap().card.clone();
     let both = trust_root::with(trust, &away);
     let refused = world
         .post(TRUST_ROOTS, &json!({"document": signed(&both)}))
