@@ -35,9 +35,11 @@ use crate::{
 };
 
 mod authentication;
+mod digests;
 mod uses;
 
 pub use authentication::{Caller, Unrecognised};
+pub use digests::Digests;
 pub use uses::{TokenUses, run_token_uses};
 
 pub use crate::access_token::bearer_digest;
@@ -74,6 +76,8 @@ pub struct Node {
     pub feed: Feed,
     /// When tokens were used last.
     pub uses: TokenUses,
+    /// The digest of its State, for whoever asks.
+    pub digests: Digests,
     /// Where the spans of requests go.
     pub traces: Traces,
     /// What is counted.
@@ -178,6 +182,7 @@ impl Node {
             registry,
             feed: Feed::default(),
             uses: TokenUses::default(),
+            digests: Digests::default(),
             traces,
             metrics,
             noticed: Noticed::default(),

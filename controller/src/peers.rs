@@ -5,6 +5,7 @@ use std::fmt;
 use dotmac_domain::Envelope;
 use dotmac_protocol::{
     codec::Format,
+    digest::Digest,
     ids::{AgentId, NodeId},
     keys::Signature,
     time::Timestamp,
@@ -45,6 +46,8 @@ pub enum PeerCall {
     Status,
     /// What are you, and what can you follow? Programs of version 1 do not know the question, and give no answer.
     Describe,
+    /// What is the digest of your State?
+    Digest,
 }
 
 /// What controllers sign together, outside the log.
@@ -91,6 +94,7 @@ impl fmt::Debug for PeerCall {
             Self::Hear { .. } => "Hear",
             Self::Status => "Status",
             Self::Describe => "Describe",
+            Self::Digest => "Digest",
         })
     }
 }
@@ -110,6 +114,8 @@ pub enum PeerAnswer {
     Refused(String),
     /// What it is.
     Described(Description),
+    /// The digest of its State.
+    Digest(StateDigest),
 }
 
 impl Format for PeerAnswer {
@@ -154,6 +160,15 @@ pub struct Description {
     pub rules_newest: u16,
     /// Why its disk is slow, if it is.
     pub slow_disk: Option<String>,
+}
+
+/// The State at one index: equal on all controllers at equal indexes (law 6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateDigest {
+    /// Index of the last entry applied.
+    pub applied: u64,
+    /// Digest of the State after exactly that entry.
+    pub digest: Digest,
 }
 
 /// Answers peers' calls. `from` is whom the peer's certificate names.

@@ -23,7 +23,7 @@ use super::{
 use crate::{
     dispatch,
     node::Node,
-    peers::{Description, NodeStatus, PeerAnswer, PeerCall},
+    peers::{Description, NodeStatus, PeerAnswer, PeerCall, StateDigest},
 };
 
 mod controllers;
@@ -38,18 +38,23 @@ use health::Found;
 
 /// How long one controller may take to answer.
 const STATUS_DEADLINE: Duration = Duration::from_secs(1);
+/// How long one controller may take for the digest of its State.
+const DIGEST_DEADLINE: Duration = Duration::from_secs(5);
 /// Where the whole tells how it is.
 const HEALTH: &str = "/api/v1/tenant-orchestration/cluster/health";
 
 /// What can be asked.
 pub(super) fn operations() -> Vec<Operation> {
     let about = "Asks every controller, and answers without a leader, too.";
+    let digests = "also tell the digest of each controller's State; `applied` is then where that one stood, and controllers \
+                   with equal `applied` and other digests disagree";
     let reasons = "`unhealthy` when something is not taken or not done any more, `degraded` when not all is as it should \
                    be; each reason with since when and who can change it.";
     let own = vec![
         Operation::look("cluster.status", "/api/v1/cluster/status", status)
             .says("How the controllers are", about)
             .needs(&[Permission::ClusterRead], Scope::Platform)
+            .query("digests", schema::flag(), digests)
             .answers(StatusCode::OK, "What they say", schema::of("ClusterStatus")),
         Operation::look("cluster.health", HEALTH, health)
             .says("Whether the whole is well", reasons)
@@ -77,8 +82,16 @@ async fn status(
 ) -> Result<Response, Problem> {
     let state = node.state();
     who.require(&state, Permission::ClusterRead, None)?;
-    Fields::of_query(uri.query())?.finish()?;
-    let found = find(&node).await;
+    let mut query = Fields::of_query(uri.query())?;
+    let is_asked = query.flag("digests").unwrap_or_default();
+    query.finish()?;
+    let digests = async {
+        match is_asked {
+            true => digests_of_all(&node).await,
+            false => BTreeMap::new(),
+        }
+    };
+    let (found, digests) = futures::join!(find(&node), digests);
     let (leader, statuses) = (found.leader(), &found.statuses);
     let newest = statuses.values().map(|one| one.applied).max();
     let nodes: Vec<Value> = node
@@ -88,6 +101,8 @@ async fn status(
             let (status, told) = (statuses.get(&card.node), found.descriptions.get(&card.node));
             let known = state.controllers.get(&card.node);
             let standing = known.map_or(Standing::Voter, |known| known.standing);
+            let digest = digests.get(&card.node);
+            let applied = status.map(|one| one.applied);
             let word = match status {
                 None => "unreachable",
                 Some(_) if leader == Some(card.node) => "leader",
@@ -100,7 +115,8 @@ async fn status(
                 "state": word, "standing": standing.as_str(), "incarnation": card.incarnation,
                 "signs": state.signs(card.node), "behind": behind,
                 "pid": status.map(|one| one.pid),
-                "applied": status.map(|one| one.applied),
+                "applied": digest.map(|one| one.applied).or(applied),
+                "state_digest": digest.map(|one| one.digest.to_string()),
                 "agents": status.map(|one| one.agents),
                 "signing": state.signs(card.node) && status.is_some_and(|one| one.refusals.is_empty()),
                 "refusals": status.map_or(&[][..], |one| &one.refusals),
@@ -206,4 +222,20 @@ async fn describe_all(node: &Arc<Node>) -> BTreeMap<NodeId, Description> {
     let mut told: BTreeMap<_, _> = join_all(calls).await.into_iter().flatten().collect();
     told.insert(node.card.node, dispatch::describe(node));
     told
+}
+
+/// The own digest, and those of all peers that answer in time.
+async fn digests_of_all(node: &Arc<Node>) -> BTreeMap<NodeId, StateDigest> {
+    let calls = node.peers().into_iter().map(|peer| async move {
+        let call = node.log.call(peer, PeerCall::Digest, DIGEST_DEADLINE);
+        match tokio::time::timeout(DIGEST_DEADLINE, call).await {
+            Ok(Ok(PeerAnswer::Digest(digest))) => Some((peer, digest)),
+            _ => None,
+        }
+    });
+    let own = node.digests.newest(node.log.as_ref());
+    let (others, own) = futures::join!(join_all(calls), own);
+    let mut digests: BTreeMap<_, _> = others.into_iter().flatten().collect();
+    digests.extend(own.map(|own| (node.card.node, own)));
+    digests
 }

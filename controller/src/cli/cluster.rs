@@ -28,7 +28,7 @@ use crate::{
 #[derive(Subcommand)]
 pub(crate) enum Cluster {
     /// Leader, nodes, how far each has come, and which rules are in force
-    Status,
+    Status(status::Status),
     /// End the time in which an upgrade can be taken back: put the newest rules into force
     Finalize {
         #[command(flatten)]
@@ -87,7 +87,7 @@ pub(crate) struct Create {
 impl Cluster {
     pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
         match self {
-            Self::Status => status::run(context).await,
+            Self::Status(asked) => asked.run(context).await,
             Self::Finalize { consent } => finalize(context, consent).await,
             Self::Create(create) => create.run(context),
             Self::TrustRoot(verb) => verb.run(context).await,

@@ -48,6 +48,10 @@ pub async fn handle_call(
         }
         PeerCall::Status => PeerAnswer::Status(status(node)),
         PeerCall::Describe => PeerAnswer::Described(describe(node)),
+        PeerCall::Digest => match node.digests.newest(node.log.as_ref()).await {
+            Some(digest) => PeerAnswer::Digest(digest),
+            None => PeerAnswer::Refused("this controller is stopping".to_owned()),
+        },
     }
 }
 

@@ -96,6 +96,13 @@ impl Changes {
         }
     }
 
+    /// Index of the last applied entry, and the State after exactly that entry.
+    #[must_use]
+    pub fn newest(&self) -> (u64, Arc<State>) {
+        let kept = self.lock();
+        (kept.index, Arc::clone(&kept.state))
+    }
+
     /// Wakes when something was applied. Carries no data but the index.
     #[must_use]
     pub fn woken(&self) -> watch::Receiver<u64> {

@@ -32,6 +32,7 @@ fn status() -> Value {
             ("behind", schema::count_or_null()),
             ("pid", schema::count_or_null()),
             ("applied", schema::count_or_null()),
+            ("state_digest", schema::text_or_null()),
             ("agents", schema::count_or_null()),
             ("signing", schema::flag()),
             ("refusals", schema::list(json!({}))),

@@ -207,6 +207,28 @@ async fn the_cluster_shows_who_cannot_be_reached() {
 }
 
 #[tokio::test]
+async fn the_cluster_tells_the_digest_of_a_state_at_its_index_to_whoever_asks() {
+    let world = World::new().await;
+    let own = async |query: &str| {
+        let path = format!("/api/v1/cluster/status{query}");
+        world.get(&path).await.json()["nodes"][0].clone()
+    };
+    assert_eq!(own("").await["state_digest"], Value::Null);
+    let (applied, state) = world.node.log.changes().newest();
+    let shown = own("?digests=true").await;
+    assert_eq!(
+        (&shown["applied"], &shown["state_digest"]),
+        (&json!(applied), &json!(state.digest().to_string()))
+    );
+    deploy(&world, "other").await;
+    let changed = own("?digests=true").await;
+    assert_ne!(changed["state_digest"], shown["state_digest"]);
+    assert!(changed["applied"].as_u64() > Some(applied));
+    let refused = world.get("/api/v1/cluster/status?digests=perhaps").await;
+    assert_eq!(refused.status, 422);
+}
+
+#[tokio::test]
 async fn the_audit_tells_a_tenants_story_to_those_who_may_read_it() {
     let world = World::new().await;
     let (own, foreign) = (deploy(&world, "own").await, deploy(&world, "foreign").await);

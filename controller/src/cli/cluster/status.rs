@@ -1,5 +1,6 @@
 //! `dotmac cluster status`: leader, trust, rules, and every controller in a line.
 
+use clap::Args;
 use serde_json::Value;
 
 use super::PATH;
@@ -21,23 +22,43 @@ const COLUMNS: [(&str, &str); 12] = [
     ("rules", "rules_supported"),
 ];
 
-pub(super) async fn run(context: &Context) -> Result<(), Failure> {
-    let status: Value = context.client()?.get(PATH).await?;
+#[derive(Args)]
+pub(crate) struct Status {
+    /// Also show the digest of each controller's State: those that have applied as much must agree
+    #[arg(long)]
+    digests: bool,
+}
+
+impl Status {
+    pub(super) async fn run(&self, context: &Context) -> Result<(), Failure> {
+        let path = match self.digests {
+            true => format!("{PATH}?digests=true"),
+            false => PATH.to_owned(),
+        };
+        show(context, &context.client()?.get(&path).await?)
+    }
+}
+
+fn show(context: &Context, status: &Value) -> Result<(), Failure> {
     if !status["nodes"].is_array() {
         return Err(Failure::foreign(PATH, "it names no controllers"));
     }
     if context.output.is_data() {
-        return context.output.data(&status);
+        return context.output.data(status);
     }
-    let nodes = view::items(&status, "nodes");
-    for line in above(&status, nodes) {
+    let nodes = view::items(status, "nodes");
+    for line in above(status, nodes) {
         context.output.line(&line)?;
     }
-    context.output.table(
-        &COLUMNS.map(|(title, _)| title),
-        nodes.iter().map(row).collect(),
-        "no nodes",
-    )?;
+    let mut titles = COLUMNS.map(|(title, _)| title).to_vec();
+    let mut rows: Vec<Vec<String>> = nodes.iter().map(row).collect();
+    if nodes.iter().any(|node| !node["state_digest"].is_null()) {
+        titles.push("state digest");
+        for (row, node) in rows.iter_mut().zip(nodes) {
+            row.push(view::text(node, "state_digest"));
+        }
+    }
+    context.output.table(&titles, rows, "no nodes")?;
     let unfinished = &status["unfinished"];
     if unfinished.is_object() {
         let (node, waits_for) = (
