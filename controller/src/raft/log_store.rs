@@ -8,7 +8,10 @@ use std::{
 };
 
 use dotmac_domain::Envelope;
-use dotmac_protocol::codec::{self, DecodeError, Format};
+use dotmac_protocol::{
+    codec::{self, DecodeError, Format},
+    ids::NodeId,
+};
 use openraft::{
     EntryPayload, LogState, OptionalSend, RaftLogReader, storage::LogFlushed,
     storage::RaftLogStorage,
@@ -76,6 +79,18 @@ impl LogStore {
             ledger,
             known: Arc::new(Mutex::new(known)),
         })
+    }
+
+    /// Forgets that this node led, so that it stands for election like any other. Raft would let it lead again from its
+    /// start, and would answer reads by what it then knows to be committed: that may be less than was acknowledged.
+    #[must_use]
+    pub fn resigned(self, own: NodeId) -> Self {
+        if let Some(vote) = &mut self.lock().vote
+            && vote.leader_id.voted_for() == Some(own.0)
+        {
+            vote.committed = false;
+        }
+        self
     }
 
     /// Index of the last entry that is known to be committed.

@@ -32,6 +32,7 @@ impl Stores {
         on_fatal: OnFatal,
     ) -> Result<Self, StartError> {
         let (path, limits) = (config.directory.clone(), config.engine.clone());
+        let node = config.node;
         let opening = tokio::task::spawn_blocking(move || {
             let free_bytes = free_bytes(&path);
             if free_bytes < START_BYTES_MIN {
@@ -41,7 +42,7 @@ impl Stores {
             let engine = Engine::open(directory, &limits, disk.clone(), on_fatal)?;
             let ledger = Ledger::open(engine.clone())?;
             let snapshots = Snapshots::open(&path, disk)?;
-            let log = LogStore::open(engine.clone(), ledger.clone())?;
+            let log = LogStore::open(engine.clone(), ledger.clone())?.resigned(node);
             let (machine, view) = StateMachine::open(ledger.clone(), snapshots.clone())?;
             let (snapshot, purged) = (*view.applied().borrow(), log.purged());
             if snapshot < purged {
