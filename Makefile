@@ -18,7 +18,7 @@ on = $(filter-out 0 no false,$(1))
 
 .DEFAULT_GOAL := help
 .PHONY: help up status down build install preflight check test peers bench bench-deploy bench-commits bench-platform \
-  bench-memory bench-tracing bench-api fleet load mutants fuzz-api clean
+  bench-memory bench-tracing bench-api fleet load mutants fuzz-api chaos clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -105,6 +105,12 @@ fuzz-api: ## Ask a fleet of its own all that the OpenAPI document allows and for
 
 mutants: ## Switch off one guard at a time and show that its law's test then fails
 	$(CARGO) run --quiet --locked -p dotmac-tests --bin mutants
+
+chaos: ## Cut power, kill, partition, fill and break disks, flip bits (as root) -> target/bench/chaos.json
+	@$(CARGO) build --locked $(PROGRAMS:%=--bin %) --bin dotmac-chaos
+	@"$(TARGET)/dotmac-chaos" $(if $(POWER_CUTS),--power-cuts $(POWER_CUTS)) $(if $(KILLS),--kills $(KILLS)) \
+	  $(if $(PARTITIONS),--partitions $(PARTITIONS)) $(if $(DISK_FAULTS),--disk-faults $(DISK_FAULTS)) \
+	  $(if $(BIT_FLIPS),--bit-flips $(BIT_FLIPS))
 
 clean: ## Forget what was built; data stays
 	$(CARGO) clean

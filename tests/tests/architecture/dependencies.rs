@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::checkout;
 
 /// Every member of the workspace and the members it may depend on, for tests as well.
-const ARROWS: [(&str, &[&str]); 8] = [
+const ARROWS: [(&str, &[&str]); 9] = [
     ("dotmac-protocol", &[]),
     ("dotmac-runtime", &["dotmac-protocol"]),
     ("dotmac-domain", &["dotmac-protocol"]),
@@ -41,6 +41,10 @@ const ARROWS: [(&str, &[&str]); 8] = [
             "dotmac-runtime",
             "dotmac-tests",
         ],
+    ),
+    (
+        "dotmac-chaos",
+        &["dotmac-controller", "dotmac-runtime", "dotmac-tests"],
     ),
 ];
 
