@@ -14,7 +14,7 @@ use super::rpc::{PeerReply, PeerRequest, Refusal, SnapshotPart};
 use crate::{
     log::{Log, LogError},
     peers::{PeerAnswer, PeerCall, PeerHandler, Subject},
-    storage::{ledger::Ledger, snapshots::FileMark},
+    storage::{engine::EngineConfig, ledger::Ledger, snapshots::FileMark},
 };
 use fleet::{Fleet, PATIENCE, note};
 
@@ -264,6 +264,36 @@ fn a_snapshot_that_was_broken_off_is_sent_from_where_it_broke() {
         };
         assert_eq!(wanted(other).await.2, 0);
     });
+    assert_agree(&fleet, &[1, 2, 3]);
+}
+
+#[test]
+fn a_full_disk_keeps_nothing_confirms_nothing_and_takes_no_leader_down() {
+    let mut fleet = Fleet::start(NEVER);
+    let leader = fleet.leader(1, |_| true);
+    let full = 1 + leader % 3;
+    fleet.kill(full);
+    let engine = EngineConfig {
+        reserve_bytes: u64::MAX,
+        ..EngineConfig::default()
+    };
+    fleet.revive_with(full, engine);
+    fleet.leader(full, |known| known == leader);
+    let term = || fleet.log(leader).leadership().borrow().term;
+    let before = (term(), *fleet.log(full).applied().borrow());
+    // Longer than a follower waits that hears nothing of its leader.
+    let end = Instant::now() + Duration::from_secs(4);
+    let mut number = 0;
+    while Instant::now() < end {
+        fleet.propose(leader, note(number)).unwrap().unwrap();
+        number += 1;
+    }
+    assert_eq!((term(), *fleet.log(full).applied().borrow()), before);
+    let other = 6 - leader - full;
+    assert_agree(&fleet, &[leader, other]);
+    fleet.kill(full);
+    fleet.revive(full);
+    fleet.catch_up(full, leader);
     assert_agree(&fleet, &[1, 2, 3]);
 }
 

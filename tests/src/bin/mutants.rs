@@ -41,7 +41,7 @@ const CONTROLLER: &[&str] = &["-p", "dotmac-controller", "--lib"];
 const AGENT: &[&str] = &["-p", "dotmac-agent", "--lib"];
 
 /// All of them, by law.
-const MUTANTS: [Mutant; 20] = [
+const MUTANTS: [Mutant; 22] = [
     Mutant {
         name: "law 1: the database file is synced before a write is acknowledged",
         edits: &[Edit {
@@ -191,6 +191,26 @@ const MUTANTS: [Mutant; 20] = [
         }],
         target: DOMAIN,
         test: "law_6_a_clock_that_jumps_back_moves_nothing_back",
+    },
+    Mutant {
+        name: "upgrade: what is written is what the programs of the rules in force read",
+        edits: &[Edit {
+            folder: "controller/domain/src",
+            guard: "0 | 1 => Written::V1(Box::new(v1::State::of(self))),",
+            instead: "u16::MAX => Written::V1(Box::new(v1::State::of(self))),",
+        }],
+        target: DOMAIN,
+        test: "a_cluster_of_before_is_written_as_before_until_its_rules_are_raised",
+    },
+    Mutant {
+        name: "law 1: a full disk confirms no entry that it does not keep",
+        edits: &[Edit {
+            folder: "controller/src/raft",
+            guard: "PeerReply::Append(AppendEntriesResponse::PartialSuccess(known))",
+            instead: "PeerReply::Append(AppendEntriesResponse::Success)",
+        }],
+        target: CONTROLLER,
+        test: "a_full_disk_keeps_nothing_confirms_nothing_and_takes_no_leader_down",
     },
     Mutant {
         name: "law 7: a stranger's deployment is as one that does not exist",

@@ -110,6 +110,11 @@ impl Fleet {
 
     /// Starts a controller again on its address and its directory.
     pub(super) fn revive(&mut self, node: u64) {
+        self.revive_with(node, EngineConfig::default());
+    }
+
+    /// The same, with other limits of its storage.
+    pub(super) fn revive_with(&mut self, node: u64, engine: EngineConfig) {
         let index = usize::try_from(node).unwrap() - 1;
         assert!(self.members[index].running.is_none());
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -128,7 +133,7 @@ impl Fleet {
             cluster: cluster(),
             members: cards,
             directory: member.directory.clone(),
-            engine: EngineConfig::default(),
+            engine,
             snapshot_every: self.snapshot_every,
             traces: crate::traces::Traces::default(),
             metrics: crate::metrics::Metrics::new(&Clock::system()).raft.clone(),
