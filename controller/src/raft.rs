@@ -16,7 +16,10 @@ pub mod log_store;
 pub mod network;
 pub mod read;
 pub mod rpc;
+pub mod runtime;
 pub mod server;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 pub mod state_machine;
 mod stores;
 pub mod types;
@@ -39,7 +42,7 @@ use dotmac_domain::{
     Envelope, Reply, State,
     audit::{Fact, Stream},
 };
-use dotmac_protocol::ids::NodeId;
+use dotmac_protocol::ids::{IncarnationId, NodeId};
 use dotmac_runtime::{causes, disk::SharedDisk, entropy::Entropy, metrics::Counter, supervise};
 use futures::future::BoxFuture;
 use openraft::error::{InitializeError, RaftError};
@@ -117,12 +120,16 @@ impl RaftLog {
             tracing::warn!(sync_ms, ?timing, "the disk is slow: elections take longer");
         }
         let lives = Lives::open(stores.engine.clone(), entropy).await?;
-        let incarnations: BTreeMap<u64, _> = config
-            .members
-            .iter()
-            .map(|card| (card.node.0, card.incarnation.clone()))
-            .collect();
-        let links = Links::new(endpoint, client, lives, incarnations.clone());
+        let links = Links::new(endpoint, client, lives, incarnations(&config));
+        Self::join(config, stores, links).await
+    }
+
+    /// Takes part with what is on the disk, over these links.
+    async fn join(
+        config: RaftConfig,
+        stores: Stores,
+        links: Links,
+    ) -> Result<Arc<Self>, StartError> {
         let nodes = nodes(&config.members);
         for (node, place) in nodes.iter().filter(|(node, _)| **node != config.node.0) {
             links.keep(*node, &place.link_address);
@@ -155,7 +162,7 @@ impl RaftLog {
             ledger: stores.ledger.clone(),
             snapshots: stores.snapshots,
             batcher: batcher.clone(),
-            incarnations,
+            incarnations: incarnations(&config),
             handler: OnceLock::new(),
             receiving: tokio::sync::Mutex::default(),
         });
@@ -337,6 +344,14 @@ impl Log for RaftLog {
         let facts = self.ledger.read(stream, after, limit);
         facts.map_err(|error| LogError::Storage(causes::in_full(&error)))
     }
+}
+
+/// The incarnations that nodes' certificates must name.
+fn incarnations(config: &RaftConfig) -> BTreeMap<u64, IncarnationId> {
+    let members = config.members.iter();
+    members
+        .map(|card| (card.node.0, card.incarnation.clone()))
+        .collect()
 }
 
 /// Passes on who leads, and that Raft ended.

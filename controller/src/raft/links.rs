@@ -87,12 +87,29 @@ pub struct Links {
 
 #[derive(Debug)]
 struct Shared {
-    endpoint: Endpoint,
-    config: ClientConfig,
+    way: Way,
     lives: Lives,
     incarnations: BTreeMap<u64, IncarnationId>,
     links: Mutex<BTreeMap<u64, Arc<Link>>>,
     connected: Arc<watch::Sender<BTreeSet<NodeId>>>,
+}
+
+/// How questions travel.
+enum Way {
+    /// Over connections of our own.
+    Quic {
+        endpoint: Endpoint,
+        config: ClientConfig,
+    },
+    /// As somebody else carries them.
+    #[cfg(feature = "simulation")]
+    Carried(Arc<dyn super::simulation::Carrier>),
+}
+
+impl std::fmt::Debug for Way {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Way")
+    }
 }
 
 impl Links {
@@ -106,10 +123,23 @@ impl Links {
     ) -> Self {
         Self {
             shared: Arc::new(Shared {
-                endpoint,
-                config,
+                way: Way::Quic { endpoint, config },
                 lives,
                 incarnations,
+                links: Mutex::default(),
+                connected: Arc::new(watch::Sender::new(BTreeSet::new())),
+            }),
+        }
+    }
+
+    /// Links whose questions somebody else carries.
+    #[cfg(feature = "simulation")]
+    pub(super) fn carried(carrier: Arc<dyn super::simulation::Carrier>, lives: Lives) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                way: Way::Carried(carrier),
+                lives,
+                incarnations: BTreeMap::new(),
                 links: Mutex::default(),
                 connected: Arc::new(watch::Sender::new(BTreeSet::new())),
             }),
@@ -131,9 +161,18 @@ impl Links {
         {
             return;
         }
+        let (endpoint, config) = match &self.shared.way {
+            Way::Quic { endpoint, config } => (endpoint.clone(), config.clone()),
+            #[cfg(feature = "simulation")]
+            Way::Carried(_) => {
+                let connected = |nodes: &mut BTreeSet<NodeId>| nodes.insert(NodeId(node));
+                self.shared.connected.send_if_modified(connected);
+                return;
+            }
+        };
         let target = Target {
-            endpoint: self.shared.endpoint.clone(),
-            config: self.shared.config.clone(),
+            endpoint,
+            config,
             node,
             address: address.to_owned(),
             expected: self.shared.incarnations.get(&node).cloned(),
@@ -160,6 +199,10 @@ impl Links {
         request: PeerRequest,
         budget: Duration,
     ) -> Result<PeerReply, AskError> {
+        #[cfg(feature = "simulation")]
+        if let Way::Carried(carrier) = &self.shared.way {
+            return self.ask_carried(carrier, node, request, budget).await;
+        }
         let sent = AtomicBool::new(false);
         let asking = async {
             let (mut send, mut receive) = self.open(node).await?;
@@ -210,6 +253,20 @@ impl Links {
             .await
             .map_err(|source| AskError::Lost { node, source })?;
         let answered = answered.ok_or(AskError::NoAnswer { node })?;
+        self.shared.lives.admit(node, answered.life).await?;
+        Ok(answered.reply)
+    }
+
+    #[cfg(feature = "simulation")]
+    async fn ask_carried(
+        &self,
+        carrier: &Arc<dyn super::simulation::Carrier>,
+        node: u64,
+        request: PeerRequest,
+        budget: Duration,
+    ) -> Result<PeerReply, AskError> {
+        let asked = self.asked(request, budget);
+        let answered = super::simulation::ask(carrier, node, &asked, budget).await?;
         self.shared.lives.admit(node, answered.life).await?;
         Ok(answered.reply)
     }

@@ -23,6 +23,7 @@ use self::receive::{Offer, Partial};
 use super::{
     batcher::Batcher,
     links::{Links, ends_at, who},
+    lives::Life,
     read,
     rpc::{Answered, Asked, PeerReply, PeerRequest, Refusal},
     types::{Entry, Raft, TypeConfig},
@@ -44,7 +45,7 @@ const FULL_PAUSE: Duration = Duration::from_millis(75);
 /// What answering needs; clones share it.
 #[derive(Clone)]
 pub struct PeerServer {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 pub(super) struct Shared {
@@ -124,34 +125,45 @@ impl Shared {
             return Ok(());
         };
         let asked: Asked = asked;
-        let reply = match self.links.lives().admit(node, asked.life).await {
-            Ok(()) => {
-                let budget = Duration::from_millis(asked.budget_ms.into()).min(BUDGET_MAX);
-                match asked.request {
-                    PeerRequest::Snapshot { vote, meta } => {
-                        let offer = Offer::new(vote, *meta, None);
-                        self.receive(offer, &mut send, &mut receive).await
-                    }
-                    PeerRequest::ResumeSnapshot { vote, meta, file } => {
-                        let offer = Offer::new(vote, *meta, Some(file));
-                        self.receive(offer, &mut send, &mut receive).await
-                    }
-                    request => {
-                        let answering = self.reply(node, request, budget);
-                        let answered = tokio::time::timeout(budget, answering).await;
-                        answered.unwrap_or(PeerReply::Refused(Refusal::TimedOut))
-                    }
-                }
-            }
-            Err(error) => {
-                tracing::error!(node, %error, "a controller is refused");
-                PeerReply::Refused(Refusal::Other(error.to_string()))
+        let offer = match asked.request {
+            PeerRequest::Snapshot { vote, meta } => Offer::new(vote, *meta, None),
+            PeerRequest::ResumeSnapshot { vote, meta, file } => Offer::new(vote, *meta, Some(file)),
+            _ => {
+                let reply = self.hear(node, asked).await;
+                return self.end(&mut send, reply).await;
             }
         };
-        self.send(&mut send, reply).await?;
+        let reply = match self.admit(node, asked.life).await {
+            Ok(()) => self.receive(offer, &mut send, &mut receive).await,
+            Err(refused) => refused,
+        };
+        self.end(&mut send, reply).await
+    }
+
+    async fn end(&self, send: &mut SendStream, reply: PeerReply) -> Result<(), quic::FrameError> {
+        self.send(send, reply).await?;
         // The asker may be gone.
         let _ = send.finish();
         Ok(())
+    }
+
+    /// Answers a question of a single frame.
+    pub(super) async fn hear(&self, node: u64, asked: Asked) -> PeerReply {
+        if let Err(refused) = self.admit(node, asked.life).await {
+            return refused;
+        }
+        let budget = Duration::from_millis(asked.budget_ms.into()).min(BUDGET_MAX);
+        let answering = self.reply(node, asked.request, budget);
+        let answered = tokio::time::timeout(budget, answering).await;
+        answered.unwrap_or(PeerReply::Refused(Refusal::TimedOut))
+    }
+
+    async fn admit(&self, node: u64, life: Life) -> Result<(), PeerReply> {
+        let admitted = self.links.lives().admit(node, life).await;
+        admitted.map_err(|error| {
+            tracing::error!(node, %error, "a controller is refused");
+            PeerReply::Refused(Refusal::Other(error.to_string()))
+        })
     }
 
     async fn send(&self, send: &mut SendStream, reply: PeerReply) -> Result<(), quic::FrameError> {

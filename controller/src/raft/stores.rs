@@ -1,5 +1,6 @@
 //! What one controller keeps on its disk, opened in the order in which each part needs the one before.
 
+use dotmac_protocol::ids::NodeId;
 use dotmac_runtime::disk::SharedDisk;
 
 use super::{
@@ -40,11 +41,8 @@ impl Stores {
             }
             let directory = Directory::open(&path, disk.as_ref())?;
             let engine = Engine::open(directory, &limits, disk.clone(), on_fatal)?;
-            let ledger = Ledger::open(engine.clone())?;
-            let snapshots = Snapshots::open(&path, disk)?;
-            let log = LogStore::open(engine.clone(), ledger.clone())?.resigned(node);
-            let (machine, view) = StateMachine::open(ledger.clone(), snapshots.clone())?;
-            let (snapshot, purged) = (*view.applied().borrow(), log.purged());
+            let stores = Self::on(node, engine, Snapshots::open(&path, disk)?)?;
+            let (snapshot, purged) = (*stores.view.applied().borrow(), stores.log.purged());
             if snapshot < purged {
                 return Err(StartError::Gap {
                     snapshot,
@@ -53,16 +51,29 @@ impl Stores {
                 });
             }
             // A snapshot may have come here otherwise than over the log, by a restore.
-            engine.raise_version(view.state().rules)?;
-            Ok(Self {
-                engine,
-                ledger,
-                snapshots,
-                log,
-                machine,
-                view,
-            })
+            let rules = stores.view.state().rules;
+            stores.engine.raise_version(rules)?;
+            Ok(stores)
         });
         opening.await.unwrap_or(Err(StartError::Interrupted))
+    }
+
+    /// All that lies in an engine, and beside it. Blocks.
+    pub(super) fn on(
+        node: NodeId,
+        engine: Engine,
+        snapshots: Snapshots,
+    ) -> Result<Self, StartError> {
+        let ledger = Ledger::open(engine.clone())?;
+        let log = LogStore::open(engine.clone(), ledger.clone())?.resigned(node);
+        let (machine, view) = StateMachine::open(ledger.clone(), snapshots.clone())?;
+        Ok(Self {
+            engine,
+            ledger,
+            snapshots,
+            log,
+            machine,
+            view,
+        })
     }
 }

@@ -7,6 +7,7 @@ use dotmac_runtime::causes;
 use openraft::{SnapshotMeta, StorageError, StorageIOError, StoredMembership, Vote};
 use serde::{Deserialize, Serialize};
 
+use super::runtime::RaftRuntime;
 use crate::storage::snapshots::SnapshotFile;
 
 /// Envelopes of one log entry at most.
@@ -23,6 +24,7 @@ openraft::declare_raft_types!(
         Node = Node,
         Entry = openraft::Entry<TypeConfig>,
         SnapshotData = SnapshotData,
+        AsyncRuntime = RaftRuntime,
 );
 
 /// A running Raft.

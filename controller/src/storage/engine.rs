@@ -13,7 +13,10 @@ mod fatal;
 mod mark;
 mod open;
 mod record;
+mod records;
 mod scan;
+#[cfg(feature = "simulation")]
+mod simulation;
 mod writer;
 
 #[cfg(test)]
@@ -38,12 +41,15 @@ pub use error::{FatalError, OpenError, ReadError, WriteError};
 pub(crate) use fatal::fail_on_fatal;
 pub use fatal::{OnFatal, abort_on_fatal};
 pub use record::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+#[cfg(feature = "simulation")]
+pub use records::MemoryRecords;
 pub use scan::Scan;
 
 use crate::storage::directory::{Directory, DirectoryError};
 use mark::Mark;
 use open::{open_database, sync_files};
 use record::{chunk_key, decode_chunk, split_key};
+use records::Records;
 use writer::{Waiting, Writer};
 
 /// Bytes of a segment of the database file. One commit, rewritten leaves included, fills less than two of them.
@@ -100,21 +106,20 @@ pub struct Engine {
 }
 
 struct Shared {
-    database: sled::Db,
+    database: Records,
     queue: Mutex<Option<mpsc::Sender<Waiting>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
     reserve_bytes: u64,
-    directory: Arc<Directory>,
     disk: SharedDisk,
+    /// None for records in memory.
+    directory: Option<Arc<Directory>>,
 }
 
 impl fmt::Debug for Engine {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            formatter,
-            "Engine({})",
-            self.shared.directory.path().display()
-        )
+        let directory = self.shared.directory.as_ref();
+        let path = directory.map_or(Path::new("memory"), |directory| directory.path());
+        write!(formatter, "Engine({})", path.display())
     }
 }
 
@@ -141,6 +146,7 @@ impl Engine {
         let mark_path = directory.path().join(MARK_FILE);
         let mark = Mark::open(&mark_path).map_err(open_io("open", &mark_path))?;
         let expected = mark.read().map_err(open_io("read", &mark_path))?;
+        let database = Records::Database(database);
         let found = last_commit(&database).map_err(|error| OpenError::Damaged {
             path: folder.clone(),
             detail: error.to_string(),
@@ -158,10 +164,10 @@ impl Engine {
             database: database.clone(),
             database_path,
             disk: Arc::clone(&disk),
-            mark,
+            mark: Some(mark),
             on_fatal,
             last_commit: found,
-            _directory: Arc::clone(&directory),
+            _directory: Some(Arc::clone(&directory)),
         };
         let thread = std::thread::Builder::new()
             .name("storage".into())
@@ -173,22 +179,18 @@ impl Engine {
                 queue: Mutex::new(Some(sender)),
                 writer: Mutex::new(Some(thread)),
                 reserve_bytes: config.reserve_bytes,
-                directory,
                 disk,
+                directory: Some(directory),
             }),
         })
     }
 
-    /// The directory that the database lies in.
-    #[must_use]
-    pub fn directory(&self) -> &Path {
-        self.shared.directory.path()
-    }
-
     /// Notes on the disk which rules a program must know to read what is about to be written here. Blocks when it is news.
     pub fn raise_version(&self, version: u16) -> Result<(), DirectoryError> {
-        let shared = &self.shared;
-        shared.directory.raise(version, shared.disk.as_ref())
+        match &self.shared.directory {
+            Some(directory) => directory.raise(version, self.shared.disk.as_ref()),
+            None => Ok(()),
+        }
     }
 
     /// Reads one value.
@@ -208,7 +210,7 @@ impl Engine {
             return Ok(None);
         }
         let bounds = range.start.as_bytes().to_vec()..range.end.as_bytes().to_vec();
-        let Some(found) = self.shared.database.range(bounds).next_back() else {
+        let Some(found) = self.shared.database.last(bounds) else {
             return Ok(None);
         };
         let (stored, _) = found.map_err(ReadError::Database)?;
@@ -259,8 +261,7 @@ impl Engine {
     /// Bytes that are free on the disk, and how many must stay free.
     #[must_use]
     pub fn free_and_reserve(&self) -> (u64, u64) {
-        let free_bytes = free_bytes(self.shared.directory.path());
-        (free_bytes, self.shared.reserve_bytes)
+        (self.shared.free_bytes(), self.shared.reserve_bytes)
     }
 
     /// Whether new writes are taken at the moment.
@@ -293,11 +294,22 @@ impl Engine {
     }
 }
 
+impl Shared {
+    fn free_bytes(&self) -> u64 {
+        match (&self.database, &self.directory) {
+            #[cfg(feature = "simulation")]
+            (Records::Memory(memory), _) => memory.free_bytes(),
+            (_, Some(directory)) => free_bytes(directory.path()),
+            (_, None) => 0,
+        }
+    }
+}
+
 fn commit_key() -> Key {
     Key::of(Area::Engine).text("commit")
 }
 
-fn last_commit(database: &sled::Db) -> Result<u64, ReadError> {
+fn last_commit(database: &Records) -> Result<u64, ReadError> {
     let Some(value) = read_value(database, &commit_key())? else {
         return Ok(0);
     };
@@ -307,10 +319,10 @@ fn last_commit(database: &sled::Db) -> Result<u64, ReadError> {
     Ok(u64::from_le_bytes(bytes))
 }
 
-fn read_value(database: &sled::Db, key: &Key) -> Result<Option<Vec<u8>>, ReadError> {
+fn read_value(database: &Records, key: &Key) -> Result<Option<Vec<u8>>, ReadError> {
     for _ in 0..READ_ATTEMPTS {
         let Some(first) = database
-            .get(chunk_key(key.as_bytes(), 0))
+            .get(&chunk_key(key.as_bytes(), 0))
             .map_err(ReadError::Database)?
         else {
             return Ok(None);
@@ -320,7 +332,7 @@ fn read_value(database: &sled::Db, key: &Key) -> Result<Option<Vec<u8>>, ReadErr
         let mut whole = true;
         for number in 1..first.chunks {
             let next = database
-                .get(chunk_key(key.as_bytes(), number))
+                .get(&chunk_key(key.as_bytes(), number))
                 .map_err(ReadError::Database)?;
             let Some(next) = next else {
                 whole = false;

@@ -5,12 +5,13 @@ use std::{fmt, ops::Range};
 use super::{
     Key, ReadError, corrupt, read_value,
     record::{decode_chunk, split_key},
+    records::{Records, Walk},
 };
 
 /// The values of a range, in order of their keys.
 pub struct Scan {
-    database: sled::Db,
-    records: Option<sled::Iter>,
+    database: Records,
+    records: Option<Walk>,
     last: Option<Key>,
 }
 
@@ -21,7 +22,7 @@ impl fmt::Debug for Scan {
 }
 
 impl Scan {
-    pub(super) fn new(database: sled::Db, range: &Range<Key>) -> Self {
+    pub(super) fn new(database: Records, range: &Range<Key>) -> Self {
         let records = (range.start < range.end).then(|| {
             database.range(range.start.as_bytes().to_vec()..range.end.as_bytes().to_vec())
         });

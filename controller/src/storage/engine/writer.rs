@@ -16,6 +16,7 @@ use super::{
     commit_key, corrupt,
     mark::Mark,
     record::{chunk_key, chunks_of, encode_chunk, split_key},
+    records::Records,
 };
 use crate::storage::directory::Directory;
 
@@ -34,49 +35,94 @@ pub(super) struct Waiting {
 
 /// What the thread owns.
 pub(super) struct Writer {
-    pub(super) database: sled::Db,
+    pub(super) database: Records,
     pub(super) database_path: PathBuf,
     pub(super) disk: SharedDisk,
-    pub(super) mark: Mark,
+    /// None for records in memory, which tell themselves what was lost.
+    pub(super) mark: Option<Mark>,
     pub(super) on_fatal: OnFatal,
     pub(super) last_commit: u64,
     /// Locked until the last batch is written.
-    pub(super) _directory: Arc<Directory>,
+    pub(super) _directory: Option<Arc<Directory>>,
+}
+
+/// What was taken from the queue and is not on disk yet.
+#[derive(Default)]
+struct Taken {
+    group: Vec<Waiting>,
+    /// The first one that the group has no room for.
+    held: Option<Waiting>,
+}
+
+impl Taken {
+    /// Takes what waits; whether it is to be written now.
+    fn gather(&mut self, first: Waiting, queue: &mut mpsc::Receiver<Waiting>) -> bool {
+        self.group.push(first);
+        let bytes = |group: &[Waiting]| group.iter().map(|one| one.batch.bytes()).sum::<usize>();
+        while let Ok(next) = queue.try_recv() {
+            if bytes(&self.group) + next.batch.bytes() > GROUP_BYTES_MAX {
+                self.held = Some(next);
+                break;
+            }
+            self.group.push(next);
+        }
+        let is_full = self.held.is_some() || self.group.len() >= UNHURRIED_MAX;
+        is_full || self.group.iter().any(|waiting| waiting.is_urgent)
+    }
 }
 
 impl Writer {
     /// Serves the queue until it is closed, or until something failed. What nobody waits for is kept for the next
     /// commit that somebody waits for, so that it costs no sync of its own.
     pub(super) fn run(mut self, mut queue: mpsc::Receiver<Waiting>) {
-        let mut held = None;
-        let mut group = Vec::new();
-        while let Some(first) = held.take().or_else(|| queue.blocking_recv()) {
-            group.push(first);
-            let bytes =
-                |group: &[Waiting]| group.iter().map(|one| one.batch.bytes()).sum::<usize>();
-            while let Ok(next) = queue.try_recv() {
-                if bytes(&group) + next.batch.bytes() > GROUP_BYTES_MAX {
-                    held = Some(next);
-                    break;
-                }
-                group.push(next);
-            }
-            let is_full = held.is_some() || group.len() >= UNHURRIED_MAX;
-            if !is_full && !group.iter().any(|waiting| waiting.is_urgent) {
-                continue;
-            }
-            if !self.commit_group(&mut group) {
-                queue.close();
-                let left = std::iter::from_fn(|| queue.try_recv().ok());
-                for waiting in held.into_iter().chain(left) {
-                    (waiting.done)(Err(WriteError::Stopped));
-                }
+        let mut taken = Taken::default();
+        while let Some(first) = taken.held.take().or_else(|| queue.blocking_recv()) {
+            if taken.gather(first, &mut queue) && !self.write(&mut taken, &mut queue) {
                 return;
             }
         }
-        if !group.is_empty() {
-            self.commit_group(&mut group);
+        if !taken.group.is_empty() {
+            self.commit_group(&mut taken.group);
         }
+    }
+
+    /// As [`Writer::run`], as a task on simulated time.
+    #[cfg(feature = "simulation")]
+    pub(super) async fn run_simulated(
+        mut self,
+        mut queue: mpsc::Receiver<Waiting>,
+        records: super::records::MemoryRecords,
+    ) {
+        let mut taken = Taken::default();
+        loop {
+            let first = match taken.held.take() {
+                Some(first) => Some(first),
+                None => queue.recv().await,
+            };
+            let Some(first) = first else { break };
+            if taken.gather(first, &mut queue) {
+                tokio::time::sleep(records.sync_takes()).await;
+                if !self.write(&mut taken, &mut queue) {
+                    return;
+                }
+            }
+        }
+        if !taken.group.is_empty() {
+            self.commit_group(&mut taken.group);
+        }
+    }
+
+    /// Writes what was taken; `false`, and everybody is told, when nothing may be written any more.
+    fn write(&mut self, taken: &mut Taken, queue: &mut mpsc::Receiver<Waiting>) -> bool {
+        if self.commit_group(&mut taken.group) {
+            return true;
+        }
+        queue.close();
+        let left = std::iter::from_fn(|| queue.try_recv().ok());
+        for waiting in taken.held.take().into_iter().chain(left) {
+            (waiting.done)(Err(WriteError::Stopped));
+        }
+        false
     }
 
     /// Makes the batches durable together and tells everybody; `false` when nothing may be written any more.
@@ -103,27 +149,22 @@ impl Writer {
         let number = self.last_commit + 1;
         let mut values = self.merge(batches).map_err(FatalError::Read)?;
         values.insert(commit_key(), Some(number.to_le_bytes().to_vec()));
-        let mut commit = sled::Batch::default();
+        let mut commit = Vec::new();
         for (key, value) in values {
             let kept = value.as_deref().map_or(0, chunks_of);
-            for stored in self.database.scan_prefix(key.as_bytes()).keys() {
-                let stored = stored.map_err(FatalError::Database)?;
+            let before = self.database.keys_of(key.as_bytes());
+            for stored in before.map_err(FatalError::Database)? {
                 if split_key(&stored).is_some_and(|(_, chunk)| chunk >= kept) {
-                    commit.remove(stored);
+                    commit.push((stored.to_vec(), None));
                 }
             }
             let value = value.unwrap_or_default();
             for chunk in 0..kept {
-                commit.insert(
-                    chunk_key(key.as_bytes(), chunk),
-                    encode_chunk(key.as_bytes(), &value, chunk, number),
-                );
+                let record = encode_chunk(key.as_bytes(), &value, chunk, number);
+                commit.push((chunk_key(key.as_bytes(), chunk), Some(record)));
             }
         }
-        self.database
-            .apply_batch(commit)
-            .map_err(FatalError::Database)?;
-        self.database.flush().map_err(FatalError::Database)?;
+        self.database.commit(commit).map_err(FatalError::Database)?;
         let sync_error = |source| FatalError::Sync {
             path: self.database_path.clone(),
             source,
@@ -131,7 +172,9 @@ impl Writer {
         self.disk
             .sync_data(&self.database_path)
             .map_err(sync_error)?;
-        self.mark.write(number).map_err(sync_error)?;
+        if let Some(mark) = &self.mark {
+            mark.write(number).map_err(sync_error)?;
+        }
         self.last_commit = number;
         Ok(())
     }
@@ -153,8 +196,8 @@ impl Writer {
                         *value = None;
                     }
                     let bounds = range.start.as_bytes().to_vec()..range.end.as_bytes().to_vec();
-                    for stored in self.database.range(bounds).keys() {
-                        let stored = stored.map_err(ReadError::Database)?;
+                    for stored in self.database.range(bounds) {
+                        let (stored, _) = stored.map_err(ReadError::Database)?;
                         let (key, _) = split_key(&stored).ok_or_else(|| corrupt(&stored))?;
                         values.insert(Key::from_bytes(key.to_vec()), None);
                     }
