@@ -22,6 +22,8 @@ use replaced_disk::ReplacedDisk;
 const SEASON_MS: u64 = 14_000;
 /// Milliseconds by which a clock is off at most: what signers and witnesses still bear.
 const CLOCK_OFF_MS: u64 = 25_000;
+/// How often faults that had no effect are tried again.
+const ROUNDS_MAX: u32 = 5;
 /// Controllers.
 const NODES: [Place; 3] = [1, 2, 3];
 
@@ -84,6 +86,7 @@ pub(crate) struct Faults {
     injected: BTreeMap<Kind, u64>,
     plan: BTreeMap<(u64, u64), Action>,
     number: u64,
+    rounds: u32,
     replaced_disk: Option<ReplacedDisk>,
 }
 
@@ -100,6 +103,7 @@ impl Faults {
             injected: BTreeMap::new(),
             plan: BTreeMap::new(),
             number: 0,
+            rounds: 0,
             replaced_disk: replaces_disk.then(ReplacedDisk::default),
         }
     }
@@ -116,6 +120,13 @@ impl Faults {
 
     /// Does what is due. `false` once everything is over.
     pub(crate) fn step(&mut self, now_ms: u64, cast: &mut Cast<'_>) -> bool {
+        if self.plan.is_empty() && self.rounds < ROUNDS_MAX {
+            // What had no effect, because nobody was there to feel it, is done again.
+            self.rounds += 1;
+            for kind in self.account(cast).1 {
+                self.put(now_ms + 100, Action::Begin(kind));
+            }
+        }
         while let Some((&(at, number), _)) = self.plan.first_key_value() {
             if at > now_ms {
                 return true;
