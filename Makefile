@@ -18,7 +18,7 @@ on = $(filter-out 0 no false,$(1))
 
 .DEFAULT_GOAL := help
 .PHONY: help up status down build install preflight check test peers bench bench-deploy bench-commits bench-platform \
-  bench-memory bench-tracing bench-api fleet load mutants fuzz-api chaos clean
+  bench-memory bench-tracing bench-api fleet load mutants fuzz-api sim replay chaos clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -111,6 +111,13 @@ chaos: ## Cut power, kill, partition, fill and break disks, flip bits (as root) 
 	@"$(TARGET)/dotmac-chaos" $(if $(POWER_CUTS),--power-cuts $(POWER_CUTS)) $(if $(KILLS),--kills $(KILLS)) \
 	  $(if $(PARTITIONS),--partitions $(PARTITIONS)) $(if $(DISK_FAULTS),--disk-faults $(DISK_FAULTS)) \
 	  $(if $(BIT_FLIPS),--bit-flips $(BIT_FLIPS))
+
+sim: ## Whole clusters in one thread under seeded faults (SEEDS=200, FROM=1): 4 minutes
+	@$(CARGO) test --quiet --locked -p dotmac-tests --test simulation -- --seeds $(or $(SEEDS),200) --from $(or $(FROM),1)
+
+replay: ## One of those clusters again, every event in words (SEED=7)
+	@test -n "$(SEED)" || { echo "name the seed: make replay SEED=7"; exit 1; }
+	@$(CARGO) test --quiet --locked -p dotmac-tests --test simulation -- --replay $(SEED)
 
 clean: ## Forget what was built; data stays
 	$(CARGO) clean

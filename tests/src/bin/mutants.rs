@@ -39,9 +39,11 @@ const DOMAIN: &[&str] = &["-p", "dotmac-domain", "--test", "domain"];
 const PROTOCOL: &[&str] = &["-p", "dotmac-protocol", "--test", "protocol"];
 const CONTROLLER: &[&str] = &["-p", "dotmac-controller", "--lib"];
 const AGENT: &[&str] = &["-p", "dotmac-agent", "--lib"];
+const SIMULATION: &[&str] = &["-p", "dotmac-tests", "--test", "simulation"];
 
 /// All of them, by law.
-const MUTANTS: [Mutant; 22] = [
+
+const MUTANTS: [Mutant; 28] = [
     Mutant {
         name: "law 1: the database file is synced before a write is acknowledged",
         edits: &[Edit {
@@ -268,6 +270,73 @@ const MUTANTS: [Mutant; 22] = [
         }],
         target: AGENT,
         test: "law_8_a_report_counts_once_however_often_it_comes_and_the_agent_restarts",
+    },
+    Mutant {
+        name: "simulation: sync off",
+        edits: &[Edit {
+            folder: "controller/src/storage",
+            guard: "self.disk.sync_data(&self.database_path).map_err(sync_error)?;",
+            instead: "",
+        }],
+        target: SIMULATION,
+        test: "a_hundred_seeds_keep_acknowledged_is_durable",
+    },
+    Mutant {
+        name: "simulation: votes not on disk",
+        edits: &[Edit {
+            folder: "controller/src/raft",
+            guard: "self.write(batch).await?; self.lock().vote = Some(*vote);",
+            instead: "drop(batch); self.lock().vote = Some(*vote);",
+        }],
+        target: SIMULATION,
+        test: "a_hundred_seeds_keep_votes_never_go_back",
+    },
+    Mutant {
+        name: "simulation: fencing off",
+        edits: &[Edit {
+            folder: "controller/src/raft",
+            guard: "Some(_) => Err(LivesError::Reborn { node }),",
+            instead: "Some(_) => Ok(true),",
+        }],
+        target: SIMULATION,
+        test: "a_hundred_seeds_keep_acknowledged_is_durable",
+    },
+    Mutant {
+        name: "simulation: generation check off",
+        edits: &[
+            Edit {
+                folder: "protocol/src",
+                guard: "if leaf.sequence <= held_sequence {",
+                instead: "if false {",
+            },
+            Edit {
+                folder: "protocol/src",
+                guard: "if leaf.generation < held.generation {",
+                instead: "if false {",
+            },
+        ],
+        target: SIMULATION,
+        test: "a_hundred_seeds_keep_an_agent_never_goes_back",
+    },
+    Mutant {
+        name: "simulation: max(now, at) off",
+        edits: &[Edit {
+            folder: "controller/domain/src",
+            guard: "let now = self.now.max(envelope.at);",
+            instead: "let now = envelope.at;",
+        }],
+        target: SIMULATION,
+        test: "a_hundred_seeds_keep_time_never_goes_back",
+    },
+    Mutant {
+        name: "simulation: dedup off",
+        edits: &[Edit {
+            folder: "controller/domain/src",
+            guard: "&& is_retriable(envelope) {",
+            instead: "&& is_retriable(envelope) && self.rules == 0 {",
+        }],
+        target: SIMULATION,
+        test: "a_hundred_seeds_keep_every_fact_once",
     },
 ];
 
