@@ -81,7 +81,7 @@ impl Controller {
         troubles: Troubles,
     ) -> Self {
         let (clock, hand) = Clock::manual(Timestamp(START));
-        let records = MemoryRecords::new();
+        let records = MemoryRecords::default();
         records.slow_down(Duration::from_millis(1));
         Self {
             place,

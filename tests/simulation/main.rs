@@ -85,7 +85,9 @@ fn run() -> Result<()> {
     }
     let first = value("--from")?.unwrap_or(1);
     if let Some(count) = value("--seeds")? {
-        return hold((first..first + count).collect(), None);
+        let mut seeds = regressions()?;
+        seeds.extend(first..first + count);
+        return hold(seeds, None);
     }
     if let Some(name) = arguments.iter().find_map(|one| one.strip_prefix(KEEP)) {
         let known = invariants::all().iter().any(|one| one.name() == name);

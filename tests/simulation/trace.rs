@@ -13,11 +13,18 @@ pub(crate) struct Trace {
     hash: Sha256,
     last: VecDeque<String>,
     events: u64,
-    /// Prints every event at once.
-    pub(crate) is_loud: bool,
+    is_loud: bool,
 }
 
 impl Trace {
+    /// An empty one; a loud one prints every event at once.
+    pub(crate) fn new(is_loud: bool) -> Self {
+        Self {
+            is_loud,
+            ..Self::default()
+        }
+    }
+
     pub(crate) fn note(&mut self, now_ms: u64, event: &str) {
         let line = format!("{now_ms:>6} {event}");
         self.hash.update(line.as_bytes());

@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex};
 
 use dotmac_controller::{log::Log as _, raft::simulation::seed_elections};
+use dotmac_protocol::{ids::NodeId, time::Timestamp};
 use dotmac_runtime::entropy::Entropy;
 
 use crate::{
@@ -17,7 +18,6 @@ use crate::{
     random::Random,
     trace::Trace,
 };
-use dotmac_protocol::{ids::NodeId, time::Timestamp};
 
 /// Milliseconds that pass at once.
 const STEP_MS: u64 = 4;
@@ -133,8 +133,6 @@ impl World {
         let agents = agents.collect();
         let mut invariants = invariants::all();
         invariants.retain(|one| only.is_none_or(|only| only == one.name()));
-        let mut trace = Trace::default();
-        trace.is_loud = is_loud;
         Self {
             now_ms: 0,
             steps: 0,
@@ -145,7 +143,7 @@ impl World {
             faults: Faults::new(random.fork()),
             invariants,
             troubles,
-            trace,
+            trace: Trace::new(is_loud),
             seen: vec![(0, 0, false); 3],
             _home: home,
         }
@@ -209,7 +207,7 @@ impl World {
         let until = self.now_ms + SETTLE_MS;
         loop {
             self.step()?;
-            if self.steps % LOOK_EVERY != 0 {
+            if !self.steps.is_multiple_of(LOOK_EVERY) {
                 continue;
             }
             let unsettled = invariants::unsettled(&self.view());
@@ -253,7 +251,7 @@ impl World {
         let (controllers, trace) = (&self.controllers, &mut self.trace);
         self.clients.step(self.now_ms, controllers, trace);
         self.note_progress();
-        if self.steps % LOOK_EVERY != 0 {
+        if !self.steps.is_multiple_of(LOOK_EVERY) {
             return Ok(());
         }
         let mut invariants = std::mem::take(&mut self.invariants);

@@ -3,11 +3,13 @@
 
 use std::collections::BTreeSet;
 
-use dotmac_domain::audit::{AuditRecord, Fact, Link, Stream};
+use dotmac_domain::{
+    audit::{AuditRecord, Fact, Link, Stream},
+    envelope::Actor,
+};
 use dotmac_protocol::{codec, digest::Digest, ids::RequestId};
 
 use super::{ControllerView, Invariant, Verdict, View};
-use dotmac_domain::envelope::Actor;
 
 /// Facts read at once.
 const PIECE: usize = 500;

@@ -42,7 +42,10 @@ impl Invariant for StatesAgree {
     }
 
     fn observe(&mut self, view: &View<'_>) -> Verdict {
-        for one in view.members().filter(|one| one.applied % EVERY == 0) {
+        for one in view
+            .members()
+            .filter(|one| one.applied.is_multiple_of(EVERY))
+        {
             self.compare(one)?;
         }
         Ok(())

@@ -19,12 +19,12 @@ use super::Commit;
 type Kept = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// The records of one controller; clones share them, and they outlive its process.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct MemoryRecords {
     inner: Arc<Mutex<Inner>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Inner {
     /// What the process sees.
     seen: Kept,
@@ -36,15 +36,23 @@ struct Inner {
     free_bytes: u64,
 }
 
-impl MemoryRecords {
-    /// An empty disk with room.
-    #[must_use]
-    pub fn new() -> Self {
-        let records = Self::default();
-        records.lock().free_bytes = u64::MAX;
-        records
+/// An empty disk with room, whose syncs take no time.
+impl Default for MemoryRecords {
+    fn default() -> Self {
+        let inner = Inner {
+            seen: Kept::new(),
+            durable: Kept::new(),
+            unsynced: Commit::new(),
+            sync_takes: Duration::ZERO,
+            free_bytes: u64::MAX,
+        };
+        Self {
+            inner: Arc::new(Mutex::new(inner)),
+        }
     }
+}
 
+impl MemoryRecords {
     /// Drops what was not synced; says how many changes that were.
     pub fn lose_power(&self) -> usize {
         let mut inner = self.lock();
