@@ -42,7 +42,6 @@ const AGENT: &[&str] = &["-p", "dotmac-agent", "--lib"];
 const SIMULATION: &[&str] = &["-p", "dotmac-tests", "--test", "simulation"];
 
 /// All of them, by law.
-
 const MUTANTS: [Mutant; 28] = [
     Mutant {
         name: "law 1: the database file is synced before a write is acknowledged",
