@@ -202,8 +202,11 @@ impl Shared {
     }
 
     async fn append(&self, mut request: AppendEntriesRequest<TypeConfig>) -> PeerReply {
-        let is_full = carries_proposals(&request.entries) && self.engine.is_below_half_reserve();
         let known = request.prev_log_id;
+        // Whoever has nothing yet takes the first entries: Raft has no answer that says "nothing at all".
+        let is_full = known.is_some()
+            && carries_proposals(&request.entries)
+            && self.engine.is_below_half_reserve();
         if is_full {
             request.entries.clear();
         }
