@@ -117,7 +117,13 @@ impl RaftLog {
         let timing = Timing::for_sync(pace.fastest().unwrap_or_default());
         if timing != Timing::SHORTEST {
             let sync_ms = pace.fastest().unwrap_or_default().as_millis();
-            tracing::warn!(sync_ms, ?timing, "the disk is slow: elections take longer");
+            let sync_ms = u64::try_from(sync_ms).unwrap_or(u64::MAX);
+            let heartbeat_ms = timing.heartbeat_ms;
+            tracing::warn!(
+                sync_ms,
+                heartbeat_ms,
+                "the disk is slow: elections take longer"
+            );
         }
         let lives = Lives::open(stores.engine.clone(), entropy).await?;
         let links = Links::new(endpoint, client, lives, incarnations(&config));
