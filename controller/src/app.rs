@@ -31,7 +31,7 @@ use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 pub use self::{error::AppError, refusal::Refusal};
 use crate::{
     api::{self, Serving, Tls, TlsFiles},
-    bootstrap,
+    bootstrap::{self, Beginning},
     config::Config,
     dispatch, feed,
     gateway::{self, Gateway},
@@ -98,15 +98,12 @@ pub async fn start(config: Config, ports: Ports) -> Result<Running, AppError> {
         disk,
     } = ports;
     let keys = bootstrap::load_keys(&config)?;
-    let founding = bootstrap::read_founding(&config.genesis)?;
-    let (genesis, founding_rules) = (Arc::new(founding.genesis), founding.rules);
-    let card = who::own_card(&config, &keys, &genesis)?;
+    let beginning = bootstrap::read_beginning(&config.genesis)?;
+    let genesis = Arc::new(beginning.genesis.clone());
+    let founding_rules = beginning.rules;
+    let card = who::own_card(&config, &keys, &beginning.members)?;
     who::check_clock(&genesis, clock.now())?;
-    let trust = genesis
-        .trust_root
-        .self_signed()
-        .expect("read_founding checks that the trust root is signed");
-    let pinned = PinnedIssuers::of(&trust);
+    let pinned = PinnedIssuers::new(membership::first_issuers(&beginning));
     let issuer = Arc::new(keys.issuer);
     let own = SelfIssuer {
         issuer: Arc::clone(&issuer),
@@ -131,7 +128,7 @@ pub async fn start(config: Config, ports: Ports) -> Result<Running, AppError> {
     let reads_per_thousand = config.telemetry.reads_sampled_per_thousand;
     let traces = Traces::new(telemetry.spans(), config.node, reads_per_thousand);
     let metrics = Metrics::new(&clock);
-    let settings = raft_config(&config, &genesis, &traces, &metrics);
+    let settings = raft_config(&config, &beginning, &traces, &metrics);
     let raft = RaftLog::start(
         settings,
         endpoint.clone(),
@@ -163,8 +160,10 @@ pub async fn start(config: Config, ports: Ports) -> Result<Running, AppError> {
     let gateway = Arc::new(Gateway::new(Arc::clone(&node), issuer, certificate_ms));
     let mut loops = spawn_loops(&node, &raft);
     loops.push(supervise::spawn("certificate", own.renew(identity)));
-    let following = membership::follow(Arc::clone(&node), pinned);
-    loops.push(supervise::spawn("membership", following));
+    let following = membership::follow(Arc::clone(&node), Arc::clone(&raft), pinned);
+    loops.push(supervise::spawn("controllers", following));
+    let seating = membership::seat(Arc::clone(&node), Arc::clone(&raft));
+    loops.push(supervise::spawn("membership", seating));
     let accepting = accept(endpoint.clone(), Arc::clone(&raft), gateway);
     loops.push(supervise::spawn("accept", accepting));
     tracing::info!(node = node.card.node.0, api = %address, link = %listen, "controller started");
@@ -267,15 +266,16 @@ fn telemetry(config: &Config, genesis: &Genesis, clock: &Clock) -> Result<Teleme
 
 fn raft_config(
     config: &Config,
-    genesis: &Genesis,
+    beginning: &Beginning,
     traces: &Traces,
     metrics: &Metrics,
 ) -> RaftConfig {
     let reserve_bytes = config.storage.reserve_bytes;
     RaftConfig {
         node: config.node,
-        cluster: genesis.cluster.clone(),
-        members: genesis.nodes.clone(),
+        cluster: beginning.genesis.cluster.clone(),
+        members: beginning.members.clone(),
+        founds: beginning.founds,
         directory: store_directory(config),
         engine: EngineConfig {
             reserve_bytes,

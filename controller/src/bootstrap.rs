@@ -1,5 +1,7 @@
 //! How a cluster begins: each controller makes its own keys and shows a card; `dotmac cluster create` turns the cards
 //! into a trust root, signed by an offline key, and the genesis file that every controller starts from.
+//!
+//! Longer than 400 lines: the files of a cluster's beginning, written and read side by side.
 
 use std::{
     fs, io,
@@ -11,7 +13,7 @@ use dotmac_domain::{
     rules::{RULES_OLDEST, RULES_VERSION},
 };
 use dotmac_protocol::{
-    codec::{self, Format},
+    codec::{self, DecodeError, Format},
     ids::{ClusterId, Epoch, IncarnationId, NodeId, RegionId, TrustVersion},
     keys::{PublicKey, Signature},
     trust::{Role, SignedTrustRoot, TRUST_ROOT_DOMAIN, TrustRoot, majority},
@@ -114,6 +116,27 @@ struct GenesisFile {
     trust_root: String,
     controllers: Vec<String>,
     body: String,
+    /// Of a cluster that others join: every trust root, as it was signed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    trust_roots: Vec<String>,
+    /// Of a cluster that others join: its controllers, the one that joins too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    cards: Vec<CardFile>,
+}
+
+/// What a controller starts from.
+#[derive(Debug, Clone)]
+pub struct Beginning {
+    /// How the cluster began.
+    pub genesis: Genesis,
+    /// The rules of the cluster's first entry.
+    pub rules: u16,
+    /// The trust roots that are known, oldest first.
+    pub trust_roots: Vec<TrustRoot>,
+    /// The controllers that are known, this one too.
+    pub members: Vec<NodeCard>,
+    /// Whether it founds the cluster with them, or joins it.
+    pub founds: bool,
 }
 
 /// A genesis as programs since version 2 write it: with the rules that the cluster begins with. Those that wrote a
@@ -313,34 +336,80 @@ pub fn write_genesis(path: &Path, genesis: &Genesis) -> Result<(), BootstrapErro
             .map(|card| format!("{} at {}", card.node, card.link_address))
             .collect(),
         body: hex::encode(body),
+        trust_roots: Vec::new(),
+        cards: Vec::new(),
     };
     let text = serde_json::to_string_pretty(&file).expect("a genesis file has text keys only");
     write(path, text.as_bytes(), 0o644)
 }
 
-/// Reads a genesis file, of this program or an older one.
-pub fn read_founding(path: &Path) -> Result<Founding, BootstrapError> {
-    let what = "a genesis file";
+/// Reads what a controller starts from: a genesis file, or the join file of a cluster that is there already.
+pub fn read_beginning(path: &Path) -> Result<Beginning, BootstrapError> {
+    let what = "a genesis or join file";
     let text = fs::read(path).map_err(file_error(path))?;
     let file: GenesisFile = serde_json::from_slice(&text).map_err(content(path, what))?;
     let body = hex::decode(&file.body).map_err(content(path, what))?;
-    let founding = match body.first() {
-        Some(&Genesis::VERSION) => codec::decode(&body).map(|genesis| Founding {
+    let Founding { genesis, rules } = read_founding(&body).map_err(content(path, what))?;
+    if !(RULES_OLDEST..=RULES_VERSION).contains(&rules) {
+        return Err(BootstrapError::NewerRules {
+            path: path.to_owned(),
+            found: rules,
+        });
+    }
+    let first = genesis.trust_root.self_signed();
+    let mut trust_roots = vec![first.map_err(content(path, what))?];
+    for (place, text) in file.trust_roots.iter().enumerate() {
+        let bytes = hex::decode(text).map_err(content(path, what))?;
+        let signed: SignedTrustRoot = codec::decode(&bytes).map_err(content(path, what))?;
+        if place == 0 && signed.digest() != genesis.trust_root.digest() {
+            let another = "its first trust root is not that of its genesis";
+            return Err(content(path, what)(another));
+        }
+        if let Some(last) = trust_roots.last().filter(|_| place > 0) {
+            trust_roots.push(signed.follow(last).map_err(content(path, what))?);
+        }
+    }
+    let founds = file.cards.is_empty();
+    let mut members = genesis.nodes.clone();
+    if !founds {
+        let cards = file.cards.into_iter().map(|card| card.open(path));
+        members = cards.collect::<Result<_, _>>()?;
+    }
+    Ok(Beginning {
+        genesis,
+        rules,
+        trust_roots,
+        members,
+        founds,
+    })
+}
+
+/// The body of a genesis file, of this program or an older one.
+fn read_founding(body: &[u8]) -> Result<Founding, DecodeError> {
+    match body.first() {
+        Some(&Genesis::VERSION) => codec::decode(body).map(|genesis| Founding {
             genesis,
             rules: RULES_OLDEST,
         }),
-        _ => codec::decode::<Founding>(&body),
-    };
-    let founding = founding.map_err(content(path, what))?;
-    if !(RULES_OLDEST..=RULES_VERSION).contains(&founding.rules) {
-        return Err(BootstrapError::NewerRules {
-            path: path.to_owned(),
-            found: founding.rules,
-        });
+        _ => codec::decode(body),
     }
-    let root = &founding.genesis.trust_root;
-    root.self_signed().map_err(content(path, what))?;
-    Ok(founding)
+}
+
+impl CardFile {
+    /// The card in it; `path` names where it is from.
+    fn open(self, path: &Path) -> Result<NodeCard, BootstrapError> {
+        let what = "a node card";
+        let mut signing_key = [0; 32];
+        hex::decode_to_slice(&self.signing_key, &mut signing_key).map_err(content(path, what))?;
+        Ok(NodeCard {
+            node: self.node,
+            incarnation: self.incarnation,
+            link_address: self.link_address,
+            api_address: self.api_address,
+            signing_key: PublicKey(signing_key),
+            issuer: hex::decode(&self.issuer).map_err(content(path, what))?,
+        })
+    }
 }
 
 impl From<NodeCard> for CardFile {
@@ -361,16 +430,7 @@ pub fn read_card(path: &Path) -> Result<NodeCard, BootstrapError> {
     let what = "a node card";
     let text = fs::read(path).map_err(file_error(path))?;
     let file: CardFile = serde_json::from_slice(&text).map_err(content(path, what))?;
-    let mut signing_key = [0; 32];
-    hex::decode_to_slice(&file.signing_key, &mut signing_key).map_err(content(path, what))?;
-    Ok(NodeCard {
-        node: file.node,
-        incarnation: file.incarnation,
-        link_address: file.link_address,
-        api_address: file.api_address,
-        signing_key: PublicKey(signing_key),
-        issuer: hex::decode(&file.issuer).map_err(content(path, what))?,
-    })
+    file.open(path)
 }
 
 /// A key that no controller holds; made if its file is missing.

@@ -104,7 +104,7 @@ enum Command {
     /// The agents that run instances: list, and tokens for new ones
     #[command(subcommand)]
     Agents(agents::Agents),
-    /// The controllers: status, and the making of a new cluster
+    /// The controllers: status, who comes and goes, whose signatures count, and the making of a new cluster
     #[command(subcommand)]
     Cluster(cluster::Cluster),
     /// Who did what, and the proof of it

@@ -6,12 +6,11 @@ use std::{sync::Arc, time::Duration};
 use dotmac_domain::{
     Command, Envelope, Reply, State,
     command::{Genesis, NodeCard},
-    envelope::{ATTESTATION_DOMAIN, Actor, Attestation, Evidence, command_digest},
+    envelope::{Actor, Evidence, command_digest},
 };
 use dotmac_protocol::{
     digest::Digest,
     ids::{NodeId, RequestId},
-    keys::Signature,
     record::Hop,
     time::Timestamp,
     trace::TraceContext,
@@ -19,7 +18,6 @@ use dotmac_protocol::{
 };
 use dotmac_runtime::{clock::Clock, entropy::Entropy};
 use ed25519_dalek::SigningKey;
-use futures::{StreamExt as _, stream::FuturesUnordered};
 use thiserror::Error;
 use tokio::sync::watch;
 
@@ -30,10 +28,10 @@ use crate::{
     gateway::Registry,
     log::{Log, LogError},
     metrics::Metrics,
-    peers::{PeerAnswer, PeerCall},
     traces::Traces,
 };
 
+mod attestations;
 mod authentication;
 mod digests;
 mod uses;
@@ -46,12 +44,6 @@ pub use crate::access_token::bearer_digest;
 
 /// Milliseconds for which attestations count.
 const ATTESTATION_MS: u64 = 30_000;
-/// How long one peer may take to attest.
-const ATTEST_DEADLINE: Duration = Duration::from_millis(1_000);
-/// How long those asked first may take until another one is asked as well. Asking all at once costs every controller a
-/// signature a change that nobody needs.
-const ATTEST_HEDGE: Duration = Duration::from_millis(25);
-
 /// One controller.
 pub struct Node {
     /// Its own card.
@@ -307,86 +299,6 @@ impl Node {
             command,
         };
         self.log.propose(envelope, deadline).await
-    }
-
-    async fn collect_attestations(
-        &self,
-        caller: &Caller,
-        envelope: &Envelope,
-        expires_at: Timestamp,
-    ) -> Result<Vec<Signature>, AskError> {
-        let needed = self.threshold();
-        let state = self.state();
-        let is_signer = state.trust.is_none() || state.signs(self.card.node);
-        let own = is_signer.then(|| self.sign_attestation(envelope, expires_at));
-        let mut signatures: Vec<Signature> = own.into_iter().collect();
-        let mut refusals = Vec::new();
-        let mut unasked = self.witnesses(&envelope.request).into_iter();
-        let ask = |node| {
-            let call = PeerCall::Attest {
-                bearer: caller.bearer.clone(),
-                envelope: Box::new(envelope.clone()),
-                expires_at,
-            };
-            async move { (node, self.log.call(node, call, ATTEST_DEADLINE).await) }
-        };
-        let first = unasked
-            .by_ref()
-            .take(usize::from(needed).saturating_sub(signatures.len()));
-        let mut calls: FuturesUnordered<_> = first.map(ask).collect();
-        while signatures.len() < usize::from(needed) {
-            tokio::select! {
-                Some((node, answer)) = calls.next() => {
-                    match answer {
-                        Ok(PeerAnswer::Attested(signature)) => {
-                            signatures.push(signature);
-                            continue;
-                        }
-                        Ok(other) => refusals.push(format!("controller {node}: {other:?}")),
-                        Err(error) => refusals.push(format!("controller {node}: {error}")),
-                    }
-                    calls.extend(unasked.next().map(ask));
-                }
-                () = tokio::time::sleep(ATTEST_HEDGE), if !unasked.as_slice().is_empty() => {
-                    calls.extend(unasked.next().map(ask));
-                }
-                else => {
-                    let (found, detail) = (signatures.len(), refusals.join("; "));
-                    return Err(AskError::Attestations {
-                        found,
-                        needed,
-                        detail,
-                    });
-                }
-            }
-        }
-        Ok(signatures)
-    }
-
-    /// The other controllers in the order in which they are asked to vouch for a request: those with a connection first,
-    /// and each first for its share of the requests.
-    fn witnesses(&self, request: &RequestId) -> Vec<NodeId> {
-        let state = self.state();
-        let mut peers = self.peers();
-        peers.retain(|peer| state.trust.is_none() || state.signs(*peer));
-        let turn = request.as_str().bytes().map(usize::from).sum::<usize>();
-        let first = turn.checked_rem(peers.len()).unwrap_or(0);
-        peers.rotate_left(first);
-        let connected = self.log.connected();
-        let connected = connected.borrow();
-        peers.sort_by_key(|peer| !connected.contains(peer));
-        peers
-    }
-
-    /// This controller's own word for a request whose token it checked.
-    pub(crate) fn sign_attestation(&self, envelope: &Envelope, expires_at: Timestamp) -> Signature {
-        let attestation = Attestation {
-            request: envelope.request.clone(),
-            command: command_digest(&envelope.command),
-            actor: envelope.actor.clone(),
-            expires_at,
-        };
-        Signature::make(&self.signing_key, ATTESTATION_DOMAIN, &attestation.bytes())
     }
 
     /// Signatures of different controllers that count.

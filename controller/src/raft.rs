@@ -13,8 +13,10 @@ mod config;
 pub mod links;
 pub mod lives;
 pub mod log_store;
+pub mod membership;
 pub mod network;
 pub mod read;
+mod roster;
 pub mod rpc;
 pub mod runtime;
 pub mod server;
@@ -32,7 +34,7 @@ mod golden_tests;
 mod store_tests;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     fmt,
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
@@ -42,7 +44,7 @@ use dotmac_domain::{
     Envelope, Reply, State,
     audit::{Fact, Stream},
 };
-use dotmac_protocol::ids::{IncarnationId, NodeId};
+use dotmac_protocol::ids::NodeId;
 use dotmac_runtime::{causes, disk::SharedDisk, entropy::Entropy, metrics::Counter, supervise};
 use futures::future::BoxFuture;
 use openraft::error::{InitializeError, RaftError};
@@ -67,6 +69,7 @@ use lives::Lives;
 use log_store::LogStore;
 use network::Network;
 use read::Reader;
+use roster::Roster;
 use rpc::{PeerReply, PeerRequest, Refusal};
 use server::{PeerServer, Shared};
 use state_machine::View;
@@ -92,6 +95,8 @@ pub struct RaftLog {
     batcher: Batcher,
     reader: Reader,
     server: PeerServer,
+    node: NodeId,
+    roster: Roster,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -114,6 +119,18 @@ impl RaftLog {
     ) -> Result<Arc<Self>, StartError> {
         let pace = Pace::default();
         let stores = Stores::open(&config, pace.observe(disk), on_fatal).await?;
+        let lives = Lives::open(stores.engine.clone(), entropy).await?;
+        let links = Links::new(endpoint, client, lives, Roster::of(&config.members));
+        Self::join(config, stores, links, pace).await
+    }
+
+    /// Takes part with what is on the disk, over these links.
+    async fn join(
+        config: RaftConfig,
+        stores: Stores,
+        links: Links,
+        pace: Pace,
+    ) -> Result<Arc<Self>, StartError> {
         let timing = Timing::for_sync(pace.fastest().unwrap_or_default());
         if timing != Timing::SHORTEST {
             let sync_ms = pace.fastest().unwrap_or_default().as_millis();
@@ -125,17 +142,6 @@ impl RaftLog {
                 "the disk is slow: elections take longer"
             );
         }
-        let lives = Lives::open(stores.engine.clone(), entropy).await?;
-        let links = Links::new(endpoint, client, lives, incarnations(&config));
-        Self::join(config, stores, links).await
-    }
-
-    /// Takes part with what is on the disk, over these links.
-    async fn join(
-        config: RaftConfig,
-        stores: Stores,
-        links: Links,
-    ) -> Result<Arc<Self>, StartError> {
         let nodes = nodes(&config.members);
         for (node, place) in nodes.iter().filter(|(node, _)| **node != config.node.0) {
             links.keep(*node, &place.link_address);
@@ -146,10 +152,13 @@ impl RaftLog {
         let raft = Raft::new(config.node.0, settings, network, stores.log, stores.machine)
             .await
             .map_err(|error| StartError::Raft(causes::in_full(&error)))?;
-        match raft.initialize(nodes).await {
-            Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
-            Err(error) => return Err(StartError::Raft(causes::in_full(&error))),
+        if config.founds {
+            match raft.initialize(nodes).await {
+                Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
+                Err(error) => return Err(StartError::Raft(causes::in_full(&error))),
+            }
         }
+        let roster = links.roster().clone();
         let node = config.node.0;
         let (batcher, proposing) = Batcher::start(Proposer {
             node,
@@ -168,7 +177,7 @@ impl RaftLog {
             ledger: stores.ledger.clone(),
             snapshots: stores.snapshots,
             batcher: batcher.clone(),
-            incarnations: incarnations(&config),
+            roster: roster.clone(),
             handler: OnceLock::new(),
             receiving: tokio::sync::Mutex::default(),
         });
@@ -197,6 +206,8 @@ impl RaftLog {
             batcher,
             reader,
             server,
+            node: config.node,
+            roster,
             tasks: Mutex::new(vec![proposing, reading, watching]),
         }))
     }
@@ -352,14 +363,6 @@ impl Log for RaftLog {
     }
 }
 
-/// The incarnations that nodes' certificates must name.
-fn incarnations(config: &RaftConfig) -> BTreeMap<u64, IncarnationId> {
-    let members = config.members.iter();
-    members
-        .map(|card| (card.node.0, card.incarnation.clone()))
-        .collect()
-}
-
 /// Passes on who leads, and that Raft ended.
 async fn watch_raft(
     raft: Raft,
@@ -371,9 +374,13 @@ async fn watch_raft(
     loop {
         let (now, running) = {
             let metrics = metrics.borrow_and_update();
+            // A leader that was taken out of the members names itself for ever.
+            let is_past = metrics.current_leader == Some(metrics.id)
+                && metrics.state == openraft::ServerState::Learner;
+            let leader = metrics.current_leader.filter(|_| !is_past);
             let now = Leadership {
                 term: metrics.current_term,
-                leader: metrics.current_leader.map(NodeId),
+                leader: leader.map(NodeId),
             };
             (now, metrics.running_state.clone())
         };

@@ -151,16 +151,15 @@ impl SignedClock {
     /// # Errors
     /// When any of them does not hold; nothing in it is then to be used.
     pub fn verify(&self, trust: &TrustRoot, me: &AgentId) -> Result<VerifiedClock, ClockError> {
+        trust
+            .timestamp
+            .check("timestamp", CLOCK_DOMAIN, &self.body, &self.signatures)
+            .map_err(|error| self.unsigned(trust, error))?;
         let statement: ClockStatement = codec::decode(&self.body)?;
-        // First, for the keys of another version cannot be checked against this one.
         if statement.trust_version != trust.version {
             let (held, found) = (trust.version, statement.trust_version);
             return Err(ClockError::TrustVersion { held, found });
         }
-        trust
-            .timestamp
-            .check("timestamp", CLOCK_DOMAIN, &self.body, &self.signatures)
-            .map_err(ClockError::Signatures)?;
         if statement.epoch != trust.epoch {
             let (expected, found) = (trust.epoch, statement.epoch);
             return Err(ClockError::Epoch { expected, found });
@@ -175,6 +174,19 @@ impl SignedClock {
         }
         let desired = leaf.desired;
         Ok(VerifiedClock { statement, desired })
+    }
+
+    /// Too few signatures by this trust root: if it says that it is for a newer one, with other keys, that has to come
+    /// first.
+    fn unsigned(&self, trust: &TrustRoot, error: TrustError) -> ClockError {
+        let held = trust.version;
+        match codec::decode::<ClockStatement>(&self.body) {
+            Ok(statement) if statement.trust_version > held => {
+                let found = statement.trust_version;
+                ClockError::TrustVersion { held, found }
+            }
+            _ => ClockError::Signatures(error),
+        }
     }
 }
 

@@ -229,16 +229,15 @@ impl SignedIntent {
     /// Checks signatures, tree, audience, epoch and payload. Whether it is *newer* than what the agent holds,
     /// and inside its window, is the second question: [`crate::acceptance::accept`].
     pub fn verify(&self, trust: &TrustRoot, me: &AgentId) -> Result<VerifiedIntent, IntentError> {
+        trust
+            .controller
+            .check("controller", WAVE_DOMAIN, &self.header, &self.signatures)
+            .map_err(|error| self.unsigned(trust, error))?;
         let header: WaveHeader = codec::decode(&self.header)?;
-        // First, for the keys of another version cannot be checked against this one.
         if header.trust_version != trust.version {
             let (held, found) = (trust.version, header.trust_version);
             return Err(IntentError::TrustVersion { held, found });
         }
-        trust
-            .controller
-            .check("controller", WAVE_DOMAIN, &self.header, &self.signatures)
-            .map_err(IntentError::Signatures)?;
         if header.epoch != trust.epoch {
             return Err(IntentError::Epoch {
                 expected: trust.epoch,
@@ -271,6 +270,19 @@ impl SignedIntent {
             leaf_digest,
             payload,
         })
+    }
+
+    /// Too few signatures by this trust root: if it says that it is for a newer one, with other keys, that has to come
+    /// first.
+    fn unsigned(&self, trust: &TrustRoot, error: TrustError) -> IntentError {
+        let held = trust.version;
+        match codec::decode::<WaveHeader>(&self.header) {
+            Ok(header) if header.trust_version > held => {
+                let found = header.trust_version;
+                IntentError::TrustVersion { held, found }
+            }
+            _ => IntentError::Signatures(error),
+        }
     }
 }
 

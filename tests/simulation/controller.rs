@@ -132,6 +132,7 @@ impl Controller {
             node: NodeId(self.place),
             cluster: self.genesis.cluster.clone(),
             members: self.genesis.nodes.clone(),
+            founds: true,
             directory: self.home.clone(),
             engine: EngineConfig::default(),
             snapshot_every: NEVER,
@@ -149,6 +150,7 @@ impl Controller {
         let node = Arc::new(Node::new(NodeParts {
             card: self.genesis.card(NodeId(place)).unwrap().clone(),
             genesis: Arc::clone(&self.genesis),
+            founding_rules: RULES_VERSION,
             clock: self.clock.clone(),
             entropy: entropy.clone(),
             log: log.clone(),

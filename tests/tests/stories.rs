@@ -31,6 +31,8 @@ mod instances;
 mod licenses;
 #[path = "stories/lifetime.rs"]
 mod lifetime;
+#[path = "stories/membership.rs"]
+mod membership;
 #[path = "stories/metrics.rs"]
 mod metrics;
 #[path = "stories/operations.rs"]
@@ -151,6 +153,9 @@ fn what_goes_wrong() -> Vec<Group> {
             timed law_1_nothing_acknowledged_is_lost_when_the_leading_controller_is_killed,
             calm law_5_cut_off_from_all_controllers_is_not_down,
             calm law_10_an_order_says_what_it_waits_for_and_one_controller_alone_signs_nothing,
+        ),
+        group!(membership:
+            alone three_controllers_become_five_and_three_again_and_agents_obey_the_new_set,
         ),
         group!(agents:
             calm an_agent_that_was_killed_finds_everything_as_it_left_it,

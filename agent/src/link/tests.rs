@@ -1,6 +1,7 @@
 //! Enrolment and sessions over real QUIC on the loopback, against controllers that do what the test says.
 //! Longer than 400 lines: the claims about one link, which all need the same site.
 
+mod news;
 pub(crate) mod site;
 
 use dotmac_protocol::{

@@ -1,6 +1,10 @@
 //! How the controllers are. It asks each of them, and answers without a leader, too.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{
     extract::{OriginalUri, State},
@@ -169,6 +173,23 @@ pub(super) fn seen(node: &Node, state: &dotmac_domain::State) -> Value {
         "controllers": controllers,
         "epoch": trust.map(|trust| trust.epoch), "trust_version": trust.map(|trust| trust.version),
     })
+}
+
+impl Found {
+    /// How many of these answered.
+    fn reachable(&self, nodes: &BTreeSet<NodeId>) -> usize {
+        let answered = nodes.iter().filter(|node| self.statuses.contains_key(node));
+        answered.count()
+    }
+
+    /// Which of these did not answer, in words.
+    fn away(&self, nodes: &BTreeSet<NodeId>) -> String {
+        let away = nodes
+            .iter()
+            .filter(|node| !self.statuses.contains_key(node));
+        let names: Vec<String> = away.map(ToString::to_string).collect();
+        format!("no answer from controller {}", names.join(", "))
+    }
 }
 
 async fn find(node: &Arc<Node>) -> Found {

@@ -12,11 +12,11 @@ use crate::{bootstrap::Keys, config::Config, log::Log as _, raft::RaftLog};
 /// Milliseconds by which this machine's clock may be before the cluster's beginning.
 const CLOCK_TOLERANCE_MS: u64 = 30_000;
 
-/// This controller's card in the genesis file, if it is this very controller: a wiped disk is another one.
+/// This controller's card among those it starts from, if it is this very controller: a wiped disk is another one.
 pub(super) fn own_card(
     config: &Config,
     keys: &Keys,
-    genesis: &Genesis,
+    members: &[NodeCard],
 ) -> Result<NodeCard, AppError> {
     let stranger = |what, advice| AppError::Stranger {
         path: display(&config.genesis),
@@ -24,7 +24,8 @@ pub(super) fn own_card(
         what,
         advice,
     };
-    let card = genesis.card(config.node).ok_or_else(|| {
+    let card = members.iter().find(|card| card.node == config.node);
+    let card = card.ok_or_else(|| {
         stranger(
             "number",
             "its number is not in the cluster: check `node` in the configuration",

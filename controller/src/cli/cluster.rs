@@ -1,5 +1,6 @@
-//! `dotmac cluster`: how the controllers are, and the making of a new cluster from their node cards.
+//! `dotmac cluster`: how the controllers are, the making of a new cluster from their node cards, and who belongs to it.
 
+mod membership;
 mod status;
 mod trust_root;
 
@@ -36,6 +37,14 @@ pub(crate) enum Cluster {
     },
     /// Make the genesis of a new cluster from the cards of its controllers
     Create(Box<Create>),
+    /// Let a further controller learn what is replicated
+    AddNode(membership::AddNode),
+    /// Let a controller that learned vote and sign
+    Promote(membership::Promote),
+    /// Take a controller out for ever
+    RemoveNode(membership::RemoveNode),
+    /// Put a new controller in the place of another one
+    ReplaceNode(membership::ReplaceNode),
     /// Whose signatures count: every version, and the next one
     #[command(subcommand)]
     TrustRoot(trust_root::Verb),
@@ -90,6 +99,10 @@ impl Cluster {
             Self::Status(asked) => asked.run(context).await,
             Self::Finalize { consent } => finalize(context, consent).await,
             Self::Create(create) => create.run(context),
+            Self::AddNode(add) => add.run(context).await,
+            Self::Promote(promote) => promote.run(context).await,
+            Self::RemoveNode(remove) => remove.run(context).await,
+            Self::ReplaceNode(replace) => replace.run(context).await,
             Self::TrustRoot(verb) => verb.run(context).await,
         }
     }

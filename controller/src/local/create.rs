@@ -75,7 +75,7 @@ mod tests {
 
     use super::create;
     use crate::{
-        bootstrap::read_founding,
+        bootstrap::read_beginning,
         config::Config,
         local::{
             layout::{Layout, Settings},
@@ -95,7 +95,7 @@ mod tests {
         let (clock, entropy) = (Clock::system(), Entropy::system());
         layout.prepare().unwrap();
         create(&layout, &settings, &clock, &entropy).unwrap();
-        let genesis = read_founding(&layout.genesis()).unwrap().genesis;
+        let genesis = read_beginning(&layout.genesis()).unwrap().genesis;
         assert_eq!(
             (genesis.nodes.len(), genesis.regions.len(), genesis.grace_ms),
             (3, 5, 7)
@@ -114,6 +114,6 @@ mod tests {
         }
 
         create(&layout, &settings, &clock, &entropy).unwrap();
-        assert_eq!(read_founding(&layout.genesis()).unwrap().genesis, genesis);
+        assert_eq!(read_beginning(&layout.genesis()).unwrap().genesis, genesis);
     }
 }

@@ -1,6 +1,7 @@
 //! Three controllers over real QUIC on the loopback: elections, loss, return, snapshots, and who may not return.
 
 pub(super) mod fleet;
+mod membership;
 
 use std::{sync::Arc, time::Duration};
 

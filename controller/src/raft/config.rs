@@ -29,8 +29,10 @@ pub struct RaftConfig {
     pub node: NodeId,
     /// The cluster.
     pub cluster: ClusterId,
-    /// All controllers, this one too, as the cluster was created.
+    /// All controllers, this one too, as far as they are known before the State is.
     pub members: Vec<NodeCard>,
+    /// Whether it founds the cluster with them; one that joins waits until it is spoken to.
+    pub founds: bool,
     /// Where everything is kept.
     pub directory: PathBuf,
     /// Limits of the storage.
@@ -157,14 +159,18 @@ pub enum StartError {
 
 /// The members as Raft knows them.
 pub(super) fn nodes(members: &[NodeCard]) -> BTreeMap<u64, Node> {
-    let place = |card: &NodeCard| Node {
-        link_address: card.link_address.clone(),
-        api_address: card.api_address.clone(),
-    };
     members
         .iter()
         .map(|card| (card.node.0, place(card)))
         .collect()
+}
+
+/// Where a member is found.
+pub(super) fn place(card: &NodeCard) -> Node {
+    Node {
+        link_address: card.link_address.clone(),
+        api_address: card.api_address.clone(),
+    }
 }
 
 pub(super) fn settings(

@@ -73,7 +73,7 @@ async fn open(config: &Config) -> Stores {
 }
 
 async fn try_open(config: &Config) -> Result<Stores, StartError> {
-    let founding = bootstrap::read_founding(&config.genesis).unwrap();
+    let founding = bootstrap::read_beginning(&config.genesis).unwrap();
     assert_eq!(founding.rules, 1);
     let keys = bootstrap::load_keys(config).unwrap();
     let card = founding.genesis.card(config.node).unwrap();
@@ -81,7 +81,8 @@ async fn try_open(config: &Config) -> Result<Stores, StartError> {
     let config = RaftConfig {
         node: config.node,
         cluster: founding.genesis.cluster.clone(),
-        members: founding.genesis.nodes,
+        members: founding.members,
+        founds: founding.founds,
         directory: config.data_dir.join("store"),
         engine: EngineConfig::default(),
         snapshot_every: super::SNAPSHOT_EVERY,

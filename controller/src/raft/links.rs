@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use dotmac_protocol::ids::{IncarnationId, NodeId};
+use dotmac_protocol::ids::NodeId;
 use dotmac_runtime::{
     pki::PeerName,
     quic::{self, FrameError},
@@ -25,6 +25,7 @@ use tokio::{sync::watch, time::Instant};
 
 use super::{
     lives::{Lives, LivesError},
+    roster::Roster,
     rpc::{Answered, Asked, PeerReply, PeerRequest},
 };
 use keep::{Link, Target};
@@ -89,7 +90,7 @@ pub struct Links {
 struct Shared {
     way: Way,
     lives: Lives,
-    incarnations: BTreeMap<u64, IncarnationId>,
+    roster: Roster,
     links: Mutex<BTreeMap<u64, Arc<Link>>>,
     connected: Arc<watch::Sender<BTreeSet<NodeId>>>,
 }
@@ -113,19 +114,14 @@ impl std::fmt::Debug for Way {
 }
 
 impl Links {
-    /// No connections yet. `incarnations` are those that nodes' certificates must name.
+    /// No connections yet. `roster` says whom certificates may name.
     #[must_use]
-    pub fn new(
-        endpoint: Endpoint,
-        config: ClientConfig,
-        lives: Lives,
-        incarnations: BTreeMap<u64, IncarnationId>,
-    ) -> Self {
+    pub fn new(endpoint: Endpoint, config: ClientConfig, lives: Lives, roster: Roster) -> Self {
         Self {
             shared: Arc::new(Shared {
                 way: Way::Quic { endpoint, config },
                 lives,
-                incarnations,
+                roster,
                 links: Mutex::default(),
                 connected: Arc::new(watch::Sender::new(BTreeSet::new())),
             }),
@@ -134,16 +130,26 @@ impl Links {
 
     /// Links whose questions somebody else carries.
     #[cfg(feature = "simulation")]
-    pub(super) fn carried(carrier: Arc<dyn super::simulation::Carrier>, lives: Lives) -> Self {
+    pub(super) fn carried(
+        carrier: Arc<dyn super::simulation::Carrier>,
+        lives: Lives,
+        roster: Roster,
+    ) -> Self {
         Self {
             shared: Arc::new(Shared {
                 way: Way::Carried(carrier),
                 lives,
-                incarnations: BTreeMap::new(),
+                roster,
                 links: Mutex::default(),
                 connected: Arc::new(watch::Sender::new(BTreeSet::new())),
             }),
         }
+    }
+
+    /// Whom this controller speaks with.
+    #[must_use]
+    pub fn roster(&self) -> &Roster {
+        &self.shared.roster
     }
 
     /// The lives of disks, for whoever answers.
@@ -175,10 +181,17 @@ impl Links {
             config,
             node,
             address: address.to_owned(),
-            expected: self.shared.incarnations.get(&node).cloned(),
+            roster: self.shared.roster.clone(),
         };
         let link = Link::start(target, Arc::clone(&self.shared.connected));
         links.insert(node, Arc::new(link));
+    }
+
+    /// Ends the connections to nodes that are not known any more.
+    pub fn end_unknown(&self) {
+        let roster = &self.shared.roster;
+        self.lock()
+            .retain(|node, _| roster.incarnation(*node).is_some());
     }
 
     /// The nodes that there is a connection to.
@@ -296,17 +309,14 @@ pub enum WhoError {
     },
 }
 
-/// Which controller is at the other end.
-pub fn who(
-    connection: &Connection,
-    incarnation_of: impl Fn(u64) -> Option<IncarnationId>,
-) -> Result<u64, WhoError> {
+/// Which of the known controllers is at the other end.
+pub fn who(connection: &Connection, roster: &Roster) -> Result<u64, WhoError> {
     let found = tls::peer(connection)?.name;
     let PeerName::Controller { node, incarnation } = &found else {
         return Err(WhoError::NotController(found));
     };
-    let known = incarnation_of(node.0);
-    if known.is_some_and(|known| known.as_str() != incarnation) {
+    let known = roster.incarnation(node.0);
+    if known.is_none_or(|known| known.as_str() != incarnation) {
         return Err(WhoError::Other { found });
     }
     Ok(node.0)

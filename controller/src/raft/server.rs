@@ -6,12 +6,11 @@
 mod receive;
 
 use std::{
-    collections::BTreeMap,
     sync::{Arc, OnceLock},
     time::Duration,
 };
 
-use dotmac_protocol::ids::{IncarnationId, NodeId};
+use dotmac_protocol::ids::NodeId;
 use dotmac_runtime::{causes, quic, supervise};
 use openraft::{
     EntryPayload,
@@ -25,6 +24,7 @@ use super::{
     links::{Links, ends_at, who},
     lives::Life,
     read,
+    roster::Roster,
     rpc::{Answered, Asked, PeerReply, PeerRequest, Refusal},
     types::{Entry, Raft, TypeConfig},
 };
@@ -55,7 +55,7 @@ pub(super) struct Shared {
     pub(super) ledger: Ledger,
     pub(super) snapshots: Snapshots,
     pub(super) batcher: Batcher,
-    pub(super) incarnations: BTreeMap<u64, IncarnationId>,
+    pub(super) roster: Roster,
     pub(super) handler: OnceLock<Arc<dyn PeerHandler>>,
     pub(super) receiving: tokio::sync::Mutex<Option<Partial>>,
 }
@@ -83,13 +83,8 @@ impl PeerServer {
     /// Serves one connection of another controller until it ends.
     pub async fn serve(&self, connection: Connection) {
         let shared = &self.shared;
-        let node = match who(&connection, |node| shared.incarnations.get(&node).cloned()) {
-            Ok(node) if shared.incarnations.contains_key(&node) => node,
-            Ok(node) => {
-                tracing::warn!(node, "an unknown controller is refused");
-                connection.close(1_u32.into(), b"this controller is not known here");
-                return;
-            }
+        let node = match who(&connection, &shared.roster) {
+            Ok(node) => node,
             Err(error) => {
                 tracing::warn!(error = causes::in_full(&error), "a peer is refused");
                 connection.close(1_u32.into(), error.to_string().as_bytes());
@@ -99,6 +94,11 @@ impl PeerServer {
         quic::widen(&connection);
         // The transport limits how many streams are open, and so how many tasks there are.
         while let Ok((send, receive)) = connection.accept_bi().await {
+            // It may have left since it connected.
+            if shared.roster.incarnation(node).is_none() {
+                connection.close(1_u32.into(), b"this controller has left");
+                return;
+            }
             let shared = Arc::clone(&self.shared);
             supervise::spawn("peer question", async move {
                 if let Err(error) = shared.answer(node, send, receive).await {

@@ -14,11 +14,13 @@ use super::{
     RaftConfig, RaftLog, StartError,
     links::{AskError, Links},
     lives::Lives,
+    roster::Roster,
     rpc::{Answered, Asked, PeerReply, PeerRequest},
     stores::Stores,
 };
 use crate::storage::{
     engine::{Engine, MemoryRecords, OnFatal},
+    pace::Pace,
     snapshots::Snapshots,
 };
 
@@ -70,7 +72,14 @@ impl RaftLog {
         let snapshots = Snapshots::open(&config.directory, SystemDisk::shared())?;
         let stores = Stores::on(config.node, engine, snapshots)?;
         let lives = Lives::open(stores.engine.clone(), entropy).await?;
-        Self::join(config, stores, Links::carried(carrier, lives)).await
+        let roster = Roster::of(&config.members);
+        Self::join(
+            config,
+            stores,
+            Links::carried(carrier, lives, roster),
+            Pace::default(),
+        )
+        .await
     }
 
     /// Answers a question that came from a controller; none when it cannot be read.

@@ -101,7 +101,13 @@ fn law_3_a_changed_header_is_not_signed() {
     for place in 0..signed.header.len() {
         let mut changed = signed.clone();
         changed.header[place] ^= 1;
-        assert_eq!(verify(&changed), signatures(0), "byte {place}");
+        let refused = verify(&changed);
+        // A changed version of the trust root is a claim about keys that are not here yet: no more is believed of it.
+        let is_newer = matches!(refused, Err(IntentError::TrustVersion { .. }));
+        assert!(
+            refused == signatures(0) || is_newer,
+            "byte {place}: {refused:?}"
+        );
     }
 }
 

@@ -90,21 +90,6 @@ impl Found {
         signers.filter(|one| one.refusals.is_empty()).count()
     }
 
-    /// How many of these answered.
-    pub(super) fn reachable(&self, nodes: &BTreeSet<NodeId>) -> usize {
-        let answered = nodes.iter().filter(|node| self.statuses.contains_key(node));
-        answered.count()
-    }
-
-    /// Which of these did not answer, in words.
-    pub(super) fn away(&self, nodes: &BTreeSet<NodeId>) -> String {
-        let away = nodes
-            .iter()
-            .filter(|node| !self.statuses.contains_key(node));
-        let names: Vec<String> = away.map(ToString::to_string).collect();
-        format!("no answer from controller {}", names.join(", "))
-    }
-
     /// How many of those that vote answered.
     fn voting(&self) -> usize {
         let answered = self.controllers.iter();

@@ -1,6 +1,10 @@
-//! Three controllers, each in a runtime of its own, so that one can be killed without a word to the others.
+//! Three controllers and those that join them, each in a runtime of its own, so that one can be killed without a word to the
+//! others.
+//!
+//! Longer than 400 lines: keys, certificates and disks of controllers that are real in all but their process.
 
 use std::{
+    collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::{
@@ -31,7 +35,7 @@ use dotmac_runtime::{
     entropy::Entropy,
     pki::{Issuer, KeyPair},
     quic, supervise,
-    tls::{Identity, IdentityCell, PinnedIssuers, client_config, server_config},
+    tls::{Identity, IdentityCell, Issuers, PinnedIssuers, client_config, server_config},
 };
 use ed25519_dalek::SigningKey;
 use tokio::{runtime::Runtime, time::Instant};
@@ -54,6 +58,8 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 pub(super) struct Member {
     pub(super) card: NodeCard,
     identity: IdentityCell,
+    issuer: Issuer,
+    founds: bool,
     pub(super) directory: PathBuf,
     running: Option<Running>,
 }
@@ -70,7 +76,7 @@ pub(super) struct Fleet {
     pinned: PinnedIssuers,
     clock: Clock,
     snapshot_every: u64,
-    _home: tempfile::TempDir,
+    home: tempfile::TempDir,
 }
 
 impl Fleet {
@@ -81,13 +87,11 @@ impl Fleet {
         let issuers: Vec<Issuer> = (1..=3)
             .map(|node| Issuer::create(&cluster(), NodeId(node), &clock, &entropy))
             .collect();
-        let signing: Vec<SigningKey> = (1..=3)
-            .map(|seed| SigningKey::from_bytes(&[seed; 32]))
-            .collect();
+        let signing: Vec<SigningKey> = (1..=3).map(signing_key).collect();
         let trust = trust_root(&issuers, &signing);
         let pinned = PinnedIssuers::of(&trust);
         let members: Vec<Member> = (1..=3)
-            .zip(issuers.iter().zip(&signing))
+            .zip(issuers.into_iter().zip(&signing))
             .map(|(node, (issuer, signing))| member(node, issuer, signing, home.path(), &clock))
             .collect();
         let genesis = genesis(&trust, &signing, &members);
@@ -97,7 +101,7 @@ impl Fleet {
             pinned,
             clock,
             snapshot_every,
-            _home: home,
+            home,
         };
         for node in 1..=3 {
             fleet.revive(node);
@@ -106,6 +110,43 @@ impl Fleet {
         let found = envelope(u64::MAX, Actor::Founder, found);
         fleet.propose(1, found).unwrap().unwrap();
         fleet
+    }
+
+    /// Makes a further controller and starts it, so that it waits to be spoken to.
+    pub(super) fn join(&mut self) -> NodeCard {
+        let node = u64::try_from(self.members.len()).unwrap() + 1;
+        let issuer = Issuer::create(&cluster(), NodeId(node), &self.clock, &Entropy::system());
+        let signing = signing_key(u8::try_from(node).unwrap());
+        let mut joins = member(node, issuer, &signing, self.home.path(), &self.clock);
+        joins.founds = false;
+        let card = joins.card.clone();
+        self.members.push(joins);
+        let controllers = self.members.iter();
+        let controllers: BTreeMap<Digest, NodeId> = controllers
+            .map(|member| (member.issuer.digest(), member.card.node))
+            .collect();
+        self.pinned.replace_by(Issuers {
+            cluster: cluster(),
+            agents: controllers.keys().copied().collect(),
+            controllers,
+        });
+        self.revive(node);
+        card
+    }
+
+    /// Tells the running controllers with whom they speak from now on.
+    pub(super) fn introduce(&self, nodes: &[u64]) {
+        let cards: Vec<NodeCard> = self
+            .members
+            .iter()
+            .filter(|member| nodes.contains(&member.card.node.0))
+            .map(|member| member.card.clone())
+            .collect();
+        for member in self.members.iter().filter(|one| one.running.is_some()) {
+            let node = member.card.node.0;
+            let log = self.log(node);
+            self.on(node, async { log.set_controllers(&cards) });
+        }
     }
 
     /// Starts a controller again on its address and its directory.
@@ -132,6 +173,7 @@ impl Fleet {
             node: NodeId(node),
             cluster: cluster(),
             members: cards,
+            founds: member.founds,
             directory: member.directory.clone(),
             engine,
             snapshot_every: self.snapshot_every,
@@ -206,6 +248,18 @@ impl Fleet {
         let index = usize::try_from(node).unwrap() - 1;
         let runtime = &self.members[index].running.as_ref().unwrap().runtime;
         runtime.block_on(async { tokio::time::timeout(PATIENCE, work).await.unwrap() })
+    }
+
+    /// Starts something on one controller's runtime.
+    pub(super) fn spawn<T: Send + 'static>(
+        &self,
+        node: u64,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> tokio::task::JoinHandle<T> {
+        let index = usize::try_from(node).unwrap() - 1;
+        let running = self.members[index].running.as_ref().unwrap();
+        let _entered = running.runtime.enter();
+        supervise::spawn("test", work)
     }
 
     /// Proposes through one controller.
@@ -303,7 +357,11 @@ fn cluster() -> dotmac_protocol::ids::ClusterId {
     "test-cluster".parse().unwrap()
 }
 
-fn member(node: u64, issuer: &Issuer, signing: &SigningKey, home: &Path, clock: &Clock) -> Member {
+fn signing_key(seed: u8) -> SigningKey {
+    SigningKey::from_bytes(&[seed; 32])
+}
+
+fn member(node: u64, issuer: Issuer, signing: &SigningKey, home: &Path, clock: &Clock) -> Member {
     let key = KeyPair::generate(&Entropy::system());
     let incarnation = format!("{node:032x}");
     let chain = issuer
@@ -327,6 +385,8 @@ fn member(node: u64, issuer: &Issuer, signing: &SigningKey, home: &Path, clock: 
     Member {
         card,
         identity: IdentityCell::new(&Identity { chain, key }).unwrap(),
+        issuer,
+        founds: true,
         directory: home.join(format!("node-{node}")),
         running: None,
     }

@@ -7,12 +7,12 @@ use std::{
     time::Duration,
 };
 
-use dotmac_protocol::ids::{IncarnationId, NodeId};
+use dotmac_protocol::ids::NodeId;
 use dotmac_runtime::{causes, quic, supervise};
 use quinn::{ClientConfig, Connection, Endpoint};
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
-use super::who;
+use super::{Roster, who};
 
 /// How long connecting may take.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
@@ -36,8 +36,8 @@ pub(super) struct Target {
     pub(super) config: ClientConfig,
     pub(super) node: u64,
     pub(super) address: String,
-    /// The incarnation that its certificate must name.
-    pub(super) expected: Option<IncarnationId>,
+    /// Whom its certificate may name.
+    pub(super) roster: Roster,
 }
 
 /// A kept connection; dropping it ends it.
@@ -165,8 +165,7 @@ impl Target {
             connection.close(1_u32.into(), detail.as_bytes());
             detail
         };
-        let found = who(&connection, |_| self.expected.clone())
-            .map_err(|error| refuse(error.to_string()))?;
+        let found = who(&connection, &self.roster).map_err(|error| refuse(error.to_string()))?;
         if found != self.node {
             return Err(refuse(format!("controller {found} answers at {address}")));
         }

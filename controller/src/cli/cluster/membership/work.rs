@@ -1,0 +1,289 @@
+//! The steps themselves: each looks first whether it is done already, and says what it waits for.
+
+use std::{path::Path, time::Duration};
+
+use dotmac_domain::command::NodeCard;
+use dotmac_protocol::{
+    codec,
+    digest::Digest,
+    ids::NodeId,
+    keys::PublicKey,
+    trust::{ControllerIdentity, SignedTrustRoot, TrustRoot},
+};
+use dotmac_runtime::disk;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::Patience;
+use crate::{
+    bootstrap::CardFile,
+    cli::{
+        client::{Client, elapsed_ms},
+        cluster::{PATH as STATUS, explain, trust_root as roots},
+        failure::Failure,
+        find::Context,
+        output::duration,
+        view,
+    },
+    trust_root,
+};
+
+/// Where controllers are in the API.
+const CONTROLLERS: &str = "/api/v1/cluster/controllers";
+/// Controllers that are read at most; a cluster has no more in its life.
+const CONTROLLERS_MAX: usize = 1_000;
+/// Entries that a controller may lack when it is promoted.
+const BEHIND_MAX: u64 = 256;
+/// Pause between two looks.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// What the steps work with.
+pub(super) struct Work<'a> {
+    context: &'a Context,
+    client: Client,
+    patience: Duration,
+}
+
+impl<'a> Work<'a> {
+    pub(super) fn new(context: &'a Context, patience: Patience) -> Result<Self, Failure> {
+        Ok(Self {
+            context,
+            client: context.client()?,
+            patience: Duration::from_secs(patience.timeout),
+        })
+    }
+
+    fn say(&self, text: &str) {
+        self.context.output.note(text);
+    }
+
+    /// Admits a controller unless it is, and writes what it starts from.
+    pub(super) async fn admit(&self, card: &NodeCard, join_file: &Path) -> Result<(), Failure> {
+        let node = card.node;
+        let known = self.find(node).await?;
+        let is_same = |known: &Value| {
+            let same = view::text(known, "incarnation") == card.incarnation.as_str();
+            same && known["standing"] != "retired"
+        };
+        if known.as_ref().is_some_and(is_same) {
+            self.say(&format!("controller {node} is admitted already"));
+        } else {
+            let body = serde_json::to_value(CardFile::from(card.clone()))
+                .map_err(|error| explain(&error))?;
+            self.client.post(CONTROLLERS, Some(&body)).await?;
+            self.say(&format!("controller {node} is admitted"));
+        }
+        let file: Value = self.client.get(&format!("{CONTROLLERS}/join")).await?;
+        let text = serde_json::to_string_pretty(&file).map_err(|error| explain(&error))?;
+        disk::write_atomic(join_file, text.as_bytes(), 0o644)
+            .map_err(|cause| Failure::io("write", join_file, &cause))?;
+        self.say(&format!("it starts from {}", join_file.display()));
+        Ok(())
+    }
+
+    /// Waits until a controller has nearly everything.
+    pub(super) async fn caught_up(&self, node: NodeId) -> Result<(), Failure> {
+        self.until(&format!("controller {node} has caught up"), async || {
+            let status: Value = self.client.get(STATUS).await?;
+            let known = view::items(&status, "nodes").iter();
+            let mut known = known.filter(|one| one["id"] == node.0);
+            Ok(match known.next() {
+                None => Err(format!("controller {node} is not admitted")),
+                Some(one) if one["state"] == "unreachable" => {
+                    Err(format!("controller {node} does not answer: is it started?"))
+                }
+                Some(one) => match one["behind"].as_u64() {
+                    Some(behind) if behind <= BEHIND_MAX => Ok(()),
+                    behind => Err(format!("it lacks {} entries", behind.unwrap_or_default())),
+                },
+            })
+        })
+        .await
+    }
+
+    /// Lets a controller vote, and then sign.
+    pub(super) async fn promote(
+        &self,
+        node: NodeId,
+        card: Option<&NodeCard>,
+        root_key: &Path,
+    ) -> Result<(), Failure> {
+        let known = self.require(node).await?;
+        let own =
+            identity_of(&known).ok_or_else(|| Failure::foreign(CONTROLLERS, "it has no keys"))?;
+        if card.is_some_and(|card| trust_root::identity_of(card) != own) {
+            let text =
+                format!("the cluster knows controller {node} with other keys than its card has");
+            return Err(Failure::Failed(text));
+        }
+        if known["standing"] != "voter" {
+            let path = format!("{CONTROLLERS}/{node}/promote");
+            self.client.post(&path, Some(&json!({}))).await?;
+            self.until(&format!("controller {node} votes"), async || {
+                let known = self.require(node).await?;
+                Ok(reached(&known, "voter"))
+            })
+            .await?;
+        }
+        self.sign(root_key, |root| {
+            let signs = root.controllers.contains(&own);
+            (!signs).then(|| {
+                let mut controllers = root.controllers.clone();
+                controllers.retain(|one| one.node != node);
+                controllers.push(own.clone());
+                controllers.sort_by_key(|one| one.node);
+                trust_root::next(root, controllers, root.epoch)
+            })
+        })
+        .await
+    }
+
+    /// Takes a controller's key out of the trust root, and then its vote.
+    pub(super) async fn remove(&self, node: NodeId, root_key: &Path) -> Result<(), Failure> {
+        let known = self.require(node).await?;
+        if known["standing"] == "retired" {
+            self.say(&format!("controller {node} has left already"));
+            return Ok(());
+        }
+        self.sign(root_key, |root| {
+            let signs = root.controllers.iter().any(|one| one.node == node);
+            signs.then(|| trust_root::without(root, node))
+        })
+        .await?;
+        let path = format!("{CONTROLLERS}/{node}/remove");
+        self.client.post(&path, Some(&json!({}))).await?;
+        self.until(&format!("controller {node} has left"), async || {
+            let known = self.require(node).await?;
+            Ok(reached(&known, "retired"))
+        })
+        .await
+    }
+
+    /// Signs the next trust root, if one is needed, and takes it in force.
+    async fn sign(
+        &self,
+        root_key: &Path,
+        next: impl FnOnce(&TrustRoot) -> Option<TrustRoot>,
+    ) -> Result<(), Failure> {
+        let (_, current) = roots::in_force(&self.client).await?;
+        let Some(next) = next(&current) else {
+            return Ok(());
+        };
+        let signed = trust_root::sign(&current, &next, root_key);
+        let signed: SignedTrustRoot = signed.map_err(|error| explain(&error))?;
+        let document = codec::encode(&signed).map_err(|error| explain(&error))?;
+        let body = json!({"document": hex::encode(document)});
+        self.client.post(roots::PATH, Some(&body)).await?;
+        let (version, k, n) = (
+            next.version,
+            next.controller.threshold,
+            next.controllers.len(),
+        );
+        self.say(&format!(
+            "trust root {version} is in force: {k} of {n} controllers"
+        ));
+        Ok(())
+    }
+
+    async fn find(&self, node: NodeId) -> Result<Option<Value>, Failure> {
+        let path = format!("{CONTROLLERS}?limit=1000");
+        let all = self.client.list(&path, CONTROLLERS_MAX).await?;
+        Ok(all.into_iter().find(|one| one["id"] == node.0))
+    }
+
+    async fn require(&self, node: NodeId) -> Result<Value, Failure> {
+        let found = self.find(node).await?;
+        found.ok_or_else(|| Failure::Usage(format!("there is no controller {node}")))
+    }
+
+    /// Looks until it is so, and says what it waits for whenever that changes.
+    async fn until(
+        &self,
+        what: &str,
+        look: impl AsyncFn() -> Result<Result<(), String>, Failure>,
+    ) -> Result<(), Failure> {
+        let (started, mut said) = (Instant::now(), String::new());
+        loop {
+            let reason = match look().await? {
+                Ok(()) => {
+                    let took = duration(elapsed_ms(started));
+                    self.say(&format!("{what} (after {took})"));
+                    return Ok(());
+                }
+                Err(reason) => reason,
+            };
+            if started.elapsed() >= self.patience {
+                let text =
+                    format!("still not: {what}: {reason}; the same command goes on from here");
+                return Err(Failure::TimedOut(text));
+            }
+            if reason != said {
+                self.say(&format!("waiting until {what}: {reason}"));
+                said = reason;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    pub(super) async fn show(&self, node: NodeId) -> Result<(), Failure> {
+        let known = self.require(node).await?;
+        if self.context.output.is_data() {
+            return self.context.output.data(&known);
+        }
+        let standing = match known["signs"] == true {
+            true => "votes and signs".to_owned(),
+            false => view::text(&known, "standing"),
+        };
+        self.context
+            .output
+            .line(&format!("controller {node}  {standing}"))
+    }
+}
+
+/// Whether a controller stands where it should, or what it waits for.
+fn reached(known: &Value, standing: &str) -> Result<(), String> {
+    if known["standing"] == standing {
+        return Ok(());
+    }
+    let waits_for = view::text(known, "waits_for");
+    Err(format!(
+        "it is {}: {waits_for}",
+        view::text(known, "standing")
+    ))
+}
+
+/// The keys of a controller as the API shows it.
+fn identity_of(known: &Value) -> Option<ControllerIdentity> {
+    let mut key = [0; 32];
+    hex::decode_to_slice(known["signing_key"].as_str()?, &mut key).ok()?;
+    let issuer: Digest = known["issuer"].as_str()?.parse().ok()?;
+    Some(ControllerIdentity {
+        node: NodeId(known["id"].as_u64()?),
+        signing_key: PublicKey(key),
+        issuer,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::{identity_of, reached};
+
+    #[test]
+    fn what_a_step_waits_for_is_said_in_the_words_of_the_cluster() {
+        let known = json!({"standing": "leaving", "waits_for": "it is about to leave"});
+        assert_eq!(reached(&known, "leaving"), Ok(()));
+        let reason = "it is leaving: it is about to leave".to_owned();
+        assert_eq!(reached(&known, "retired"), Err(reason));
+    }
+
+    #[test]
+    fn keys_are_read_whole_or_not_at_all() {
+        let issuer = format!("sha256:{}", "2".repeat(64));
+        let mut known = json!({"id": 4, "signing_key": "01".repeat(32), "issuer": issuer});
+        assert_eq!(identity_of(&known).unwrap().node.0, 4);
+        known["signing_key"] = "01".into();
+        assert_eq!(identity_of(&known), None);
+    }
+}
