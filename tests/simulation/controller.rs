@@ -20,7 +20,7 @@ use dotmac_controller::{
     storage::engine::{EngineConfig, FatalError, MemoryRecords},
     traces::Traces,
 };
-use dotmac_domain::command::Genesis;
+use dotmac_domain::{command::Genesis, rules::RULES_VERSION};
 use dotmac_protocol::{ids::NodeId, time::Timestamp};
 use dotmac_runtime::{
     clock::{Clock, ManualClock},

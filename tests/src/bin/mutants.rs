@@ -42,7 +42,7 @@ const AGENT: &[&str] = &["-p", "dotmac-agent", "--lib"];
 const SIMULATION: &[&str] = &["-p", "dotmac-tests", "--test", "simulation"];
 
 /// All of them, by law.
-const MUTANTS: [Mutant; 28] = [
+const MUTANTS: [Mutant; 29] = [
     Mutant {
         name: "law 1: the database file is synced before a write is acknowledged",
         edits: &[Edit {
@@ -87,11 +87,21 @@ const MUTANTS: [Mutant; 28] = [
         name: "law 3: a signer checks that somebody asked",
         edits: &[Edit {
             folder: "controller/domain/src",
-            guard: "check_evidence(trust, warrant).and_then(|()| check_token(state, trust, warrant, Some(action)))",
-            instead: "check_token(state, trust, warrant, Some(action))",
+            guard: "check_evidence(state, warrant).and_then(|()| check_token(state, warrant, Some(action)))",
+            instead: "check_token(state, warrant, Some(action))",
         }],
         target: DOMAIN,
         test: "law_3_one_controller_cannot_command_the_fleet_with_a_request_nobody_made",
+    },
+    Mutant {
+        name: "law 3: a trust root follows only if the root key signed it",
+        edits: &[Edit {
+            folder: "controller/domain/src",
+            guard: "let next = signed.follow(trust).map_err(",
+            instead: "let next = codec::decode::<TrustRoot>(&signed.body).map_err(",
+        }],
+        target: DOMAIN,
+        test: "law_3_a_trust_root_follows_only_in_order_signed_by_the_root_key_and_for_a_strict_majority",
     },
     Mutant {
         name: "law 3: a token that has ended asks for nothing more",
