@@ -1,6 +1,6 @@
 //! What controllers sign together, as one State has it: the bytes, their domain, and the role whose keys count.
 
-use dotmac_domain::State;
+use dotmac_domain::{State, clock::SealedClock, desired::decode_header};
 use dotmac_protocol::{
     clock::CLOCK_DOMAIN,
     keys::{KeyId, Signature},
@@ -25,18 +25,27 @@ pub(super) fn subjects(state: &State) -> impl Iterator<Item = Subject> + '_ {
 }
 
 impl<'a> Signable<'a> {
-    /// What there is to be signed of a subject; `None` when this State does not have it, or not any more.
+    /// What there is to be signed of a subject; `None` when this State does not have it, or not any more, or has it for
+    /// another trust root than the one in force.
     pub(super) fn find(state: &'a State, subject: Subject) -> Option<Self> {
         let trust = state.trust.as_ref()?;
         match subject {
-            Subject::Wave(number) => state.waves.get(&number).map(|wave| Self {
-                bytes: &wave.header,
-                domain: WAVE_DOMAIN,
-                role: &trust.controller,
-            }),
+            Subject::Wave(number) => {
+                let wave = state.waves.get(&number);
+                let header = wave.and_then(decode_header)?;
+                // What was sealed for another trust root is sealed again.
+                let is_for_trust = header.trust_version == trust.version;
+                wave.filter(|_| is_for_trust).map(|wave| Self {
+                    bytes: &wave.header,
+                    domain: WAVE_DOMAIN,
+                    role: &trust.controller,
+                })
+            }
             Subject::Clock(number) => {
                 let clock = state.clock.as_ref().filter(|clock| clock.number == number);
-                clock.map(|clock| Self {
+                let statement = clock.and_then(SealedClock::statement)?;
+                let is_for_trust = statement.trust_version == trust.version;
+                clock.filter(|_| is_for_trust).map(|clock| Self {
                     bytes: &clock.body,
                     domain: CLOCK_DOMAIN,
                     role: &trust.timestamp,
