@@ -106,7 +106,7 @@ fn is_finished(state: &State, seats: &Seats) -> bool {
         .controllers
         .values()
         .all(|one| !matches!(one.standing, Standing::Joining | Standing::Leaving));
-    state.genesis.is_none()
+    state.controllers.is_empty()
         || (is_noted && seats.is_settled && seats.members == state.wanted_members())
 }
 
@@ -142,7 +142,11 @@ pub fn first_issuers(beginning: &Beginning) -> Issuers {
 /// Whose certificates count by a State. Those of controllers that sign or signed vouch for agents, for an agent is
 /// admitted by its key and not by its issuer: a controller that left takes no agent along.
 fn issuers(state: &State) -> Option<Issuers> {
-    let cluster = state.genesis.as_ref()?.cluster.clone();
+    let founded = state.genesis.as_ref();
+    let cluster = founded
+        .filter(|_| !state.controllers.is_empty())?
+        .cluster
+        .clone();
     let present = state.present_controllers().map(|one| &one.card);
     let roots = state.trust_roots.values().map(|known| &known.root);
     Some(of(cluster, present, roots))

@@ -315,7 +315,7 @@ impl Node {
     #[must_use]
     pub fn controllers(&self) -> Vec<NodeCard> {
         let state = self.state();
-        if state.genesis.is_none() {
+        if state.controllers.is_empty() {
             return self.genesis.nodes.clone();
         }
         let present = state.present_controllers();
