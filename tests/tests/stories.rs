@@ -154,9 +154,6 @@ fn what_goes_wrong() -> Vec<Group> {
             calm law_5_cut_off_from_all_controllers_is_not_down,
             calm law_10_an_order_says_what_it_waits_for_and_one_controller_alone_signs_nothing,
         ),
-        group!(membership:
-            alone three_controllers_become_five_and_three_again_and_agents_obey_the_new_set,
-        ),
         group!(agents:
             calm an_agent_that_was_killed_finds_everything_as_it_left_it,
             calm a_killed_instance_is_restarted_and_shown_as_degraded,
@@ -208,6 +205,9 @@ fn what_goes_wrong() -> Vec<Group> {
 
 fn what_comes_and_goes() -> Vec<Group> {
     vec![
+        group!(membership:
+            alone three_controllers_become_five_and_three_again_and_agents_obey_the_new_set,
+        ),
         group!(upgrade:
             alone an_upgrade_one_process_at_a_time_fails_no_request_and_can_be_taken_back,
             alone a_finalized_upgrade_is_not_taken_back_and_the_program_of_before_says_so,

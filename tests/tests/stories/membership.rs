@@ -227,8 +227,20 @@ async fn run(fleet: &Arc<Fleet>) -> Result<()> {
     check_written(&api, &acknowledged).await?;
     check_quorum(fleet, &left).await?;
 
-    // The agent kept what it had, and takes orders that the new set signs.
     ensure!(process.is_alive(), "what ran was stopped");
+    check_orders(&api).await?;
+    let shown = api
+        .get(&format!("{}/{id}", dotmac_tests::api::DEPLOYMENTS))
+        .await?;
+    ensure!(
+        deployment::process(&shown)? == process,
+        "it was restarted: {shown}"
+    );
+    Ok(())
+}
+
+/// An agent takes orders that the new set signs.
+async fn check_orders(api: &Api) -> Result<()> {
     let body = json!({"tenant_name": "Three ISP", "region": "do-fra1", "resource_tier": "small"});
     let created = api
         .post(dotmac_tests::api::DEPLOYMENTS, &body)
@@ -241,15 +253,7 @@ async fn run(fleet: &Arc<Fleet>) -> Result<()> {
             .await?;
         Ok((shown["status"] == "active").then_some(()))
     })
-    .await?;
-    let shown = api
-        .get(&format!("{}/{id}", dotmac_tests::api::DEPLOYMENTS))
-        .await?;
-    ensure!(
-        deployment::process(&shown)? == process,
-        "it was restarted: {shown}"
-    );
-    Ok(())
+    .await
 }
 
 /// Of three that are left one is held down: to remove another one would lose the quorum.

@@ -7,11 +7,12 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use dotmac_domain::{cluster::Members, command::NodeCard};
 use dotmac_protocol::ids::NodeId;
+use tokio::time::Instant;
 
 use super::{
     NEVER, PATIENCE, assert_agree,
