@@ -255,7 +255,16 @@ impl Proposer {
             .collect();
         let (started, begun) = (self.traces.now(), Instant::now());
         let writing = self.raft.client_write(Proposal { envelopes });
-        match tokio::time::timeout_at(latest, writing).await {
+        // A leader that is replaced may never say what became of a write.
+        let mut metrics = self.raft.metrics();
+        let own = self.node;
+        let replaced = metrics.wait_for(|now| now.current_leader.is_some_and(|now| now != own));
+        let written = tokio::select! {
+            biased;
+            written = tokio::time::timeout_at(latest, writing) => written,
+            _ = replaced => return Outcome::Unknown,
+        };
+        match written {
             Ok(Ok(written)) => {
                 self.metrics.committed(begun.elapsed(), batch.len());
                 for waiting in batch {
