@@ -49,7 +49,10 @@ use dotmac_runtime::{causes, disk::SharedDisk, entropy::Entropy, metrics::Counte
 use futures::future::BoxFuture;
 use openraft::error::{InitializeError, RaftError};
 use quinn::{ClientConfig, Connection, Endpoint};
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinHandle,
+};
 
 pub use config::{RaftConfig, SNAPSHOT_EVERY, StartError};
 
@@ -146,7 +149,8 @@ impl RaftLog {
         for (node, place) in nodes.iter().filter(|(node, _)| **node != config.node.0) {
             links.keep(*node, &place.link_address);
         }
-        let network = Network::new(links.clone(), stores.ledger.clone());
+        let outvoted = Arc::new(Notify::new());
+        let network = Network::new(links.clone(), stores.ledger.clone(), Arc::clone(&outvoted));
         let settings = Arc::new(settings(&config, timing)?);
         let entries = stores.log.clone();
         let raft = Raft::new(config.node.0, settings, network, stores.log, stores.machine)
@@ -192,6 +196,7 @@ impl RaftLog {
                 config.metrics.leader_changes,
             ),
         );
+        let standing = supervise::spawn("elections", stand_again(raft.clone(), outvoted));
         Ok(Arc::new(Self {
             raft,
             engine: stores.engine,
@@ -208,7 +213,7 @@ impl RaftLog {
             server,
             node: config.node,
             roster,
-            tasks: Mutex::new(vec![proposing, reading, watching]),
+            tasks: Mutex::new(vec![proposing, reading, watching, standing]),
         }))
     }
 
@@ -360,6 +365,18 @@ impl Log for RaftLog {
     fn facts(&self, stream: &Stream, after: u64, limit: usize) -> Result<Vec<Fact>, LogError> {
         let facts = self.ledger.read(stream, after, limit);
         facts.map_err(|error| LogError::Storage(causes::in_full(&error)))
+    }
+}
+
+/// Stands for election again as soon as it is outvoted by a node that cannot win. By itself Raft would wait for another
+/// timeout, and nothing would be written meanwhile.
+async fn stand_again(raft: Raft, outvoted: Arc<Notify>) {
+    loop {
+        outvoted.notified().await;
+        let has_leader = raft.metrics().borrow().current_leader.is_some();
+        if !has_leader && raft.trigger().elect().await.is_err() {
+            return;
+        }
     }
 }
 

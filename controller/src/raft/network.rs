@@ -3,7 +3,7 @@
 mod transfer;
 
 use dotmac_runtime::causes;
-use std::{future::Future, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use openraft::{
     AnyError, OptionalSend, Snapshot,
@@ -15,6 +15,8 @@ use openraft::{
         AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
     },
 };
+
+use tokio::sync::Notify;
 
 use super::{
     links::{AskError, Links},
@@ -33,13 +35,19 @@ type Failed = RPCError<u64, Node, RaftError<u64>>;
 pub struct Network {
     links: Links,
     ledger: Ledger,
+    outvoted: Arc<Notify>,
 }
 
 impl Network {
-    /// A network over kept connections; `ledger` gives the facts that go with a snapshot.
+    /// A network over kept connections; `ledger` gives the facts that go with a snapshot. `outvoted` is told when a vote was
+    /// refused by a node that stands itself and cannot win, because it has less of the log.
     #[must_use]
-    pub fn new(links: Links, ledger: Ledger) -> Self {
-        Self { links, ledger }
+    pub fn new(links: Links, ledger: Ledger, outvoted: Arc<Notify>) -> Self {
+        Self {
+            links,
+            ledger,
+            outvoted,
+        }
     }
 }
 
@@ -52,6 +60,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
             target,
             links: self.links.clone(),
             ledger: self.ledger.clone(),
+            outvoted: Arc::clone(&self.outvoted),
         }
     }
 }
@@ -62,6 +71,7 @@ pub struct Way {
     target: u64,
     links: Links,
     ledger: Ledger,
+    outvoted: Arc<Notify>,
 }
 
 impl RaftNetwork<TypeConfig> for Way {
@@ -86,13 +96,18 @@ impl RaftNetwork<TypeConfig> for Way {
         rpc: VoteRequest<u64>,
         option: RPCOption,
     ) -> Result<VoteResponse<u64>, Failed> {
-        let request = PeerRequest::Vote(rpc);
+        let request = PeerRequest::Vote(rpc.clone());
         match self
             .links
             .ask(self.target, request, option.hard_ttl())
             .await
         {
-            Ok(PeerReply::Vote(response)) => Ok(response),
+            Ok(PeerReply::Vote(response)) => {
+                if is_outvoted(&rpc, &response) {
+                    self.outvoted.notify_one();
+                }
+                Ok(response)
+            }
             other => Err(failed(other)),
         }
     }
@@ -123,6 +138,15 @@ impl RaftNetwork<TypeConfig> for Way {
     }
 }
 
+/// Whether a vote was refused only because the other node stands itself, with a greater vote and less of the log: then nobody
+/// wins this term, and whoever has more of the log wins the next one at once.
+fn is_outvoted(asked: &VoteRequest<u64>, answered: &VoteResponse<u64>) -> bool {
+    !answered.vote_granted
+        && !answered.vote.committed
+        && answered.vote > asked.vote
+        && answered.last_log_id < asked.last_log_id
+}
+
 /// What Raft is told: to pause when the node is away or refuses, to try again when an answer was lost.
 fn failed(outcome: Result<PeerReply, AskError>) -> Failed {
     match outcome {
@@ -134,5 +158,35 @@ fn failed(outcome: Result<PeerReply, AskError>) -> Failed {
             Unreachable::new(&AnyError::error(format!("refused: {refusal:?}"))).into()
         }
         Ok(_) => Unreachable::new(&AnyError::error("an answer to another question")).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use openraft::{
+        CommittedLeaderId, Vote,
+        raft::{VoteRequest, VoteResponse},
+    };
+
+    use super::is_outvoted;
+    use crate::raft::types::LogId;
+
+    #[test]
+    fn only_a_candidate_that_cannot_win_is_stood_against_at_once() {
+        let at = |index| Some(LogId::new(CommittedLeaderId::new(7, 1), index));
+        let asked = VoteRequest::new(Vote::new(8, 2), at(20));
+        let refused = |vote, index| VoteResponse::new(vote, at(index), false);
+        assert!(is_outvoted(&asked, &refused(Vote::new(8, 3), 19)));
+        assert!(!is_outvoted(&asked, &refused(Vote::new(8, 3), 20)));
+        assert!(!is_outvoted(
+            &asked,
+            &refused(Vote::new_committed(8, 3), 19)
+        ));
+        assert!(!is_outvoted(
+            &asked,
+            &refused(Vote::new_committed(7, 1), 19)
+        ));
+        let granted = VoteResponse::new(Vote::new(8, 2), at(19), true);
+        assert!(!is_outvoted(&asked, &granted));
     }
 }
