@@ -142,6 +142,7 @@ async fn in_cluster(
             cluster.start_all().await?;
         }
         with_effect += u64::from(found != Found::Nothing);
+        tell(&format!("{:?} in the cluster: {found:?}", spot.kind));
         note(tally, spot, found);
     }
     Ok(())

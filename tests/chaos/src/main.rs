@@ -34,7 +34,7 @@ mod tally;
 
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Parser, Subcommand};
 use dotmac_tests::programs;
 use tempfile::TempDir;
@@ -105,6 +105,8 @@ async fn run(arguments: Arguments) -> Result<bool> {
         println!("{}", serde_json::to_string(&tally)?);
         return Ok(true);
     }
+    let is_root = rustix::process::geteuid().is_root();
+    ensure!(is_root, "mounts and network namespaces need root");
     let mut whole = Tally::default();
     type Phase = (&'static str, u64);
     let phases: [Phase; 5] = [
