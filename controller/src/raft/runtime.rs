@@ -18,6 +18,12 @@ pub fn seed_elections(entropy: Entropy) {
     SEEDED.with(|seeded| seeded.replace(Some(entropy)));
 }
 
+/// Whether a simulated world runs on this thread.
+#[cfg(feature = "simulation")]
+pub(super) fn is_seeded() -> bool {
+    SEEDED.with(|seeded| seeded.borrow().is_some())
+}
+
 /// See the module's text.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct RaftRuntime;

@@ -399,6 +399,11 @@ fn snapshot(meta: Meta, file: SnapshotFile) -> Snapshot<TypeConfig> {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StateMachineError> + Send + 'static,
 ) -> Result<T, StateMachineError> {
+    // In a simulated world a second thread would be a second source of chance.
+    #[cfg(feature = "simulation")]
+    if super::runtime::is_seeded() {
+        return work();
+    }
     tokio::task::spawn_blocking(work)
         .await
         .unwrap_or(Err(StateMachineError::Interrupted))
