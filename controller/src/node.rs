@@ -9,16 +9,12 @@ use dotmac_domain::{
     envelope::{Actor, Evidence, command_digest},
 };
 use dotmac_protocol::{
-    digest::Digest,
     ids::{NodeId, RequestId},
     record::Hop,
-    time::Timestamp,
-    trace::TraceContext,
     trust::majority,
 };
 use dotmac_runtime::{clock::Clock, entropy::Entropy};
 use ed25519_dalek::SigningKey;
-use thiserror::Error;
 use tokio::sync::watch;
 
 use crate::{
@@ -31,11 +27,13 @@ use crate::{
     traces::Traces,
 };
 
+mod ask;
 mod attestations;
 mod authentication;
 mod digests;
 mod uses;
 
+pub use ask::{Ask, AskError};
 pub use authentication::{Caller, Unrecognised};
 pub use digests::Digests;
 pub use uses::{TokenUses, run_token_uses};
@@ -112,38 +110,6 @@ impl std::fmt::Debug for NodeParts {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(formatter, "NodeParts({})", self.card.node)
     }
-}
-
-/// What a person asks for.
-#[derive(Debug, Clone)]
-pub struct Ask {
-    /// What the request is called; derived from the idempotency key where there is one.
-    pub request: RequestId,
-    /// Digest of method, path and body.
-    pub asked: Digest,
-    /// When it arrived.
-    pub received_at: Timestamp,
-    /// The revision that the asker saw of what he changes.
-    pub expected: Option<u64>,
-    /// The trace that it belongs to.
-    pub trace: Option<TraceContext>,
-    /// The command it becomes.
-    pub command: Command,
-}
-
-/// Why a person's request got no answer of the State.
-#[derive(Debug, Error)]
-pub enum AskError {
-    /// Too few controllers vouched for it in time.
-    #[error("{found} of the {needed} controllers needed could vouch for the request: {detail}")]
-    Attestations {
-        found: usize,
-        needed: u16,
-        detail: String,
-    },
-    /// The log did not answer.
-    #[error(transparent)]
-    Log(#[from] LogError),
 }
 
 impl Node {

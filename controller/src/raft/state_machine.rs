@@ -3,19 +3,10 @@
 //! The State lives in memory: snapshot files and the log bring it back. A snapshot is written only when the facts of
 //! everything in it are on disk. It refuses a snapshot whose facts the ledger lacks.
 
-use std::{
-    collections::BTreeSet,
-    io::{self, Read, Write},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
-use dotmac_domain::{
-    Changed, Command, Envelope, State,
-    reply::Replies,
-    rules::RULES_VERSION,
-    state::{Written, v1},
-};
-use dotmac_protocol::codec::{self, DecodeError, Format};
+use dotmac_domain::{Changed, Command, Envelope, State, reply::Replies, rules::RULES_VERSION};
+use dotmac_protocol::codec::{self, DecodeError};
 use openraft::{
     EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot, storage::RaftStateMachine,
 };
@@ -34,8 +25,10 @@ use crate::{
     },
 };
 
-/// Bytes of a State at most.
-const STATE_BYTES_MAX: usize = 2 * 1024 * 1024 * 1024 - 1;
+mod written;
+
+use written::write_state;
+pub(crate) use written::{read_meta, read_state};
 
 /// Why the state machine fails.
 #[derive(Debug, Error)]
@@ -310,41 +303,6 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     }
 }
 
-/// What a snapshot file covers.
-pub(crate) fn read_meta(file: &SnapshotFile) -> Result<Meta, StateMachineError> {
-    Ok(codec::decode::<SnapshotHeader>(file.header())?.0)
-}
-
-/// The State in a snapshot file. Blocks.
-pub(crate) fn read_state(file: &SnapshotFile) -> Result<State, StateMachineError> {
-    let mut body = file.body()?;
-    let malformed = |error: &dyn std::fmt::Display| StateMachineError::State(error.to_string());
-    let mut version = [0; 1];
-    body.read_exact(&mut version)
-        .map_err(|error| malformed(&error))?;
-    let config = bincode::config::standard().with_limit::<STATE_BYTES_MAX>();
-    let state = match version {
-        [v1::State::VERSION] => {
-            bincode::serde::decode_from_std_read::<v1::State, _, _>(&mut body, config)
-                .map(State::from)
-        }
-        [State::VERSION] => bincode::serde::decode_from_std_read(&mut body, config),
-        [found] => {
-            return Err(StateMachineError::Decode(DecodeError::Version {
-                kind: State::KIND,
-                found: Some(found),
-                expected: State::VERSION,
-            }));
-        }
-    };
-    let state = state.map_err(|error| malformed(&error))?;
-    match body.read(&mut version) {
-        Ok(0) => Ok(state),
-        Ok(_) => Err(malformed(&"bytes are left over")),
-        Err(error) => Err(malformed(&error)),
-    }
-}
-
 /// Whether the ledger holds the facts up to the ends that a State knows.
 pub(crate) fn check_facts(state: &State, ledger: &Ledger) -> Result<(), StateMachineError> {
     let heads = ledger.heads();
@@ -361,21 +319,6 @@ pub(crate) fn check_facts(state: &State, ledger: &Ledger) -> Result<(), StateMac
             });
         }
     }
-    Ok(())
-}
-
-/// Writes the State's encoded form: what `State::to_bytes` gives, without ever being whole in memory.
-fn write_state(state: &State, body: &mut dyn Write) -> io::Result<()> {
-    match state.written() {
-        Written::V1(state) => write_as(&*state, body),
-        Written::V2(state) => write_as(state, body),
-    }
-}
-
-fn write_as<T: Format>(state: &T, mut body: &mut dyn Write) -> io::Result<()> {
-    body.write_all(&[T::VERSION])?;
-    bincode::serde::encode_into_std_write(state, &mut body, bincode::config::standard())
-        .map_err(io::Error::other)?;
     Ok(())
 }
 

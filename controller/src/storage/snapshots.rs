@@ -13,7 +13,6 @@ use std::{
 
 use dotmac_protocol::digest::Digest;
 use dotmac_runtime::disk::{SharedDisk, create_private_dir};
-use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
@@ -33,7 +32,7 @@ const DAMAGED_ENDING: &str = ".damaged";
 
 mod transfer;
 
-pub use transfer::{Incoming, Pieces};
+pub use transfer::{FileMark, Incoming, Pieces};
 
 /// Why a snapshot cannot be written or read.
 #[derive(Debug, Error)]
@@ -70,15 +69,6 @@ pub enum SnapshotError {
 pub struct Snapshots {
     folder: PathBuf,
     disk: SharedDisk,
-}
-
-/// What tells a snapshot file from every other one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FileMark {
-    /// Its length.
-    pub bytes: u64,
-    /// The SHA-256 at its end, over all before.
-    pub digest: [u8; 32],
 }
 
 /// A checked snapshot file. A temporary one is removed with its last handle.
@@ -223,16 +213,6 @@ impl SnapshotFile {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes
-    }
-
-    /// What tells it from every other one.
-    pub fn mark(&self) -> Result<FileMark, SnapshotError> {
-        let file = File::open(&self.path).map_err(io_error("open", &self.path))?;
-        let mut digest = [0; DIGEST_BYTES];
-        file.read_exact_at(&mut digest, self.bytes - DIGEST_BYTES as u64)
-            .map_err(io_error("read", &self.path))?;
-        let bytes = self.bytes;
-        Ok(FileMark { bytes, digest })
     }
 
     /// Where it lies.

@@ -3,7 +3,32 @@
 
 use std::{fs::File, io::Write as _, os::unix::fs::FileExt as _, path::PathBuf, sync::Arc};
 
-use super::{PIECE_BYTES_MAX, SnapshotError, SnapshotFile, Temporary, check, io_error};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    DIGEST_BYTES, PIECE_BYTES_MAX, SnapshotError, SnapshotFile, Temporary, check, io_error,
+};
+
+/// What tells a snapshot file from every other one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileMark {
+    /// Its length.
+    pub bytes: u64,
+    /// The SHA-256 at its end, over all before.
+    pub digest: [u8; 32],
+}
+
+impl SnapshotFile {
+    /// What tells it from every other one.
+    pub fn mark(&self) -> Result<FileMark, SnapshotError> {
+        let file = File::open(&self.path).map_err(io_error("open", &self.path))?;
+        let mut digest = [0; DIGEST_BYTES];
+        file.read_exact_at(&mut digest, self.bytes - DIGEST_BYTES as u64)
+            .map_err(io_error("read", &self.path))?;
+        let bytes = self.bytes;
+        Ok(FileMark { bytes, digest })
+    }
+}
 
 /// An open snapshot file on its way to another node.
 #[derive(Debug)]
