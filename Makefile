@@ -12,13 +12,13 @@ DOTMAC = "$$DOTMAC_HOME/bin/dotmac" --home "$$DOTMAC_HOME"
 BENCH = $(CARGO) build --release --locked $(PROGRAMS:%=--bin %) --bin dotmac-benches && \
   "$${CARGO_TARGET_DIR:-target}/release/dotmac-benches"
 # What stories need beyond our programs: a story whose peer is not to be had is skipped, except in CI (CI=true).
-STORY_PEERS = for peer in otelcol libfaketime prometheus promtool previous; do \
+STORY_PEERS = for peer in otelcol libfaketime prometheus promtool; do \
   sh tests/peers/build.sh $$peer || case "$$CI" in true|1) exit 1 ;; esac; done
 on = $(filter-out 0 no false,$(1))
 
 .DEFAULT_GOAL := help
 .PHONY: help up status down build install preflight check test peers bench bench-deploy bench-commits bench-platform \
-  bench-memory bench-tracing bench-api fleet load mutants fuzz-api sim replay chaos clean
+  bench-memory bench-tracing bench-api fleet load mutants fuzz-api sim replay upgrades chaos clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -111,6 +111,11 @@ chaos: ## Cut power, kill, partition, fill and break disks, flip bits (as root) 
 	@"$(TARGET)/dotmac-chaos" $(if $(POWER_CUTS),--power-cuts $(POWER_CUTS)) $(if $(KILLS),--kills $(KILLS)) \
 	  $(if $(PARTITIONS),--partitions $(PARTITIONS)) $(if $(DISK_FAULTS),--disk-faults $(DISK_FAULTS)) \
 	  $(if $(BIT_FLIPS),--bit-flips $(BIT_FLIPS))
+
+upgrades: ## Upgrade fleets of the version before, take it back, finalize (builds that version once: ten minutes)
+	@sh tests/peers/build.sh previous
+	$(CARGO) build --workspace --bins --locked
+	$(CARGO) test --locked -p dotmac-tests --test stories -- upgrade
 
 sim: ## Whole clusters in one thread under seeded faults (SEEDS=200, FROM=1): 4 minutes
 	@$(CARGO) test --quiet --locked -p dotmac-tests --test simulation -- --seeds $(or $(SEEDS),200) --from $(or $(FROM),1)

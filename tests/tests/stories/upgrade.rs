@@ -21,9 +21,7 @@ const STATUS: &str = "/api/v1/cluster/status";
 /// A fleet of the program of before with two instances, and their processes.
 async fn fleet_of_before(name: &str) -> Result<(Fleet, Vec<(String, ProcessIdentity)>)> {
     let Ok(before) = programs::peer("previous") else {
-        return runner::skip(
-            "the programs of before are not built: make peers PEERS=previous".into(),
-        );
+        return runner::leave("the programs of before are not built: make upgrades".into());
     };
     let fleet = Fleet::prepare(name)?;
     programs::install_from(&before, fleet.home())?;
