@@ -10,6 +10,7 @@
 
 pub mod batcher;
 mod config;
+mod leadership;
 pub mod links;
 pub mod lives;
 pub mod log_store;
@@ -45,7 +46,7 @@ use dotmac_domain::{
     audit::{Fact, Stream},
 };
 use dotmac_protocol::ids::NodeId;
-use dotmac_runtime::{causes, disk::SharedDisk, entropy::Entropy, metrics::Counter, supervise};
+use dotmac_runtime::{causes, disk::SharedDisk, entropy::Entropy, supervise};
 use futures::future::BoxFuture;
 use openraft::error::{InitializeError, RaftError};
 use quinn::{ClientConfig, Connection, Endpoint};
@@ -67,6 +68,7 @@ use crate::{
 };
 use batcher::{Batcher, Proposer};
 use config::{Timing, nodes, settings};
+use leadership::watch_raft;
 use links::{AskError, Links, ends_at};
 use lives::Lives;
 use log_store::LogStore;
@@ -375,52 +377,6 @@ async fn stand_again(raft: Raft, outvoted: Arc<Notify>) {
         outvoted.notified().await;
         let has_leader = raft.metrics().borrow().current_leader.is_some();
         if !has_leader && raft.trigger().elect().await.is_err() {
-            return;
-        }
-    }
-}
-
-/// Passes on who leads, and that Raft ended.
-async fn watch_raft(
-    raft: Raft,
-    leadership: watch::Sender<Leadership>,
-    stopped: watch::Sender<Option<String>>,
-    changes: Counter,
-) {
-    let mut metrics = raft.metrics();
-    loop {
-        let (now, running) = {
-            let metrics = metrics.borrow_and_update();
-            // A leader that was taken out of the members names itself for ever.
-            let is_past = metrics.current_leader == Some(metrics.id)
-                && metrics.state == openraft::ServerState::Learner;
-            let leader = metrics.current_leader.filter(|_| !is_past);
-            let now = Leadership {
-                term: metrics.current_term,
-                leader: leader.map(NodeId),
-            };
-            (now, metrics.running_state.clone())
-        };
-        leadership.send_if_modified(|known| {
-            let changed = *known != now;
-            if changed {
-                changes.inc();
-                tracing::info!(
-                    term = now.term,
-                    leader = now.leader.map(|leader| leader.0),
-                    "leadership changed"
-                );
-                *known = now;
-            }
-            changed
-        });
-        if let Err(error) = running {
-            tracing::error!(error = causes::in_full(&error), "raft stopped");
-            stopped.send_replace(Some(causes::in_full(&error)));
-            return;
-        }
-        if metrics.changed().await.is_err() {
-            stopped.send_replace(Some("raft ended".into()));
             return;
         }
     }

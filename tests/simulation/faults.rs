@@ -120,13 +120,6 @@ impl Faults {
 
     /// Does what is due. `false` once everything is over.
     pub(crate) fn step(&mut self, now_ms: u64, cast: &mut Cast<'_>) -> bool {
-        if self.plan.is_empty() && self.rounds < ROUNDS_MAX {
-            // What had no effect, because nobody was there to feel it, is done again.
-            self.rounds += 1;
-            for kind in self.account(cast).1 {
-                self.put(now_ms + 100, Action::Begin(kind));
-            }
-        }
         while let Some((&(at, number), _)) = self.plan.first_key_value() {
             if at > now_ms {
                 return true;
@@ -134,6 +127,15 @@ impl Faults {
             let action = self.plan.remove(&(at, number)).expect("it is the first");
             cast.trace.note(now_ms, &format!("fault {action:?}"));
             self.act(action, now_ms, cast);
+        }
+        // What had no effect, because nobody was there to feel it, is done again.
+        let missing = self.account(cast).1;
+        if !missing.is_empty() && self.rounds < ROUNDS_MAX {
+            self.rounds += 1;
+            for kind in missing {
+                self.put(now_ms + 100, Action::Begin(kind));
+            }
+            return true;
         }
         match &mut self.replaced_disk {
             Some(replaced) => {

@@ -132,7 +132,7 @@ impl RaftLog {
         change: ChangeMembers<u64, super::types::Node>,
         retain: bool,
     ) -> Result<Progress, SeatError> {
-        tracing::info!(?change, "the members change");
+        tracing::info!(detail = ?change, "the members change");
         let changing = self.raft.change_membership(change, retain);
         match tokio::time::timeout(STEP_DEADLINE, changing).await {
             Ok(Ok(_)) => Ok(Progress::Stepped),

@@ -6,10 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use dotmac_domain::{
     State,
     fleet::{Agent, Presence},
-    tenancy::{Deployment, Status},
 };
 use dotmac_protocol::{
-    ids::{AgentId, DeploymentId, NodeId, RegionId},
+    ids::{AgentId, NodeId, RegionId},
     time::Timestamp,
 };
 use serde_json::{Value, json};
@@ -19,9 +18,12 @@ use crate::{
     peers::{Description, NodeStatus},
 };
 
+mod deployments;
 mod noticed;
 
 pub(crate) use noticed::Noticed;
+
+use deployments::{deployments, of_deployments, oldest_waiting};
 
 /// Milliseconds that a controller's clock may be off the median of all.
 const SKEW_MAX_MS: u64 = 2_000;
@@ -333,63 +335,6 @@ fn agents(state: &State) -> Value {
         })
         .collect();
     json!({"connected": connected, "total": total, "regions": items})
-}
-
-fn of_deployments(state: &State, now: Timestamp, reasons: &mut Vec<Reason>) {
-    for status in [Status::Failed, Status::Degraded] {
-        let such = || {
-            state
-                .deployments
-                .iter()
-                .filter(move |(_, one)| one.status == status)
-        };
-        let count = such().count();
-        if count == 0 {
-            continue;
-        }
-        let since = such().map(|(_, one)| one.waiting.as_ref().map_or(one.updated_at, |w| w.since));
-        reasons.push(Reason {
-            grade: Grade::Degraded,
-            about: "deployments",
-            reason: format!("{count} deployments are {}", status.as_str()),
-            since: since.min(),
-            who: format!(
-                "see `dotmac deployments show`: {}",
-                names(such().map(|(id, _)| id))
-            ),
-        });
-    }
-    if let Some((id, _, waiting)) = oldest_waiting(state)
-        && now.millis_since(waiting.since) > WAIT_MAX_MS
-    {
-        reasons.push(Reason {
-            grade: Grade::Degraded,
-            about: "waiting",
-            reason: format!("{id} waits: {}", waiting.reason),
-            since: Some(waiting.since),
-            who: waiting.who.clone(),
-        });
-    }
-}
-
-fn deployments(state: &State) -> Value {
-    let mut by_status: BTreeMap<&str, usize> = BTreeMap::new();
-    for one in state.deployments.values() {
-        *by_status.entry(one.status.as_str()).or_default() += 1;
-    }
-    json!({"total": state.deployments.size(), "by_status": by_status})
-}
-
-/// What waits longest, grace times apart: those are meant to be waited for.
-fn oldest_waiting(
-    state: &State,
-) -> Option<(&DeploymentId, &Deployment, &dotmac_domain::tenancy::Waiting)> {
-    let waiting = state
-        .deployments
-        .iter()
-        .filter(|(_, one)| one.delete_after.is_none() && one.status != Status::Destroyed)
-        .filter_map(|(id, one)| Some((id, one, one.waiting.as_ref()?)));
-    waiting.min_by_key(|(_, _, waiting)| waiting.since)
 }
 
 fn names<T: ToString>(all: impl Iterator<Item = T>) -> String {

@@ -1,0 +1,54 @@
+//! Who leads, as the rest of the controller is told, and that Raft ended.
+
+use dotmac_protocol::ids::NodeId;
+use dotmac_runtime::{causes, metrics::Counter};
+use tokio::sync::watch;
+
+use super::types::Raft;
+use crate::log::Leadership;
+
+/// Passes on who leads, and that Raft ended.
+pub(super) async fn watch_raft(
+    raft: Raft,
+    leadership: watch::Sender<Leadership>,
+    stopped: watch::Sender<Option<String>>,
+    changes: Counter,
+) {
+    let mut metrics = raft.metrics();
+    loop {
+        let (now, running) = {
+            let metrics = metrics.borrow_and_update();
+            // A leader that was taken out of the members names itself for ever.
+            let is_past = metrics.current_leader == Some(metrics.id)
+                && metrics.state == openraft::ServerState::Learner;
+            let leader = metrics.current_leader.filter(|_| !is_past);
+            let now = Leadership {
+                term: metrics.current_term,
+                leader: leader.map(NodeId),
+            };
+            (now, metrics.running_state.clone())
+        };
+        leadership.send_if_modified(|known| {
+            let changed = *known != now;
+            if changed {
+                changes.inc();
+                tracing::info!(
+                    term = now.term,
+                    leader = now.leader.map(|leader| leader.0),
+                    "leadership changed"
+                );
+                *known = now;
+            }
+            changed
+        });
+        if let Err(error) = running {
+            tracing::error!(error = causes::in_full(&error), "raft stopped");
+            stopped.send_replace(Some(causes::in_full(&error)));
+            return;
+        }
+        if metrics.changed().await.is_err() {
+            stopped.send_replace(Some("raft ended".into()));
+            return;
+        }
+    }
+}
