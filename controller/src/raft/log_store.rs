@@ -8,10 +8,7 @@ use std::{
 };
 
 use dotmac_domain::Envelope;
-use dotmac_protocol::{
-    codec::{self, DecodeError, Format},
-    ids::NodeId,
-};
+use dotmac_protocol::codec::{self, DecodeError, Format};
 use openraft::{
     EntryPayload, LogState, OptionalSend, RaftLogReader, storage::LogFlushed,
     storage::RaftLogStorage,
@@ -81,13 +78,12 @@ impl LogStore {
         })
     }
 
-    /// Forgets that this node led, so that it stands for election like any other. Raft would let it lead again from its
-    /// start, and would answer reads by what it then knows to be committed: that may be less than was acknowledged.
+    /// Forgets who led, so that a leader stands for election like any other, and nobody names a leader that he has not heard
+    /// of. Raft would let this node lead again from its start, and would answer reads by what it then knows to be committed:
+    /// that may be less than was acknowledged. Whom it voted for stays.
     #[must_use]
-    pub fn resigned(self, own: NodeId) -> Self {
-        if let Some(vote) = &mut self.lock().vote
-            && vote.leader_id.voted_for() == Some(own.0)
-        {
+    pub fn leaderless(self) -> Self {
+        if let Some(vote) = &mut self.lock().vote {
             vote.committed = false;
         }
         self

@@ -70,7 +70,7 @@ impl RaftLog {
     ) -> Result<Arc<Self>, StartError> {
         let engine = Engine::simulate(records, &config.engine, on_fatal)?;
         let snapshots = Snapshots::open(&config.directory, SystemDisk::shared())?;
-        let stores = Stores::on(config.node, engine, snapshots)?;
+        let stores = Stores::on(engine, snapshots)?;
         let lives = Lives::open(stores.engine.clone(), entropy).await?;
         let roster = Roster::of(&config.members);
         Self::join(

@@ -1,6 +1,5 @@
 //! What one controller keeps on its disk, opened in the order in which each part needs the one before.
 
-use dotmac_protocol::ids::NodeId;
 use dotmac_runtime::disk::SharedDisk;
 
 use super::{
@@ -33,7 +32,6 @@ impl Stores {
         on_fatal: OnFatal,
     ) -> Result<Self, StartError> {
         let (path, limits) = (config.directory.clone(), config.engine.clone());
-        let node = config.node;
         let opening = tokio::task::spawn_blocking(move || {
             let free_bytes = free_bytes(&path);
             if free_bytes < START_BYTES_MIN {
@@ -41,7 +39,7 @@ impl Stores {
             }
             let directory = Directory::open(&path, disk.as_ref())?;
             let engine = Engine::open(directory, &limits, disk.clone(), on_fatal)?;
-            let stores = Self::on(node, engine, Snapshots::open(&path, disk)?)?;
+            let stores = Self::on(engine, Snapshots::open(&path, disk)?)?;
             let (snapshot, purged) = (*stores.view.applied().borrow(), stores.log.purged());
             if snapshot < purged {
                 return Err(StartError::Gap {
@@ -59,13 +57,9 @@ impl Stores {
     }
 
     /// All that lies in an engine, and beside it. Blocks.
-    pub(super) fn on(
-        node: NodeId,
-        engine: Engine,
-        snapshots: Snapshots,
-    ) -> Result<Self, StartError> {
+    pub(super) fn on(engine: Engine, snapshots: Snapshots) -> Result<Self, StartError> {
         let ledger = Ledger::open(engine.clone())?;
-        let log = LogStore::open(engine.clone(), ledger.clone())?.resigned(node);
+        let log = LogStore::open(engine.clone(), ledger.clone())?.leaderless();
         let (machine, view) = StateMachine::open(ledger.clone(), snapshots.clone())?;
         Ok(Self {
             engine,

@@ -145,7 +145,7 @@ pub(crate) async fn a_controller_off_the_loopback_speaks_tls_or_does_not_start()
     let site = Site::new()?;
     site.write_config("")?;
     for verb in ["init", "run"] {
-        let refused = site.controller(verb).await?.with_code(1)?;
+        let refused = site.controller(verb).await?.with_code(3)?;
         for key in ["api.listen", "api.tls_certificate", "api.tls_key"] {
             ensure!(
                 refused.err.contains(key),
@@ -162,7 +162,7 @@ pub(crate) async fn a_controller_off_the_loopback_speaks_tls_or_does_not_start()
     site.found().await?;
     // A key that others may read is no secret.
     fs::set_permissions(site.path("api.key"), fs::Permissions::from_mode(0o644))?;
-    let refused = site.controller("run").await?.with_code(1)?;
+    let refused = site.controller("run").await?.with_code(3)?;
     ensure!(
         refused.err.contains("has mode 644: run chmod 600"),
         "{}",
