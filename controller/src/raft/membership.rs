@@ -132,6 +132,16 @@ impl RaftLog {
         change: ChangeMembers<u64, super::types::Node>,
         retain: bool,
     ) -> Result<Progress, SeatError> {
+        // Raft lets a leader that took itself out lead for a moment more, and breaks when it changes the members then.
+        let own = self.node.0;
+        let is_member = self.raft.with_raft_state(move |state| {
+            let members = state.membership_state.effective().membership();
+            members.get_node(&own).is_some()
+        });
+        if !is_member.await.unwrap_or(false) {
+            let reason = "this controller is none of the members any more";
+            return Err(SeatError::Refused(reason.into()));
+        }
         tracing::info!(detail = ?change, "the members change");
         let changing = self.raft.change_membership(change, retain);
         match tokio::time::timeout(STEP_DEADLINE, changing).await {

@@ -21,7 +21,10 @@ use super::{
 };
 use crate::{
     log::{Log, LogError},
-    raft::{RaftLog, membership::Progress},
+    raft::{
+        RaftLog,
+        membership::{Progress, SeatError},
+    },
 };
 
 /// Pause before a step that is not possible yet is tried again.
@@ -146,6 +149,31 @@ fn three_controllers_become_five_and_three_again_while_others_write() {
     fleet.kill(stay[2]);
     fleet.propose(stay[0], note(2)).unwrap().unwrap();
     assert_agree(&fleet, &stay[..2]);
+}
+
+#[test]
+fn a_leader_that_took_itself_out_changes_nothing_more_and_goes_on() {
+    let fleet = Fleet::start(NEVER);
+    let leader = fleet.leader(1, |_| true);
+    let (next, last) = (1 + leader % 3, 1 + (leader + 1) % 3);
+    let cards = fleet.members.iter().map(|member| member.card.clone());
+    let cards: BTreeMap<NodeId, NodeCard> = cards.map(|card| (card.node, card)).collect();
+    let log = fleet.log(leader);
+    let (without, other) = (members(&[next, last], &[]), members(&[next], &[]));
+    let again = fleet.on(leader, async move {
+        assert_eq!(log.seat(&without, &cards).await.unwrap(), Progress::Stepped);
+        log.seat(&other, &cards).await
+    });
+    assert!(matches!(again, Err(SeatError::Refused(_))), "{again:?}");
+    fleet.leader(next, |found| found != leader);
+    fleet.propose(next, note(1)).unwrap().unwrap();
+    assert_agree(&fleet, &[next, last]);
+    let log = fleet.log(leader);
+    let alive = fleet.on(
+        leader,
+        async move { log.raft.with_raft_state(|_| ()).await },
+    );
+    assert!(alive.is_ok(), "{alive:?}");
 }
 
 #[test]
