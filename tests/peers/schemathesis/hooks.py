@@ -16,6 +16,11 @@ from schemathesis.openapi.checks import RejectedPositiveData, UseAfterFree
 # Fields that are judged by what there is, not by what they look like: no resource requested above its limit, copies within the tier
 # and within each other's bounds, a region that takes deployments.
 JUDGED_BY_STATE = {"replicas", "min_replicas", "max_replicas", "region"}
+# What a card may say depends on the controllers that are and were, and on what its bytes hold; a trust root is signed offline.
+RULES_OF_CONTROLLERS = {
+    "controllers.admit": {"node", "incarnation", "signing_key", "issuer", "link_address", "api_address"},
+    "trust_roots.follow": {"document"},
+}
 # Rules of a manifest about names that its parts have for each other, and about bytes where a schema counts characters.
 RULES_OF_MANIFESTS = (
     "names of components",
@@ -82,8 +87,11 @@ def is_demanded_error(case, sent: dict, error: dict) -> bool:
     if error["field"] == "If-Match":
         # Systematic cases cannot hold the quotes of an entity tag: they send an empty header as if it fitted.
         return sent.get("if-match") == ""
-    if case.operation.definition.raw["operationId"] == "releases.add":
+    operation = case.operation.definition.raw["operationId"]
+    if operation == "releases.add":
         return error["allowed"].startswith(RULES_OF_MANIFESTS)
+    if operation in RULES_OF_CONTROLLERS:
+        return error["field"] in RULES_OF_CONTROLLERS[operation]
     if error["field"].startswith("resources."):
         return "cpu_limit" in error["allowed"] or "memory_limit" in error["allowed"]
     return error["field"] in JUDGED_BY_STATE
