@@ -159,6 +159,8 @@ pub async fn start(config: Config, ports: Ports) -> Result<Running, AppError> {
     let certificate_ms = u64::from(config.certificates.agent_hours) * HOUR_MS;
     let gateway = Arc::new(Gateway::new(Arc::clone(&node), issuer, certificate_ms));
     let mut loops = spawn_loops(&node, &raft);
+    let keeping = leader::run_retention(Arc::clone(&node), config.retention.kept());
+    loops.push(supervise::spawn("retention", keeping));
     loops.push(supervise::spawn("certificate", own.renew(identity)));
     let following = membership::follow(Arc::clone(&node), Arc::clone(&raft), pinned);
     loops.push(supervise::spawn("controllers", following));

@@ -11,8 +11,10 @@ use serde::Deserialize;
 use thiserror::Error;
 
 mod api;
+mod retention;
 
 pub use api::{Api, Limits};
+pub use retention::Retention;
 
 /// The whole file.
 #[derive(Debug, Clone, Deserialize)]
@@ -39,6 +41,9 @@ pub struct Config {
     /// Limits of storage.
     #[serde(default)]
     pub storage: Storage,
+    /// How long facts are kept.
+    #[serde(default)]
+    pub retention: Retention,
     /// Certificates for agents.
     #[serde(default)]
     pub certificates: Certificates,
@@ -248,6 +253,9 @@ impl Config {
             let value = self.certificates.agent_hours.to_string();
             return refuse("certificates.agent_hours", value, "1 to 168");
         }
+        if let Some((key, value, allowed)) = self.retention.wrong() {
+            return refuse(key, value, allowed);
+        }
         let reads = self.telemetry.reads_sampled_per_thousand;
         if reads > 1_000 {
             let key = "telemetry.reads_sampled_per_thousand";
@@ -316,7 +324,8 @@ mod tests {
                         limits.guesses_per_second limits.guests_burst limits.guests_per_second \
                         limits.requests_at_once_per_caller limits.requests_burst \
                         limits.requests_per_second limits.streams limits.streams_per_caller \
-                        link.advertise link.listen log.bytes_max log.file log.keep node seal_key_file \
+                        link.advertise link.listen log.bytes_max log.file log.keep node \
+                        retention.audit_days retention.minutes_days seal_key_file \
                         storage.reserve_bytes telemetry.otlp_endpoint \
                         telemetry.reads_sampled_per_thousand";
         let mut found = keys.clone();

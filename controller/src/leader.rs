@@ -2,7 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use dotmac_domain::{Accepted, Command, desired::decode_leaves, envelope::Actor, plan};
+use dotmac_domain::{
+    Accepted, Command,
+    desired::decode_leaves,
+    envelope::Actor,
+    plan,
+    retention::{self, Kept},
+};
 
 use crate::{
     node::Node,
@@ -17,6 +23,8 @@ pub use liveness::Liveness;
 const DEADLINE: Duration = Duration::from_secs(2);
 /// How often gateways tell the leader whom they hear, and how often it looks at the clock.
 const TICK: Duration = Duration::from_secs(1);
+/// How often the leader looks for facts that were kept for long enough.
+const RETENTION_TICK: Duration = Duration::from_secs(600);
 /// How soon the planners look again after something was refused or did not get through.
 const RETRY: Duration = Duration::from_millis(250);
 
@@ -92,6 +100,29 @@ async fn found(node: &Arc<Node>) -> Duration {
         Err(error) => {
             tracing::debug!(%error, "the cluster is not founded yet");
             RETRY
+        }
+    }
+}
+
+/// Asks, whenever this controller leads, to drop the facts that were kept for long enough.
+pub async fn run_retention(node: Arc<Node>, kept: Kept) {
+    let mut tick = tokio::time::interval(RETENTION_TICK);
+    loop {
+        tick.tick().await;
+        while node.is_leader()
+            && let Some(command) = retention::due(&node.state(), kept, node.clock.now())
+        {
+            match node.propose(Actor::Planner, command, DEADLINE).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(rejection)) => {
+                    tracing::warn!(detail = rejection.detail, "facts are not dropped");
+                    break;
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "facts are not dropped yet");
+                    break;
+                }
+            }
         }
     }
 }

@@ -42,6 +42,7 @@ pub use crate::access_token::bearer_digest;
 
 /// Milliseconds for which attestations count.
 const ATTESTATION_MS: u64 = 30_000;
+
 /// One controller.
 pub struct Node {
     /// Its own card.
@@ -75,6 +76,7 @@ pub struct Node {
     /// Since when this controller has noticed what is not well.
     pub(crate) noticed: Noticed,
     pub(crate) signing_key: SigningKey,
+    attesting: attestations::Attesting,
     stopping: watch::Sender<bool>,
 }
 
@@ -145,6 +147,7 @@ impl Node {
             metrics,
             noticed: Noticed::default(),
             signing_key,
+            attesting: attestations::Attesting::default(),
             stopping: watch::Sender::new(false),
         }
     }
@@ -180,27 +183,21 @@ impl Node {
 
     /// Proves and proposes what a person asks for.
     pub async fn ask(
-        &self,
+        self: &Arc<Self>,
         caller: &Caller,
         ask: Ask,
         deadline: Duration,
     ) -> Result<Reply, AskError> {
-        if let Err(rejection) = self.state().require_rules(&ask.command) {
+        if let Err(rejection) = self.state().require_rules(&ask.command, &Evidence::None) {
             return Ok(Err(rejection));
         }
         let mut envelope = self.envelope(caller, ask);
         let now = envelope.at;
         let expires_at = now.plus_millis(ATTESTATION_MS);
         let started = self.traces.now();
-        let signatures = self
-            .collect_attestations(caller, &envelope, expires_at)
-            .await;
-        self.traces.attested(&envelope, started, signatures.is_ok());
-        let signatures = signatures?;
-        envelope.evidence = Evidence::Attested {
-            expires_at,
-            signatures,
-        };
+        let evidence = self.prove(caller, &envelope, expires_at).await;
+        self.traces.attested(&envelope, started, evidence.is_ok());
+        envelope.evidence = evidence?;
         envelope.at = self.clock.now();
         envelope.hops.push(Hop {
             station: "api.attested".into(),
@@ -240,7 +237,7 @@ impl Node {
         deadline: Duration,
     ) -> Result<Reply, LogError> {
         let state = self.state();
-        if let Err(rejection) = state.require_rules(&command) {
+        if let Err(rejection) = state.require_rules(&command, &Evidence::None) {
             return Ok(Err(rejection));
         }
         let rules = match actor {

@@ -48,6 +48,27 @@ pub enum PeerCall {
     Describe,
     /// What is the digest of your State?
     Digest,
+    /// Check each of these bearer tokens yourself, and sign that their holders asked for all of this: at most
+    /// [`dotmac_domain::envelope::ATTESTATION_BATCH_MAX`]. Programs of version 1 do not know the question: it is asked only
+    /// under later rules.
+    AttestBatch(Vec<ToAttest>),
+}
+
+/// One request that a peer is asked to vouch for.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToAttest {
+    /// The token's whole text. Never logged.
+    pub bearer: String,
+    /// The request, without evidence.
+    pub envelope: Envelope,
+    /// When the attestation is to end.
+    pub expires_at: Timestamp,
+}
+
+impl fmt::Debug for ToAttest {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "ToAttest({})", self.envelope.request)
+    }
 }
 
 /// What controllers sign together, outside the log.
@@ -95,6 +116,7 @@ impl fmt::Debug for PeerCall {
             Self::Status => "Status",
             Self::Describe => "Describe",
             Self::Digest => "Digest",
+            Self::AttestBatch(_) => "AttestBatch",
         })
     }
 }
@@ -116,6 +138,8 @@ pub enum PeerAnswer {
     Described(Description),
     /// The digest of its State.
     Digest(StateDigest),
+    /// It vouches for none of a batch, because of these: their places, and why.
+    RefusedOf(Vec<(u32, String)>),
 }
 
 impl Format for PeerAnswer {

@@ -207,13 +207,8 @@ pub fn merkle_paths(leaves: &[Vec<u8>]) -> Vec<Vec<Digest>> {
 }
 
 /// Whether a path leads from a leaf to the root of a tree of so many leaves.
-pub(crate) fn is_included(
-    leaf: &[u8],
-    index: u32,
-    leaves: u32,
-    path: &[Digest],
-    root: Digest,
-) -> bool {
+#[must_use]
+pub fn is_included(leaf: &[u8], index: u32, leaves: u32, path: &[Digest], root: Digest) -> bool {
     if index >= leaves || path.len() > 32 {
         return false;
     }

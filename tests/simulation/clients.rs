@@ -279,7 +279,7 @@ impl Clients {
 }
 
 /// Asks as the API does: the token is looked up, peers vouch, the log decides.
-async fn ask(node: &Node, operation: Operation) -> Result<Reply, String> {
+async fn ask(node: &Arc<Node>, operation: Operation) -> Result<Reply, String> {
     let command = operation.command;
     if let Some(actor) = operation.actor {
         let proposed = node.propose(actor, command, DEADLINE).await;

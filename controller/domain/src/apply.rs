@@ -112,7 +112,7 @@ impl State {
             ));
         }
         self.require_live(&envelope.actor)?;
-        self.require_rules(&envelope.command)?;
+        self.require_rules(&envelope.command, &envelope.evidence)?;
         match &envelope.command {
             Command::Found(_) => unreachable_found(),
             Command::CreateToken(token) => self.create_token(envelope, token, now),
@@ -199,6 +199,7 @@ impl State {
                 let (voters, learners) = (&members.voters, &members.learners);
                 self.note_members(envelope, voters, learners, now)
             }
+            Command::DropFacts { drops } => self.drop_facts(envelope, drops, now),
         }
     }
 

@@ -7,7 +7,7 @@
 use std::{fmt, str::FromStr};
 
 use dotmac_protocol::{
-    codec::{self, Format},
+    codec::{self, DecodeError, Format},
     digest::Digest,
     ids::{AgentId, DeploymentId, IdError, IncarnationId, RequestId, TenantId, UnitId},
     record::{ChainHead, Record, SignedRecord, reports::Report},
@@ -168,6 +168,18 @@ pub const AUDIT_DOMAIN: &str = "dotmac/audit/v1";
 pub const REPORT_DOMAIN: &str = "dotmac/report/v1";
 
 impl Link {
+    /// Digest of the link before it.
+    ///
+    /// # Errors
+    /// When the link is none of this program's.
+    pub fn previous(&self) -> Result<Digest, DecodeError> {
+        Ok(match self {
+            Self::Entry(bytes) => codec::decode::<AuditRecord>(bytes)?.previous,
+            Self::Record(record) => codec::decode::<Record>(&record.body)?.previous,
+            Self::Report(bytes) => codec::decode::<ReportRecord>(bytes)?.previous,
+        })
+    }
+
     /// Digest of the link: what the next one carries as `previous`.
     #[must_use]
     pub fn digest(&self) -> Digest {
@@ -248,6 +260,8 @@ impl State {
         link: Link,
         facts: &mut Facts,
     ) {
+        let before = self.head_of(&stream);
+        self.mark_period(&stream, before);
         self.streams.insert_mut(
             stream.clone(),
             ChainHead {

@@ -16,7 +16,7 @@ use dotmac_protocol::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{access::Role, envelope::Envelope, fleet::Presence};
+use crate::{access::Role, audit::Stream, envelope::Envelope, fleet::Presence};
 
 mod cluster;
 mod genesis;
@@ -236,6 +236,12 @@ pub enum Command {
     },
     /// Notes who takes part in the replicated log. Asked by its leader.
     NoteMembers(NoteMembers),
+    /// Drops the oldest links of chains: of each all up to this sequence. Asked by the leader, checked against the State's
+    /// clock.
+    DropFacts {
+        /// At most [`crate::retention::DROPS_MAX`].
+        drops: Vec<(Stream, u64)>,
+    },
 }
 
 /// What is to be different about a deployment; what is absent stays.

@@ -9,6 +9,7 @@ use dotmac_protocol::{
     time::Timestamp,
     trace::TraceContext,
     trust::ROLE_KEYS_MAX,
+    wave::merkle_root,
 };
 use serde::{Deserialize, Serialize};
 
@@ -77,6 +78,23 @@ pub enum Evidence {
         /// The signature over them.
         signature: Signature,
     },
+    /// Controllers that each checked the bearer tokens of a whole batch of requests themselves, and signed them together.
+    AttestedInBatch(Box<InBatch>),
+}
+
+/// The place of one request in a batch that controllers attested together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InBatch {
+    /// First moment at which the attestation no longer counts.
+    pub expires_at: Timestamp,
+    /// What was signed.
+    pub batch: AttestationBatch,
+    /// The place of this request's [`Attestation`] among the leaves, from 0.
+    pub index: u32,
+    /// The Merkle path from it to the root.
+    pub path: Vec<Digest>,
+    /// Signatures over [`AttestationBatch`] under [`ATTESTATION_BATCH_DOMAIN`].
+    pub signatures: Vec<Signature>,
 }
 
 /// Bytes of a request's signature base at most.
@@ -91,6 +109,10 @@ impl Evidence {
             Self::RequestSigned { signature_base, .. } => {
                 (signature_base.len(), SIGNATURE_BASE_BYTES_MAX, "bytes")
             }
+            Self::AttestedInBatch(place) if place.path.len() > BATCH_PATH_MAX => {
+                (place.path.len(), BATCH_PATH_MAX, "digests in a path")
+            }
+            Self::AttestedInBatch(place) => (place.signatures.len(), ROLE_KEYS_MAX, "attestations"),
         };
         if found <= allowed {
             return Ok(());
@@ -102,6 +124,47 @@ impl Evidence {
 
 /// The domain under which controllers attest requests.
 pub const ATTESTATION_DOMAIN: &str = "dotmac/attestation/v1";
+
+/// The domain under which controllers attest batches of requests.
+pub const ATTESTATION_BATCH_DOMAIN: &str = "dotmac/attestation-batch/v1";
+/// The rules under which they do.
+pub const ATTESTATION_BATCH_RULES: u16 = 2;
+/// Requests that are attested together at most.
+pub const ATTESTATION_BATCH_MAX: usize = 256;
+/// Digests of a path in a tree of [`ATTESTATION_BATCH_MAX`] leaves at most.
+const BATCH_PATH_MAX: usize = 8;
+
+/// What controllers sign that vouch for many requests at once: the Merkle root over the encoded [`Attestation`]s.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttestationBatch {
+    /// The root.
+    pub root: Digest,
+    /// How many there are.
+    pub leaves: u32,
+}
+
+impl Format for AttestationBatch {
+    const KIND: &'static str = "attestation batch";
+    const VERSION: u8 = 1;
+    const BYTES_MAX: usize = 64;
+}
+
+impl AttestationBatch {
+    /// The batch of these encoded attestations.
+    #[must_use]
+    pub fn of(leaves: &[Vec<u8>]) -> Self {
+        Self {
+            root: merkle_root(leaves),
+            leaves: u32::try_from(leaves.len()).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// Encoded form; what is signed.
+    #[must_use]
+    pub fn bytes(&self) -> Vec<u8> {
+        codec::encode(self).expect("a digest and a number stay within their limit")
+    }
+}
 
 /// What an attesting controller signs: that this actor, whose token it checked, asked for this command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,6 +186,25 @@ impl Format for Attestation {
 }
 
 impl Attestation {
+    /// That the actor of this envelope asked for its command.
+    #[must_use]
+    pub fn of(envelope: &Envelope, expires_at: Timestamp) -> Self {
+        Self::with_size(envelope, expires_at).0
+    }
+
+    /// The same, and the bytes of the command.
+    #[must_use]
+    pub fn with_size(envelope: &Envelope, expires_at: Timestamp) -> (Self, usize) {
+        let (command, bytes) = command_digest_and_size(&envelope.command);
+        let attestation = Self {
+            request: envelope.request.clone(),
+            command,
+            actor: envelope.actor.clone(),
+            expires_at,
+        };
+        (attestation, bytes)
+    }
+
     /// Encoded form; what is signed.
     #[must_use]
     pub fn bytes(&self) -> Vec<u8> {
@@ -133,8 +215,13 @@ impl Attestation {
 /// Digest of a command, as attestations name it.
 #[must_use]
 pub fn command_digest(command: &Command) -> Digest {
+    command_digest_and_size(command).0
+}
+
+/// The same, and the bytes of the command.
+fn command_digest_and_size(command: &Command) -> (Digest, usize) {
     let bytes = codec::encode(command).expect("a command inside an envelope is within its limit");
-    Digest::tagged("dotmac/command/v1", &bytes)
+    (Digest::tagged("dotmac/command/v1", &bytes), bytes.len())
 }
 
 /// What authorises an order: kept with everything that signers have to vouch for.

@@ -26,6 +26,7 @@ pub mod release;
 pub mod reply;
 pub mod report;
 pub mod reported;
+pub mod retention;
 pub mod rules;
 pub mod signer;
 pub mod state;

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     access::Permission,
     command::Command,
-    envelope::{Actor, Envelope},
+    envelope::{ATTESTATION_BATCH_RULES, Actor, Envelope, Evidence},
     reply::{Accepted, Code, Rejection, Reply},
     state::State,
 };
@@ -38,8 +38,20 @@ impl Command {
             | Self::AdmitController(_)
             | Self::PromoteController { .. }
             | Self::RetireController { .. }
-            | Self::NoteMembers(_) => 2,
+            | Self::NoteMembers(_)
+            | Self::DropFacts { .. } => 2,
             _ => RULES_OLDEST,
+        }
+    }
+}
+
+impl Evidence {
+    /// The oldest rules under which it is taken; the same as of commands holds.
+    #[must_use]
+    pub fn rules_needed(&self) -> u16 {
+        match self {
+            Self::None | Self::Attested { .. } | Self::RequestSigned { .. } => RULES_OLDEST,
+            Self::AttestedInBatch(_) => ATTESTATION_BATCH_RULES,
         }
     }
 }
@@ -48,22 +60,23 @@ impl Envelope {
     /// The rules that a program must know to read this entry of the log.
     #[must_use]
     pub fn rules_to_read(&self) -> u16 {
-        match &self.command {
+        let command = match &self.command {
             Command::Found(_) => self.rules,
             Command::RaiseRules { to } => *to,
             command => command.rules_needed(),
-        }
+        };
+        command.max(self.evidence.rules_needed())
     }
 }
 
 impl State {
-    /// Refuses a command of rules that are not in force. Whoever proposes asks this before the command gets into the log,
+    /// Refuses a command or evidence of rules that are not in force. Whoever proposes asks this before the command gets into the log,
     /// where a program of before could not read it.
     ///
     /// # Errors
     /// With a sentence that says how the rules are raised.
-    pub fn require_rules(&self, command: &Command) -> Result<(), Rejection> {
-        self.require_version(command.rules_needed())
+    pub fn require_rules(&self, command: &Command, evidence: &Evidence) -> Result<(), Rejection> {
+        self.require_version(command.rules_needed().max(evidence.rules_needed()))
     }
 
     fn require_version(&self, needed: u16) -> Result<(), Rejection> {

@@ -5,15 +5,18 @@ use dotmac_protocol::{
     digest::Digest,
     ids::{AgentId, RequestId, TenantId, TrustVersion, UnitId},
     time::Timestamp,
-    trust::TrustError,
-    wave::{Leaf, Verb, WaveHeader, merkle_root},
+    trust::{Role, TrustError},
+    wave::{Leaf, Verb, WaveHeader, is_included, merkle_root},
 };
 use thiserror::Error;
 
 use crate::{
     access::Permission,
     desired::{Unit, Wave},
-    envelope::{ATTESTATION_DOMAIN, Actor, Attestation, Evidence, Warrant},
+    envelope::{
+        ATTESTATION_BATCH_DOMAIN, ATTESTATION_DOMAIN, Actor, Attestation, AttestationBatch,
+        Evidence, InBatch, Warrant,
+    },
     state::State,
     tenancy::{Deployment, Status},
 };
@@ -69,6 +72,9 @@ pub enum EvidenceError {
     /// Too few controllers attested it.
     #[error("too few controllers attested it")]
     Attestations(#[from] TrustError),
+    /// It is not among the requests that were attested together.
+    #[error("it is not in the batch that was attested")]
+    NotInBatch,
     /// It was applied after the attestations ended.
     #[error("its attestations ended at {expires_at}, it was applied at {at}")]
     Expired {
@@ -258,12 +264,10 @@ pub fn check_evidence(state: &State, warrant: &Warrant) -> Result<(), EvidenceEr
     if !matches!(warrant.actor, Actor::Person(_)) {
         return Err(EvidenceError::Actor);
     }
-    let Evidence::Attested {
-        expires_at,
-        signatures,
-    } = &warrant.evidence
-    else {
-        return Err(EvidenceError::Missing);
+    let expires_at = match &warrant.evidence {
+        Evidence::Attested { expires_at, .. } => expires_at,
+        Evidence::AttestedInBatch(place) => &place.expires_at,
+        Evidence::None | Evidence::RequestSigned { .. } => return Err(EvidenceError::Missing),
     };
     if warrant.at >= *expires_at {
         return Err(EvidenceError::Expired {
@@ -277,15 +281,47 @@ pub fn check_evidence(state: &State, warrant: &Warrant) -> Result<(), EvidenceEr
         actor: warrant.actor.clone(),
         expires_at: *expires_at,
     };
-    let message = attestation.bytes();
+    let leaf = attestation.bytes();
     let mut newest = None;
     for trust in state.trust_roots_at(warrant.at) {
-        let role = &trust.controller;
-        let check = || role.check("controller", ATTESTATION_DOMAIN, &message, signatures);
-        match warrant.checked.once(role, &message, signatures, check) {
+        match check_attested(state, &trust.controller, warrant, &leaf) {
             Ok(()) => return Ok(()),
             Err(error) => newest = newest.or(Some(error)),
         }
     }
-    Err(newest.map_or(EvidenceError::Missing, EvidenceError::from))
+    Err(newest.unwrap_or(EvidenceError::Missing))
+}
+
+/// Whether enough of these keys are under what says that the person asked, alone or together with others.
+fn check_attested(
+    state: &State,
+    role: &Role,
+    warrant: &Warrant,
+    leaf: &[u8],
+) -> Result<(), EvidenceError> {
+    match &warrant.evidence {
+        Evidence::Attested { signatures, .. } => {
+            let check = || role.check("controller", ATTESTATION_DOMAIN, leaf, signatures);
+            Ok(warrant.checked.once(role, leaf, signatures, check)?)
+        }
+        Evidence::AttestedInBatch(place) => check_place(state, role, leaf, place),
+        Evidence::None | Evidence::RequestSigned { .. } => Err(EvidenceError::Missing),
+    }
+}
+
+/// Whether a request is one of those that enough controllers attested together. Its own path is followed every time; the
+/// signatures, which it shares with the others, are checked once.
+fn check_place(
+    state: &State,
+    role: &Role,
+    leaf: &[u8],
+    place: &InBatch,
+) -> Result<(), EvidenceError> {
+    let AttestationBatch { root, leaves } = place.batch;
+    if !is_included(leaf, place.index, leaves, &place.path, root) {
+        return Err(EvidenceError::NotInBatch);
+    }
+    let (message, signatures) = (place.batch.bytes(), &place.signatures);
+    let check = || role.check("controller", ATTESTATION_BATCH_DOMAIN, &message, signatures);
+    Ok(state.batches.once(role, &message, signatures, check)?)
 }

@@ -23,6 +23,7 @@ use crate::{
     access::Token,
     audit::Stream,
     changed::Entities,
+    checked::CheckedBatches,
     clock::SealedClock,
     cluster::Controller,
     command::Genesis,
@@ -33,6 +34,7 @@ use crate::{
     release::{Release, ReleaseKey},
     reply::Reply,
     reported::Reported,
+    retention::Retained,
     rules::Raised,
     tenancy::{Deployment, Tenant},
     trust::KnownRoot,
@@ -109,6 +111,11 @@ pub struct State {
     pub controllers: Map<NodeId, Controller>,
     /// Every version of the trust root.
     pub trust_roots: Map<TrustVersion, KnownRoot>,
+    /// What of each chain of facts was dropped, and may be. Since version 2; empty under version 1.
+    pub retained: Map<Stream, Retained>,
+    /// What this process knows of attested batches; no part of the State.
+    #[serde(skip)]
+    pub batches: CheckedBatches,
 }
 
 /// The answer to one request.

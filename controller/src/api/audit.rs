@@ -78,7 +78,8 @@ pub(super) fn operations() -> Vec<Operation> {
         Operation::read("audit.streams", format!("{AUDIT}/streams"), streams)
             .says(
                 "List the chains",
-                "Every chain the caller may see, and its head.",
+                "Every chain the caller may see, its head, and its last link that was dropped (0: none): the first one that is \
+                 kept names that one's digest.",
             )
             .needs(&[Permission::AuditRead], Scope::Filtered)
             .query("after", schema::stream(), "only what follows this chain")
@@ -134,9 +135,11 @@ async fn streams(mut reading: Reading) -> Result<Response, Problem> {
                 | Stream::Events(_)
                 | Stream::Minutes(_) => None,
             };
+            let dropped = state.dropped(stream);
             let item = json!({
                 "stream": stream.to_string(), "sequence": head.sequence,
                 "digest": head.digest.to_string(), "key": key,
+                "dropped": dropped.sequence, "dropped_digest": dropped.digest.to_string(),
             });
             (stream.to_string(), item)
         });

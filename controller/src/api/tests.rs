@@ -2,6 +2,7 @@
 
 mod access;
 mod attacks;
+mod attesting;
 mod bodies;
 mod changes;
 mod cluster;

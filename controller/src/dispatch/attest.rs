@@ -3,7 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use dotmac_domain::{
-    envelope::Envelope,
+    envelope::{
+        ATTESTATION_BATCH_MAX, ATTESTATION_BATCH_RULES, Attestation, AttestationBatch, Envelope,
+    },
     rules::{RULES_OLDEST, RULES_VERSION},
 };
 use dotmac_protocol::{ids::NodeId, keys::Signature, time::Timestamp};
@@ -11,8 +13,8 @@ use dotmac_protocol::{ids::NodeId, keys::Signature, time::Timestamp};
 use super::signable::Signable;
 use crate::{
     leader::Liveness,
-    node::Node,
-    peers::{Description, NodeStatus, PeerAnswer, PeerCall, Subject},
+    node::{Caller, Node},
+    peers::{Description, NodeStatus, PeerAnswer, PeerCall, Subject, ToAttest},
     storage::pace,
 };
 
@@ -35,11 +37,17 @@ pub async fn handle_call(
             expires_at,
         } => {
             let started = node.traces.now();
-            let answer = attest(node, &bearer, &envelope, expires_at).await;
-            let has_vouched = matches!(answer, PeerAnswer::Attested(_));
-            node.traces.vouched(&envelope, started, has_vouched);
-            answer
+            let checked = match node.recognise(&bearer).await {
+                Ok((caller, _)) => check(node, &caller, &envelope, expires_at),
+                Err(error) => Err(error.to_string()),
+            };
+            node.traces.vouched(&envelope, started, checked.is_ok());
+            match checked {
+                Ok(()) => PeerAnswer::Attested(node.sign_attestation(&envelope, expires_at)),
+                Err(reason) => PeerAnswer::Refused(reason),
+            }
         }
+        PeerCall::AttestBatch(requests) => attest_batch(node, &requests).await,
         PeerCall::Countersign { subject, signature } => note(node, from, subject, signature).await,
         PeerCall::Signatures { subject } => PeerAnswer::Signatures(node.book.signatures(subject)),
         PeerCall::Hear { agents } => {
@@ -55,29 +63,61 @@ pub async fn handle_call(
     }
 }
 
-/// Vouches for a request only if its token is good by this controller's own State.
-async fn attest(
+/// Vouches for all of these requests or for none: each token must be good by this controller's own State.
+async fn attest_batch(node: &Node, requests: &[ToAttest]) -> PeerAnswer {
+    if !(1..=ATTESTATION_BATCH_MAX).contains(&requests.len()) {
+        let found = requests.len();
+        return PeerAnswer::Refused(format!(
+            "{found} requests at once, where 1 to {ATTESTATION_BATCH_MAX} are allowed"
+        ));
+    }
+    if node.state().rules < ATTESTATION_BATCH_RULES {
+        return PeerAnswer::Refused(format!(
+            "requests are attested together from version {ATTESTATION_BATCH_RULES} of the rules on"
+        ));
+    }
+    let started = node.traces.now();
+    // A token that is not known here may be newer than this State: then it catches up, once for all of them.
+    let is_unknown = |one: &ToAttest| node.authenticate(&one.bearer).is_none();
+    if let Some(one) = requests.iter().find(|one| is_unknown(one)) {
+        let _ = node.recognise(&one.bearer).await;
+    }
+    let mut refused = Vec::new();
+    for (place, request) in (0..).zip(requests) {
+        let (envelope, expires_at) = (&request.envelope, request.expires_at);
+        let checked = match node.look_up(&request.bearer) {
+            Ok((caller, _)) => check(node, &caller, envelope, expires_at),
+            Err(error) => Err(error.to_string()),
+        };
+        node.traces.vouched(envelope, started, checked.is_ok());
+        refused.extend(checked.err().map(|reason| (place, reason)));
+    }
+    if !refused.is_empty() {
+        return PeerAnswer::RefusedOf(refused);
+    }
+    let leaf = |one: &ToAttest| Attestation::of(&one.envelope, one.expires_at).bytes();
+    let leaves: Vec<_> = requests.iter().map(leaf).collect();
+    PeerAnswer::Attested(node.sign_batch(&AttestationBatch::of(&leaves)))
+}
+
+/// Whether this controller may vouch that whoever showed this token asks for this.
+fn check(
     node: &Node,
-    bearer: &str,
+    caller: &Caller,
     envelope: &Envelope,
     expires_at: Timestamp,
-) -> PeerAnswer {
-    let refuse = |reason: &str| PeerAnswer::Refused(reason.to_owned());
-    let caller = match node.recognise(bearer).await {
-        Ok((caller, _)) => caller,
-        Err(error) => return refuse(&error.to_string()),
-    };
+) -> Result<(), String> {
     if envelope.actor != caller.actor() {
-        return refuse("the token is not the actor's");
+        return Err("the token is not the actor's".into());
     }
     let now = node.clock.now();
     if envelope.at.distance_millis(now) > CLOCK_TOLERANCE_MS {
-        return refuse("the request's time is more than 30 s off this controller's clock");
+        return Err("the request's time is more than 30 s off this controller's clock".into());
     }
     if expires_at > now.plus_millis(2 * CLOCK_TOLERANCE_MS) {
-        return refuse("the attestation would live too long");
+        return Err("the attestation would live too long".into());
     }
-    PeerAnswer::Attested(node.sign_attestation(envelope, expires_at))
+    Ok(())
 }
 
 /// Takes a peer's signature, after what it is under has arrived here, too.

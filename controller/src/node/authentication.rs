@@ -72,7 +72,11 @@ impl Node {
         }
     }
 
-    fn look_up(&self, bearer: &str) -> Result<(Caller, Token), Unrecognised> {
+    /// Whose token this is, by this node's State and clock.
+    ///
+    /// # Errors
+    /// When it is nobody's, or has ended.
+    pub(crate) fn look_up(&self, bearer: &str) -> Result<(Caller, Token), Unrecognised> {
         let state = self.state();
         let found = state.token_by_secret(bearer_digest(bearer));
         let (token, entry) = found.ok_or(Unrecognised::Unknown)?;

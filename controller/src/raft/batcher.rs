@@ -4,7 +4,7 @@
 //! does not know: then the answer is that time ran out. Persons' requests are safe to propose twice, the State answers a
 //! repeated request id with the first answer, so those are tried again until their deadline.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use dotmac_domain::{Envelope, Reply, envelope::Actor};
 use dotmac_protocol::codec;
@@ -249,10 +249,8 @@ impl Proposer {
         if unanswered > UNANSWERED_MAX {
             return refuse_all(batch, &Refusal::Overloaded);
         }
-        let envelopes = batch
-            .iter()
-            .map(|waiting| waiting.envelope.clone())
-            .collect();
+        let envelopes = batch.iter().map(|waiting| waiting.envelope.clone());
+        let envelopes = Arc::new(envelopes.collect());
         let (started, begun) = (self.traces.now(), Instant::now());
         let writing = self.raft.client_write(Proposal { envelopes });
         // A leader that is replaced may never say what became of a write.

@@ -100,7 +100,7 @@ fn replayed(entries: &[Entry], at: u64) -> (State, State, BTreeMap<Stream, Vec<F
     let mut facts: BTreeMap<Stream, Vec<_>> = BTreeMap::new();
     for entry in entries {
         if let EntryPayload::Normal(proposal) = &entry.payload {
-            for envelope in &proposal.envelopes {
+            for envelope in proposal.envelopes.iter() {
                 for fact in state.apply(envelope).facts {
                     facts.entry(fact.stream.clone()).or_default().push(fact);
                 }

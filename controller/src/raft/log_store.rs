@@ -15,6 +15,10 @@ use openraft::{
 };
 use thiserror::Error;
 
+mod recent;
+
+use recent::Recent;
+
 use super::types::{
     Entry, Failure, LogId, LogIdRecord, LogRecord, RaftVote, TypeConfig, Verb, VoteRecord,
     log_failure,
@@ -55,6 +59,7 @@ struct Known {
     committed: Option<LogId>,
     purged: Option<LogId>,
     last: Option<LogId>,
+    recent: Recent,
 }
 
 impl LogStore {
@@ -70,6 +75,7 @@ impl LogStore {
             committed: read::<LogIdRecord>(&engine, &committed_key())?.and_then(|record| record.0),
             purged,
             last,
+            recent: Recent::default(),
         };
         Ok(Self {
             engine,
@@ -112,22 +118,22 @@ impl LogStore {
 
     async fn write_entries(&self, entries: impl Iterator<Item = Entry>) -> Result<(), Failure> {
         let mut batch = Batch::new();
-        let mut last = None;
+        let mut written = Vec::new();
         for entry in entries {
             self.mark_version(&entry)?;
-            let (key, log_id) = (entry_key(entry.log_id.index), entry.log_id);
-            let record = codec::encode(&LogRecord(entry))
-                .map_err(|error| log_failure(Verb::Write, &error))?;
-            if batch.bytes() + record.len() + 64 > BATCH_BYTES_MAX {
+            let key = entry_key(entry.log_id.index);
+            let record = LogRecord(entry);
+            let bytes = codec::encode(&record).map_err(|error| log_failure(Verb::Write, &error))?;
+            if batch.bytes() + bytes.len() + 64 > BATCH_BYTES_MAX {
                 self.write(std::mem::take(&mut batch)).await?;
-                self.lock().last = last;
+                self.note_written(std::mem::take(&mut written));
             }
-            batch.put(key, record);
-            last = Some(log_id);
+            written.push((record.0, bytes.len()));
+            batch.put(key, bytes);
         }
         if !batch.is_empty() {
             self.write(batch).await?;
-            self.lock().last = last;
+            self.note_written(written);
         }
         Ok(())
     }
@@ -143,9 +149,21 @@ impl LogStore {
         marked.map_err(|error| log_failure(Verb::Write, &error))
     }
 
+    /// These are on disk, behind all others.
+    fn note_written(&self, written: Vec<(Entry, usize)>) {
+        let mut known = self.lock();
+        if let Some((last, _)) = written.last() {
+            known.last = Some(last.log_id);
+        }
+        known.recent.extend(written);
+    }
+
     /// Entries of a half-open range in order, up to about `bytes_max`, at least one if there is one.
     #[allow(clippy::result_large_err, reason = "the size is Raft's")]
     fn entries(&self, start: u64, end: u64, bytes_max: usize) -> Result<Vec<Entry>, Failure> {
+        if let Some(recent) = self.lock().recent.read(start, end, bytes_max) {
+            return Ok(recent);
+        }
         let failure = |error: LogStoreError| log_failure(Verb::Read, &error);
         let mut entries = Vec::new();
         let mut bytes = 0;
@@ -219,7 +237,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     /// Queued, not awaited: what is committed is known again from the leader, this only shortens a restart.
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), Failure> {
         let mut batch = Batch::new();
-        batch.put(committed_key(), encode(&LogIdRecord(committed)));
+        batch.put_fresh(committed_key(), encode(&LogIdRecord(committed)));
         self.lock().committed = committed;
         let done = Box::new(|_: Result<(), WriteError>| {});
         let queued = self.engine.submit(batch, Priority::Unhurried, done).await;
@@ -250,6 +268,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn truncate(&mut self, log_id: LogId) -> Result<(), Failure> {
         let mut batch = Batch::new();
         batch.remove_range(entry_key(log_id.index)..entries_end());
+        self.lock().recent.clear();
         self.write(batch).await?;
         let last = self
             .engine
@@ -268,7 +287,11 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn purge(&mut self, log_id: LogId) -> Result<(), Failure> {
         let settled = self.ledger.settle().await;
         settled.map_err(|error| log_failure(Verb::Write, &error))?;
-        let first = self.lock().purged.map_or(0, |purged| purged.index + 1);
+        let first = {
+            let mut known = self.lock();
+            known.recent.forget_through(log_id.index);
+            known.purged.map_or(0, |purged| purged.index + 1)
+        };
         let mut start = first;
         loop {
             let end = start.saturating_add(PURGE_STEP).min(log_id.index + 1);

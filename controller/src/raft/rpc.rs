@@ -7,7 +7,7 @@ use dotmac_domain::{
     Envelope, Reply,
     audit::{Fact, Stream},
 };
-use dotmac_protocol::codec::Format;
+use dotmac_protocol::{codec::Format, record::ChainHead};
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest, VoteResponse};
 use serde::{Deserialize, Serialize};
 
@@ -150,6 +150,8 @@ pub enum SnapshotPart {
     },
     /// That was all.
     End,
+    /// Older links of this chain are kept nowhere any more: it begins behind this one.
+    Begin(Stream, ChainHead),
 }
 
 impl Format for SnapshotPart {

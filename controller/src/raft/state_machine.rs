@@ -123,6 +123,7 @@ impl StateMachine {
             meta = read_meta(&file)?;
             state = read_state(&file)?;
             check_facts(&state, &ledger)?;
+            drop_facts(&state, &ledger);
         }
         let shared = Arc::new(state.clone());
         let index = meta.last_log_id.map_or(0, |log_id| log_id.index);
@@ -155,22 +156,30 @@ impl StateMachine {
         self.last_applied = Some(entry.log_id);
         let mut facts = Vec::new();
         let mut replies = Vec::new();
+        let mut dropping = Vec::new();
         match entry.payload {
             EntryPayload::Blank => {}
             EntryPayload::Membership(membership) => {
                 self.membership = Membership::new(Some(entry.log_id), membership);
             }
             EntryPayload::Normal(proposal) => {
-                for envelope in &proposal.envelopes {
+                for envelope in proposal.envelopes.iter() {
                     check_rules(envelope)?;
                     let applied = self.state.apply(envelope);
                     facts.extend(applied.facts);
                     changed.extend(applied.changed);
                     replies.push(applied.reply);
+                    if let Command::DropFacts { drops } = &envelope.command {
+                        dropping.extend(drops.iter().map(|(stream, _)| stream.clone()));
+                    }
                 }
             }
         }
         self.ledger.append(entry.log_id.index, &facts).await?;
+        for stream in dropping {
+            let end = self.state.dropped(&stream).sequence;
+            self.ledger.drop_through(&stream, end);
+        }
         Ok(Replies(replies))
     }
 
@@ -196,6 +205,7 @@ impl StateMachine {
             Ok(state)
         })
         .await?;
+        drop_facts(&state, &self.ledger);
         self.state = state;
         self.last_applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
@@ -223,6 +233,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             replies.push(applied.map_err(|error| state_failure(Verb::Write, &error))?);
         }
         self.publish(What::These(changed));
+        // A bounded step each time: whatever is dropped holds nothing else up.
+        let swept = self.ledger.sweep().await;
+        swept.map_err(|error| state_failure(Verb::Write, &error))?;
         Ok(replies)
     }
 
@@ -329,6 +342,13 @@ fn check_rules(envelope: &Envelope) -> Result<(), StateMachineError> {
             Err(StateMachineError::NewerRules { to })
         }
         _ => Ok(()),
+    }
+}
+
+/// Tells the ledger what of each chain may go.
+fn drop_facts(state: &State, ledger: &Ledger) {
+    for (stream, retained) in &state.retained {
+        ledger.drop_through(stream, retained.dropped.sequence);
     }
 }
 

@@ -76,7 +76,9 @@ fn entry(index: u64) -> Entry {
     };
     Entry {
         log_id: log_id(index),
-        payload: EntryPayload::Normal(Proposal { envelopes }),
+        payload: EntryPayload::Normal(Proposal {
+            envelopes: envelopes.into(),
+        }),
     }
 }
 

@@ -1,6 +1,8 @@
 //! The concrete Raft: what an entry holds, what applying it answers, who the nodes are. Fixed here once, so that no
 //! generic parameter travels through the controller.
 
+use std::sync::Arc;
+
 use dotmac_domain::{Envelope, reply::Replies};
 use dotmac_protocol::{codec::Format, ids::NodeId};
 use dotmac_runtime::causes;
@@ -45,8 +47,30 @@ pub type Failure = StorageError<u64>;
 /// What one log entry carries: all proposals that waited together.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Proposal {
-    /// In order; at most [`ENTRY_ENVELOPES_MAX`].
-    pub envelopes: Vec<Envelope>,
+    /// In order; at most [`ENTRY_ENVELOPES_MAX`]. Copies of an entry share them: it is replicated to each follower and applied.
+    #[serde(with = "shared")]
+    pub envelopes: Arc<Vec<Envelope>>,
+}
+
+/// Written as the list itself.
+mod shared {
+    use std::sync::Arc;
+
+    use dotmac_domain::Envelope;
+    use serde::{Deserialize, Deserializer, Serialize as _, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(
+        envelopes: &Arc<Vec<Envelope>>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        envelopes.as_slice().serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Arc<Vec<Envelope>>, D::Error> {
+        Vec::deserialize(deserializer).map(Arc::new)
+    }
 }
 
 /// Where a controller is found.

@@ -18,6 +18,8 @@ use dotmac_protocol::{
 use thiserror::Error;
 use tokio::sync::watch;
 
+mod retention;
+
 use crate::storage::engine::{Area, Batch, Engine, Key, Priority, ReadError, WriteError};
 
 /// Facts read at once at most.
@@ -83,6 +85,8 @@ struct Heads {
     index: u64,
     /// Facts queued and not durable yet, by batch; as many as the engine's queue holds.
     pending: BTreeMap<u64, Vec<Fact>>,
+    /// How far chains are to be dropped; no more than there are chains.
+    drops: BTreeMap<Stream, retention::Drop>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -112,6 +116,7 @@ impl Ledger {
             queued: 0,
             index,
             pending: BTreeMap::new(),
+            drops: BTreeMap::new(),
         };
         let durable = Durable {
             batches: 0,
@@ -149,7 +154,7 @@ impl Ledger {
                     found: fact.sequence,
                 });
             }
-            batch.put(fact_key(&fact.stream, fact.sequence), bytes);
+            batch.put_fresh(fact_key(&fact.stream, fact.sequence), bytes);
             fresh.push(fact.clone());
             heads.insert(
                 fact.stream.clone(),
@@ -250,10 +255,10 @@ impl Ledger {
         index: Option<u64>,
     ) -> Result<(), LedgerError> {
         for (stream, head) in &heads {
-            batch.put(head_key(stream), encode_head(head));
+            batch.put_fresh(head_key(stream), encode_head(head));
         }
         if let Some(index) = index {
-            batch.put(index_key(), index.to_le_bytes().to_vec());
+            batch.put_fresh(index_key(), index.to_le_bytes().to_vec());
         }
         let (ticket, index) = {
             let mut known = self.lock();

@@ -181,6 +181,12 @@ impl State {
                     .collect();
                 ("agent.orders-lost", None, units.join(", "))
             }
+            Command::DropFacts { drops } => {
+                let drops = drops.iter().take(8);
+                let drops = drops.map(|(stream, through)| format!("{stream} to {through}"));
+                let detail = drops.collect::<Vec<_>>().join(", ");
+                ("audit.dropped", None, detail)
+            }
             other => self
                 .words_of_change(other)
                 .or_else(|| self.words_of_platform(other, reply))

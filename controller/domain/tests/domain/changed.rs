@@ -48,6 +48,8 @@ fn differing(before: &State, after: &State) -> BTreeSet<Changed> {
         controllers,
         // It is changed with the one in force.
         trust_roots: _,
+        retained: _,
+        batches: _,
     } = after;
     let mut found = BTreeSet::new();
     let known = (

@@ -5,7 +5,10 @@ use dotmac_domain::{
     Accepted, Applied, Command, Envelope, Reply, State,
     audit::Fact,
     desired::{Unit, decode_leaves},
-    envelope::{ATTESTATION_DOMAIN, Actor, Attestation, Evidence, command_digest},
+    envelope::{
+        ATTESTATION_BATCH_DOMAIN, ATTESTATION_DOMAIN, Actor, Attestation, AttestationBatch,
+        Evidence, InBatch, command_digest,
+    },
     plan::plan,
     reply::Code,
     state::RULES_VERSION,
@@ -16,7 +19,7 @@ use dotmac_protocol::{
     keys::Signature,
     record::{HealthStatus, Limits, Outcome, SignedRecord},
     time::{Timestamp, Window},
-    wave::Leaf,
+    wave::{Leaf, merkle_paths},
 };
 mod agent;
 mod values;
@@ -53,6 +56,26 @@ pub(crate) fn attest(mut envelope: Envelope, signers: &[u8], expires_at: u64) ->
         signatures: signers.iter().map(sign).collect(),
     };
     envelope
+}
+
+/// Signs the evidence of several envelopes together with the keys of these controllers.
+pub(crate) fn attest_together(envelopes: &mut [Envelope], signers: &[u8], expires_at: u64) {
+    let expires_at = Timestamp(expires_at);
+    let leaf = |envelope: &Envelope| Attestation::of(envelope, expires_at).bytes();
+    let leaves: Vec<_> = envelopes.iter().map(leaf).collect();
+    let batch = AttestationBatch::of(&leaves);
+    let sign = |seed: &u8| Signature::make(&key(*seed), ATTESTATION_BATCH_DOMAIN, &batch.bytes());
+    let signatures: Vec<_> = signers.iter().map(sign).collect();
+    let places = (0..).zip(merkle_paths(&leaves));
+    for (envelope, (index, path)) in envelopes.iter_mut().zip(places) {
+        envelope.evidence = Evidence::AttestedInBatch(Box::new(InBatch {
+            expires_at,
+            batch: batch.clone(),
+            index,
+            path,
+            signatures: signatures.clone(),
+        }));
+    }
 }
 
 /// A State and everything needed to ask it for something.

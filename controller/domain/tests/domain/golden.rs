@@ -20,8 +20,8 @@ use dotmac_protocol::{
 
 use crate::{
     fixture::{
-        GRACE_MS, START, TestAgent, World, admin, attest, create, deployment, genesis, join_token,
-        key, token,
+        GRACE_MS, START, TestAgent, World, admin, attest, attest_together, create, deployment,
+        genesis, join_token, key, token, token_id,
     },
     hexfile::Golden,
     random::audit_event,
@@ -186,6 +186,13 @@ fn what_is_stored_and_signed_keeps_its_bytes() {
         signature: Signature::make(&key(9), "request", b"\"@method\": POST"),
     };
     golden.check("envelope-request-signed", &signed);
+    let mut batch = [admin(), Actor::Person(token_id(2))].map(envelope);
+    attest_together(&mut batch, &[1, 2], START + 30_000);
+    golden.check("envelope-attested-in-batch", &batch[1]);
+    let Evidence::AttestedInBatch(place) = &batch[1].evidence else {
+        panic!("in a batch");
+    };
+    golden.check("attestation-batch", &place.batch);
     golden.check(
         "attestation",
         &Attestation {

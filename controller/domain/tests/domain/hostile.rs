@@ -25,12 +25,13 @@ fn base() -> (World, TestAgent, DeploymentId) {
     BASE.get_or_init(World::with_active).clone()
 }
 
-/// All but what a rejection may leave behind: the clock, the audit entry, the answer.
+/// All but what a rejection may leave behind: the clock, the audit entry with its mark, the answer.
 fn without_traces(state: &State) -> State {
     let none = State::default();
     State {
         now: none.now,
         streams: none.streams,
+        retained: none.retained,
         answers: none.answers,
         answer_order: none.answer_order,
         ..state.clone()

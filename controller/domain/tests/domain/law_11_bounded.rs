@@ -17,7 +17,8 @@ use dotmac_protocol::{
 };
 
 use crate::fixture::{
-    GRACE_MS, START, World, admin, code_of, create, deployment, join_token, token_id,
+    GRACE_MS, START, World, admin, attest_together, code_of, create, deployment, join_token,
+    token_id,
 };
 
 #[test]
@@ -188,7 +189,16 @@ fn law_11_evidence_that_is_too_large_is_refused_and_not_kept() {
         signature_base: vec![b'x'; SIGNATURE_BASE_BYTES_MAX + 1],
         signature,
     };
-    for evidence in [many, long] {
+    let mut batch = [proven.clone(), proven.clone()];
+    attest_together(&mut batch, &[1, 2], expires_at.0);
+    let Evidence::AttestedInBatch(place) = &batch[0].evidence else {
+        panic!("in a batch");
+    };
+    let (mut deep, mut crowded) = (place.clone(), place.clone());
+    deep.path = vec![place.batch.root; 9];
+    crowded.signatures = vec![place.signatures[0].clone(); 1_000];
+    let [deep, crowded] = [deep, crowded].map(Evidence::AttestedInBatch);
+    for evidence in [many, long, deep, crowded] {
         let mut envelope = proven.clone();
         (envelope.evidence, envelope.request) = (evidence, world.request());
         let deployments = world.state.deployments.clone();

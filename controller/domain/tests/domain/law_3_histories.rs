@@ -20,7 +20,7 @@ fn proven(log: &[Envelope]) -> BTreeSet<RequestId> {
         Evidence::Attested { signatures, .. } => {
             signatures.len() == 2 && matches!(envelope.actor, Actor::Person(_))
         }
-        Evidence::None | Evidence::RequestSigned { .. } => false,
+        Evidence::None | Evidence::RequestSigned { .. } | Evidence::AttestedInBatch(_) => false,
     };
     let envelopes = log.iter().filter(counts);
     envelopes.map(|envelope| envelope.request.clone()).collect()

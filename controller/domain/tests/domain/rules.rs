@@ -4,14 +4,16 @@
 use dotmac_domain::{
     Accepted, Changed, Command, Envelope, State,
     access::Role,
+    audit::Stream,
     envelope::Actor,
     reply::Code,
+    retention::{self, Kept},
     rules::{RULES_VERSION, Raised},
     state::v1,
 };
 use dotmac_protocol::{codec, time::Timestamp};
 
-use crate::fixture::{World, admin, code_of, token, token_id};
+use crate::fixture::{World, admin, attest_together, code_of, create, token, token_id};
 
 const RAISE: Command = Command::RaiseRules { to: 2 };
 
@@ -66,6 +68,32 @@ fn rules_are_raised_by_who_may_with_proof_and_are_never_taken_back() {
     let back = Command::RaiseRules { to: 1 };
     assert_eq!(code_of(world.ask(back)), Code::WrongState);
     assert_eq!(world.state.rules, 2);
+}
+
+#[test]
+fn what_a_program_of_before_cannot_read_is_not_taken_before_its_rules() {
+    let (mut world, _, _) = World::with_active_under(1);
+    let mut asked = ["One", "Two"].map(|name| world.envelope(admin(), create(name)));
+    assert_eq!(asked[0].rules_to_read(), 1);
+    attest_together(&mut asked, &[1, 2], world.now + 30_000);
+    let drop_facts = Command::DropFacts { drops: Vec::new() };
+    let dropping = world.envelope(Actor::Planner, drop_facts.clone());
+    for envelope in [&asked[0], &dropping] {
+        assert_eq!(envelope.rules_to_read(), 2);
+        assert_eq!(code_of(world.apply(envelope)), Code::WrongState);
+    }
+    assert!(world.state.retained.is_empty(), "chains are marked");
+    let far = Timestamp(u64::MAX);
+    assert_eq!(retention::due(&world.state, Kept::default(), far), None);
+    let read: v1::State = codec::decode(&world.state.to_bytes().unwrap()).unwrap();
+    assert_eq!(State::from(read), world.state);
+
+    assert_eq!(world.ask(RAISE), Ok(Accepted::Done));
+    let taken = world.apply(&asked[1]);
+    assert!(taken.is_ok(), "{taken:?}");
+    assert_eq!(world.plan(drop_facts), Ok(Accepted::Done));
+    let marked = world.state.retained.get(&Stream::Platform).unwrap();
+    assert!(marked.marks[0].head.sequence > 0, "{marked:?}");
 }
 
 #[test]

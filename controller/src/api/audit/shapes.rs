@@ -53,6 +53,8 @@ fn stream() -> Value {
             ("sequence", schema::count()),
             ("digest", schema::digest()),
             ("key", schema::or_null(schema::pattern("^[0-9a-f]{64}$"))),
+            ("dropped", schema::count()),
+            ("dropped_digest", schema::digest()),
         ],
         &[],
     )

@@ -40,6 +40,7 @@ mod reports;
 pub(super) use cluster::{card, next_trust_root, signed};
 use genesis::genesis;
 use memory_log::MemoryLog;
+pub(super) use memory_log::Peers;
 
 /// The administrator's token.
 pub(super) const ADMIN: &str = "dotmac-admin-token";
@@ -283,7 +284,7 @@ impl World {
 }
 
 /// The administrator asks.
-async fn ask(node: &Node, command: Command) {
+async fn ask(node: &Arc<Node>, command: Command) {
     let (caller, _) = node.authenticate(ADMIN).unwrap();
     let request = node.entropy.hex(16).parse().unwrap();
     let (asked, received_at) = (Digest::ZERO, node.clock.now());
@@ -308,7 +309,7 @@ async fn propose(node: &Node, actor: Actor, command: Command) {
         .unwrap();
 }
 
-async fn populate(node: &Node, seal_key: &SealKey) -> AgentId {
+async fn populate(node: &Arc<Node>, seal_key: &SealKey) -> AgentId {
     propose(
         node,
         Actor::Founder,

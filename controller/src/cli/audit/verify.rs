@@ -37,6 +37,10 @@ struct ServedStream {
     sequence: u64,
     digest: Digest32,
     key: Option<String>,
+    /// The last link that was dropped; older controllers drop none.
+    #[serde(default)]
+    dropped: u64,
+    dropped_digest: Option<Digest32>,
 }
 
 /// What was proven and what was not.
@@ -86,7 +90,7 @@ async fn controller(client: &Client, server: &str, findings: &mut Findings) -> R
         let served: ServedStream = serde_json::from_value(served).map_err(Failure::answer)?;
         match served_stream(client, &served, findings).await? {
             Ok(head) => {
-                findings.records += head.sequence;
+                findings.records += head.sequence.saturating_sub(served.dropped);
                 findings
                     .proven
                     .push(format!("{} {} at {server}", served.stream, head.sequence));
@@ -111,7 +115,14 @@ async fn served_stream(
     let Ok(name) = served.stream.parse::<Stream>() else {
         return Ok(Err("this program does not know such a stream".to_owned()));
     };
-    let mut head = ChainHead::START;
+    // What was dropped for its age is proven by nobody; the State keeps its end, and the rest follows from that.
+    let mut head = ChainHead {
+        sequence: served.dropped,
+        digest: served
+            .dropped_digest
+            .as_ref()
+            .map_or(ChainHead::START.digest, |one| one.0),
+    };
     while head.sequence < served.sequence {
         let path = format!(
             "{PATH}/records?stream={}&after={}&limit={LINKS_EACH}",

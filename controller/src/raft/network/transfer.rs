@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use dotmac_protocol::record::ChainHead;
 use dotmac_runtime::quic::{self, FrameError};
 use openraft::Snapshot;
 use quinn::{RecvStream, SendStream};
@@ -96,6 +97,8 @@ async fn ask(
     Ok((out, back, reply))
 }
 
+/// Where links were dropped, the receiver is told where the rest begins. A program of version 1 would not know that part; it
+/// never gets it, because nothing is dropped under its rules, and it follows no others.
 async fn send_facts(
     out: &mut SendStream,
     ledger: &Ledger,
@@ -105,7 +108,23 @@ async fn send_facts(
         let mut after = heads.get(&stream).copied().unwrap_or(0);
         while after < head.sequence {
             let facts = ledger.read(&stream, after, FACTS_MAX)?;
-            let Some(last) = facts.last() else { break };
+            let (Some(first), Some(last)) = (facts.first(), facts.last()) else {
+                // All of it was dropped.
+                step(quic::write_frame(
+                    out,
+                    &SnapshotPart::Begin(stream.clone(), head),
+                ))
+                .await??;
+                break;
+            };
+            if first.sequence > after + 1 {
+                let before = ChainHead {
+                    sequence: first.sequence - 1,
+                    digest: first.link.previous().map_err(LedgerError::from)?,
+                };
+                let begin = SnapshotPart::Begin(stream.clone(), before);
+                step(quic::write_frame(out, &begin)).await??;
+            }
             after = last.sequence;
             step(quic::write_frame(out, &SnapshotPart::Facts(facts))).await??;
         }

@@ -151,6 +151,9 @@ impl Shared {
             match part.ok_or(ReceiveError::Ended)? {
                 // Facts are made from committed entries only: they stay, whatever becomes of the snapshot.
                 SnapshotPart::Facts(facts) => self.ledger.append(0, &facts).await?,
+                SnapshotPart::Begin(stream, head) => {
+                    self.ledger.begin_behind(&stream, head).await?;
+                }
                 SnapshotPart::Piece { offset, bytes } => incoming.write(offset, &bytes)?,
                 SnapshotPart::End => return Ok(()),
             }

@@ -80,6 +80,7 @@ impl Key {
 #[derive(Debug, Clone)]
 pub(super) enum Change {
     Put(Key, Vec<u8>),
+    PutFresh(Key, Vec<u8>),
     Remove(Key),
     RemoveRange(Range<Key>),
 }
@@ -107,6 +108,18 @@ impl Batch {
         assert!(key.0.len() <= KEY_BYTES_MAX, "a key has at most 128 bytes");
         self.bytes += key.0.len() + value.len();
         self.changes.push(Change::Put(key, value));
+    }
+
+    /// Stores a value where nothing larger can be: under a key that holds none, or one of a single chunk (some 7 KiB). Nobody
+    /// then has to look for the chunks of an older value.
+    ///
+    /// # Panics
+    /// As [`Self::put`].
+    pub fn put_fresh(&mut self, key: Key, value: Vec<u8>) {
+        self.put(key, value);
+        if let Some(Change::Put(key, value)) = self.changes.pop() {
+            self.changes.push(Change::PutFresh(key, value));
+        }
     }
 
     /// Removes a value, if there.

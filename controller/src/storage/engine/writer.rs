@@ -33,6 +33,14 @@ pub(super) struct Waiting {
     pub(super) is_urgent: bool,
 }
 
+/// What a key holds after a commit.
+enum Becomes {
+    Nothing,
+    Value(Vec<u8>),
+    /// A value with nothing larger before it.
+    Fresh(Vec<u8>),
+}
+
 /// What the thread owns.
 pub(super) struct Writer {
     pub(super) database: Records,
@@ -127,8 +135,9 @@ impl Writer {
 
     /// Makes the batches durable together and tells everybody; `false` when nothing may be written any more.
     fn commit_group(&mut self, group: &mut Vec<Waiting>) -> bool {
-        let batches: Vec<&Batch> = group.iter().map(|waiting| &waiting.batch).collect();
-        let result = catch_unwind(AssertUnwindSafe(|| self.commit(&batches)))
+        let batches = group.iter_mut().map(|one| std::mem::take(&mut one.batch));
+        let batches: Vec<Batch> = batches.collect();
+        let result = catch_unwind(AssertUnwindSafe(|| self.commit(batches)))
             .unwrap_or(Err(FatalError::Panicked));
         if let Err(error) = &result {
             (self.on_fatal)(error);
@@ -145,17 +154,25 @@ impl Writer {
     }
 
     /// Makes the batches durable together.
-    fn commit(&mut self, batches: &[&Batch]) -> Result<(), FatalError> {
+    fn commit(&mut self, batches: Vec<Batch>) -> Result<(), FatalError> {
         let number = self.last_commit + 1;
         let mut values = self.merge(batches).map_err(FatalError::Read)?;
-        values.insert(commit_key(), Some(number.to_le_bytes().to_vec()));
+        let last = Becomes::Fresh(number.to_le_bytes().to_vec());
+        values.insert(commit_key(), last);
         let mut commit = Vec::new();
-        for (key, value) in values {
+        for (key, becomes) in values {
+            let (value, is_fresh) = match becomes {
+                Becomes::Nothing => (None, false),
+                Becomes::Value(value) => (Some(value), false),
+                Becomes::Fresh(value) => (Some(value), true),
+            };
             let kept = value.as_deref().map_or(0, chunks_of);
-            let before = self.database.keys_of(key.as_bytes());
-            for stored in before.map_err(FatalError::Database)? {
-                if split_key(&stored).is_some_and(|(_, chunk)| chunk >= kept) {
-                    commit.push((stored.to_vec(), None));
+            if !is_fresh {
+                let before = self.database.keys_of(key.as_bytes());
+                for stored in before.map_err(FatalError::Database)? {
+                    if split_key(&stored).is_some_and(|(_, chunk)| chunk >= kept) {
+                        commit.push((stored.to_vec(), None));
+                    }
                 }
             }
             let value = value.unwrap_or_default();
@@ -179,27 +196,36 @@ impl Writer {
         Ok(())
     }
 
-    /// What each key holds after all changes; `None` for nothing.
-    fn merge(&self, batches: &[&Batch]) -> Result<BTreeMap<Key, Option<Vec<u8>>>, ReadError> {
-        let mut values: BTreeMap<Key, Option<Vec<u8>>> = BTreeMap::new();
-        for change in batches.iter().flat_map(|batch| &batch.changes) {
+    /// What each key holds after all changes.
+    fn merge(&self, batches: Vec<Batch>) -> Result<BTreeMap<Key, Becomes>, ReadError> {
+        let mut values: BTreeMap<Key, Becomes> = BTreeMap::new();
+        for change in batches.into_iter().flat_map(|batch| batch.changes) {
             match change {
                 Change::Put(key, value) => {
-                    values.insert(key.clone(), Some(value.clone()));
+                    values.insert(key, Becomes::Value(value));
                 }
+                // Behind a change of the same commit it is looked at like any other.
+                Change::PutFresh(key, value) => match values.get(&key) {
+                    None | Some(Becomes::Fresh(_)) => {
+                        values.insert(key, Becomes::Fresh(value));
+                    }
+                    Some(Becomes::Nothing | Becomes::Value(_)) => {
+                        values.insert(key, Becomes::Value(value));
+                    }
+                },
                 Change::Remove(key) => {
-                    values.insert(key.clone(), None);
+                    values.insert(key, Becomes::Nothing);
                 }
                 Change::RemoveRange(range) if range.start >= range.end => {}
                 Change::RemoveRange(range) => {
                     for (_, value) in values.range_mut(range.clone()) {
-                        *value = None;
+                        *value = Becomes::Nothing;
                     }
                     let bounds = range.start.as_bytes().to_vec()..range.end.as_bytes().to_vec();
                     for stored in self.database.range(bounds) {
                         let (stored, _) = stored.map_err(ReadError::Database)?;
                         let (key, _) = split_key(&stored).ok_or_else(|| corrupt(&stored))?;
-                        values.insert(Key::from_bytes(key.to_vec()), None);
+                        values.insert(Key::from_bytes(key.to_vec()), Becomes::Nothing);
                     }
                 }
             }

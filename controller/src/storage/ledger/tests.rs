@@ -3,10 +3,12 @@
 use dotmac_domain::audit::{Fact, Link, Stream};
 use dotmac_runtime::disk::SystemDisk;
 
+use dotmac_protocol::record::ChainHead;
+
 use super::{Ledger, LedgerError};
 use crate::storage::{
     directory::Directory,
-    engine::{Engine, EngineConfig, fail_on_fatal},
+    engine::{Batch, Engine, EngineConfig, Priority, fail_on_fatal},
 };
 
 fn open(home: &std::path::Path) -> (Engine, Ledger) {
@@ -91,4 +93,85 @@ async fn gaps_and_second_versions_are_refused() {
             .await,
         Err(LedgerError::Differs { sequence: 1, .. })
     ));
+}
+
+#[tokio::test]
+async fn the_front_of_a_chain_goes_in_bounded_steps_and_the_rest_goes_on() {
+    let home = tempfile::tempdir().unwrap();
+    let (engine, ledger) = open(home.path());
+    let count = super::retention::STEP + 500;
+    for sequence in 1..=count {
+        let facts = [fact(&Stream::Platform, sequence, "old")];
+        ledger.append(sequence, &facts).await.unwrap();
+    }
+    ledger.settle().await.unwrap();
+    assert!(!ledger.sweep().await.unwrap(), "nothing was asked for");
+    let through = count - 10;
+    ledger.drop_through(&Stream::Platform, through);
+    assert!(ledger.sweep().await.unwrap(), "one step is not all");
+    assert!(!ledger.sweep().await.unwrap());
+    engine
+        .write(Batch::new(), Priority::Essential)
+        .await
+        .unwrap();
+    let first = |ledger: &Ledger| ledger.read(&Stream::Platform, 0, 1).unwrap()[0].sequence;
+    assert_eq!(first(&ledger), through + 1);
+    ledger
+        .append(count + 1, &[fact(&Stream::Platform, count + 1, "new")])
+        .await
+        .unwrap();
+    ledger.settle().await.unwrap();
+    engine.close().await;
+    drop((engine, ledger));
+    let (engine, ledger) = open(home.path());
+    assert_eq!(first(&ledger), through + 1);
+    assert_eq!(ledger.read(&Stream::Platform, 0, 100).unwrap().len(), 11);
+    // Whoever is told more than there is keeps what is not written yet.
+    ledger.drop_through(&Stream::Platform, u64::MAX);
+    while ledger.sweep().await.unwrap() {}
+    let next = count + 2;
+    ledger
+        .append(next, &[fact(&Stream::Platform, next, "newer")])
+        .await
+        .unwrap();
+    ledger.settle().await.unwrap();
+    assert_eq!(first(&ledger), next);
+    engine.close().await;
+}
+
+#[tokio::test]
+async fn a_chain_without_its_front_goes_on_behind_it() {
+    let home = tempfile::tempdir().unwrap();
+    let (engine, ledger) = open(home.path());
+    let old = fact(&Stream::Platform, 1, "old");
+    ledger.append(1, std::slice::from_ref(&old)).await.unwrap();
+    let behind = fact(&Stream::Platform, 5, "behind");
+    let gap = ledger.append(2, std::slice::from_ref(&behind)).await;
+    assert!(matches!(
+        gap,
+        Err(LedgerError::Gap {
+            head: 1,
+            found: 5,
+            ..
+        })
+    ));
+    let head = ChainHead {
+        sequence: 4,
+        digest: behind.link.digest(),
+    };
+    ledger.begin_behind(&Stream::Platform, head).await.unwrap();
+    ledger
+        .append(2, std::slice::from_ref(&behind))
+        .await
+        .unwrap();
+    while ledger.sweep().await.unwrap() {}
+    ledger.settle().await.unwrap();
+    assert_eq!(ledger.read(&Stream::Platform, 0, 9).unwrap(), [behind]);
+    // What is here already is newer.
+    ledger
+        .begin_behind(&Stream::Platform, ChainHead::START)
+        .await
+        .unwrap();
+    assert_eq!(ledger.head(&Stream::Platform).unwrap().sequence, 5);
+    engine.close().await;
 }

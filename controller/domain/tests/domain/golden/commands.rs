@@ -3,6 +3,7 @@
 use dotmac_domain::{
     Command,
     access::Role,
+    audit::Stream,
     command::{Behind, CustomResources, NoteMembers, UpdateDeployment, UpdateLicense},
     fleet::Presence,
 };
@@ -29,6 +30,8 @@ pub(super) fn commands() -> Vec<(&'static str, Command)> {
     commands.extend(licenses());
     commands.push(("raise-rules", Command::RaiseRules { to: 2 }));
     commands.extend(of_cluster());
+    let drops = vec![(Stream::Platform, 7)];
+    commands.push(("drop-facts", Command::DropFacts { drops }));
     commands
 }
 

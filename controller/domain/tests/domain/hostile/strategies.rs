@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use dotmac_domain::{
     Command,
     command::{CreateDeployment, CreateJoinToken, CustomResources, EnrolAgent, UpdateDeployment},
-    envelope::{Actor, Evidence},
+    envelope::{Actor, AttestationBatch, Evidence, InBatch},
     fleet::Presence,
 };
 use dotmac_protocol::{
@@ -122,7 +122,24 @@ pub(super) fn evidence() -> impl Strategy<Value = Evidence> {
                 signature,
             }
         }),
+        in_batch().prop_map(|place| Evidence::AttestedInBatch(Box::new(place))),
     ]
+}
+
+fn in_batch() -> impl Strategy<Value = InBatch> {
+    let digest = || any::<[u8; 32]>().prop_map(Digest::from_bytes);
+    (
+        (number(), digest(), any::<u32>(), any::<u32>()),
+        prop::collection::vec(digest(), 0..40),
+        prop::collection::vec(signature(), 0..40),
+    )
+        .prop_map(|((at, root, leaves, index), path, signatures)| InBatch {
+            expires_at: Timestamp(at),
+            batch: AttestationBatch { root, leaves },
+            index,
+            path,
+            signatures,
+        })
 }
 
 fn create() -> impl Strategy<Value = Command> {

@@ -19,6 +19,9 @@ use crate::{
     peers::{PeerAnswer, PeerCall},
 };
 
+/// What peers answer to a call.
+pub(in crate::api::tests) type Peers = Box<dyn Fn(PeerCall) -> PeerAnswer + Send>;
+
 /// Applies what is proposed at once; keeps what was proposed, as bytes.
 pub(in crate::api::tests) struct MemoryLog {
     state: Mutex<Arc<State>>,
@@ -28,6 +31,8 @@ pub(in crate::api::tests) struct MemoryLog {
     pub(in crate::api::tests) leadership: watch::Sender<Leadership>,
     /// The peers that it has a connection to; without any no majority confirms it.
     pub(in crate::api::tests) connected: watch::Sender<BTreeSet<NodeId>>,
+    /// What peers answer; without it they are away.
+    pub(in crate::api::tests) peers: Mutex<Option<Peers>>,
     /// Entries that are in the log and not applied.
     pub(in crate::api::tests) behind: Mutex<u64>,
     applied: watch::Sender<u64>,
@@ -47,10 +52,16 @@ impl MemoryLog {
             failure: Mutex::default(),
             leadership: watch::Sender::new(leadership),
             connected: watch::Sender::new(BTreeSet::from([NodeId(2)])),
+            peers: Mutex::default(),
             behind: Mutex::default(),
             applied: watch::Sender::new(0),
             changes: Changes::new(0, Arc::default()),
         }
+    }
+
+    /// Changes the State behind everybody's back.
+    pub(in crate::api::tests) fn change(&self, change: impl FnOnce(&mut State)) {
+        change(Arc::make_mut(&mut self.state.lock().unwrap()));
     }
 
     /// A State from a snapshot takes the place of the one there is; here the same one.
@@ -121,10 +132,13 @@ impl Log for MemoryLog {
     fn call(
         &self,
         node: NodeId,
-        _: PeerCall,
+        call: PeerCall,
         _: Duration,
     ) -> BoxFuture<'_, Result<PeerAnswer, LogError>> {
         Box::pin(async move {
+            if let Some(peers) = &*self.peers.lock().unwrap() {
+                return Ok(peers(call));
+            }
             Err(LogError::Refused {
                 node,
                 reason: "it is away".into(),
