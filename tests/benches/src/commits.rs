@@ -42,9 +42,9 @@ use crate::{
 };
 
 /// Writers at once.
-const WRITERS: [u64; 3] = [1, 16, 256];
+pub(crate) const WRITERS: [u64; 3] = [1, 16, 256];
 /// The controller that the benchmark runs itself.
-const OWN: &str = CONTROLLERS[0];
+pub(crate) const OWN: &str = CONTROLLERS[0];
 /// How long one command may take.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// How long its controller may need to come up, and to lead.
@@ -65,8 +65,15 @@ pub(crate) struct Settings {
 
 /// The system's disk, which counts what it syncs.
 #[derive(Debug, Default)]
-struct Counted {
+pub(crate) struct Counted {
     syncs: AtomicU64,
+}
+
+impl Counted {
+    /// How often it has synced.
+    pub(crate) fn syncs(&self) -> u64 {
+        self.syncs.load(Ordering::Relaxed)
+    }
 }
 
 impl Disk for Counted {
@@ -141,9 +148,11 @@ async fn in_process(
         let (mut rounds, mut syncs_per_ack) = (Vec::new(), Vec::new());
         for _ in 0..settings.rounds {
             ensure!(node.is_leader(), "the benchmark's controller leads no more");
-            let before = disk.syncs.load(Ordering::Relaxed);
-            let samples = propose(node, writers, Duration::from_secs(settings.seconds)).await?;
-            let syncs = disk.syncs.load(Ordering::Relaxed) - before;
+            let before = disk.syncs();
+            let nothing = Command::SealWave { orders: Vec::new() };
+            let over = Duration::from_secs(settings.seconds);
+            let samples = propose(node, writers, over, &nothing).await?;
+            let syncs = disk.syncs() - before;
             let syncs = f64::from(u32::try_from(syncs)?);
             syncs_per_ack.push(syncs / f64::from(u32::try_from(samples.len().max(1))?));
             rounds.push(samples);
@@ -158,17 +167,23 @@ async fn in_process(
     Ok(())
 }
 
-async fn propose(node: &Arc<Node>, writers: u64, over: Duration) -> Result<Samples> {
+/// So many writers, each of which proposes the same command again as soon as it was committed.
+pub(crate) async fn propose(
+    node: &Arc<Node>,
+    writers: u64,
+    over: Duration,
+    command: &Command,
+) -> Result<Samples> {
     let start = Instant::now();
     let writers: Vec<_> = (0..writers)
         .map(|_| {
-            let node = Arc::clone(node);
+            let (node, command) = (Arc::clone(node), command.clone());
             supervise::spawn("bench writer", async move {
                 let mut samples = Samples::default();
                 while start.elapsed() < over {
                     let asked = Instant::now();
-                    let nothing = Command::SealWave { orders: Vec::new() };
-                    let reply = node.propose(Actor::Planner, nothing, DEADLINE).await?;
+                    let command = command.clone();
+                    let reply = node.propose(Actor::Planner, command, DEADLINE).await?;
                     match reply {
                         Ok(_) => samples.take(asked.elapsed()),
                         Err(rejection) => bail!("refused: {}", rejection.detail),
@@ -186,8 +201,8 @@ async fn propose(node: &Arc<Node>, writers: u64, over: Duration) -> Result<Sampl
     Ok(all)
 }
 
-/// Takes one controller's place, and stops the others in turn until this one leads all three.
-async fn lead(fleet: &Fleet, disk: &Arc<Counted>) -> Result<Running> {
+/// Takes one controller's place, whose supervisor must be held, and stops the others in turn until this one leads all three.
+pub(crate) async fn lead(fleet: &Fleet, disk: &Arc<Counted>) -> Result<Running> {
     let config = Config::load(&fleet.home().join(OWN).join("controller.toml"))?;
     let ports = Ports {
         disk: Arc::clone(disk) as _,

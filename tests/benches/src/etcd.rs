@@ -1,7 +1,7 @@
-//! The peer of watch fan-out: three members of etcd beside the fleet, on the same disk, syncing as they do by default, and
-//! a program that watches them with etcd's own client. `make peers` builds both.
+//! The peer: three members of etcd beside the fleet, on the same disk, syncing as they do by default; etcd's own benchmark
+//! client, and a program that watches with etcd's own client. `make peers` builds all of them.
 
-use std::{process::Stdio, time::Duration};
+use std::{path::Path, process::Stdio, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use dotmac_tests::{
@@ -18,10 +18,14 @@ use tokio::{
 
 use crate::watch::Heard;
 
+mod benchmark;
+
+pub(crate) use benchmark::{Told, Verb};
+
 /// Members of the cluster.
 const MEMBERS: u16 = 3;
 /// Bytes of a value: about those of a tenant as an event shows it.
-const VALUE_BYTES: u64 = 512;
+pub(crate) const VALUE_BYTES: u64 = 512;
 /// How long it may take to start.
 const START_WITHIN: Duration = Duration::from_secs(30);
 
@@ -29,8 +33,8 @@ const START_WITHIN: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(crate) struct Etcd {
     ports: ports::Reserved,
-    _members: Vec<Child>,
-    _home: TempDir,
+    members: Vec<Child>,
+    home: TempDir,
 }
 
 impl Etcd {
@@ -79,9 +83,26 @@ impl Etcd {
         .await?;
         Ok(Self {
             ports,
-            _members: members,
-            _home: home,
+            members,
+            home,
         })
+    }
+
+    /// Where its members listen for clients, separated by commas.
+    fn endpoints(&self) -> String {
+        let endpoints =
+            (0..MEMBERS).map(|member| format!("127.0.0.1:{}", self.ports.base + member));
+        endpoints.collect::<Vec<_>>().join(",")
+    }
+
+    /// Its processes.
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        self.members.iter().filter_map(Child::id).collect()
+    }
+
+    /// Where its members keep everything.
+    pub(crate) fn home(&self) -> &Path {
+        self.home.path()
     }
 
     /// Makes changes of one key before this many watchers of it; `is_shared`: all of them over one connection a member.
@@ -91,11 +112,8 @@ impl Etcd {
         changes: u64,
         is_shared: bool,
     ) -> Result<Heard> {
-        let endpoints =
-            (0..MEMBERS).map(|member| format!("127.0.0.1:{}", self.ports.base + member));
-        let endpoints: Vec<String> = endpoints.collect();
         let ran = Command::new(peer("etcd-watch")?)
-            .args(["-endpoints", &endpoints.join(",")])
+            .args(["-endpoints", &self.endpoints()])
             .args([
                 "-watchers",
                 &watchers.to_string(),

@@ -11,6 +11,8 @@
 //!   footprint  resident memory of idle agents, and of controllers with 1,000 agents     -> memory.json
 //!   tracing    deployments and shows: traced, with the collector away or hung, and not  -> tracing.json
 //!   api        show, list, create against a bare axum handler; watch fan-out against etcd -> api.json
+//!   etcd       writes, linearizable reads, watchers, memory and disk against etcd       -> etcd.json
+//!   churn      disk of a controller under as many commits as a day has                  -> churn.json
 //!   load       2,000 tenants, 200 watchers, 100 clients; memory; one caller who floods  -> load.json
 //!     |
 //!   wire  drive  samples     one connection; closed and open loops; latencies
@@ -27,6 +29,7 @@
 mod all;
 mod api;
 mod bare;
+mod churn;
 mod commits;
 mod deploy;
 mod drive;
@@ -42,6 +45,7 @@ mod report;
 mod samples;
 mod swarm;
 mod tracing;
+mod versus;
 mod watch;
 mod wire;
 
@@ -73,6 +77,10 @@ enum Bench {
     Memory(footprint::Settings),
     /// Requests a second and latencies of the API
     Api(api::Settings),
+    /// Writes, linearizable reads, watchers, memory and disk against etcd
+    Etcd(versus::Settings),
+    /// The disk of a controller under as many commits as a day has
+    Churn(churn::Settings),
     /// 2,000 tenants, 200 watchers, 100 clients, and one caller who floods
     Load(load::Settings),
     /// What traces cost: exported, to a collector that is away, and none
@@ -127,6 +135,8 @@ fn main() -> ExitCode {
             Bench::Sink => runtime.block_on(tracing::serve_sink()),
             Bench::Swarm { directory } => runtime.block_on(swarm::run_process(&directory)),
             Bench::Api(settings) => runtime.block_on(api::run(&settings)),
+            Bench::Etcd(settings) => runtime.block_on(versus::run(&settings)),
+            Bench::Churn(settings) => runtime.block_on(churn::run(&settings)),
             Bench::Load(settings) => runtime.block_on(load::run(&settings)),
             Bench::Flood { seconds, address } => {
                 runtime.block_on(load::flood_from_input(seconds, address))
