@@ -19,6 +19,7 @@ mod admission;
 mod agents;
 mod answer;
 mod audit;
+mod backups;
 mod body;
 mod change;
 mod cluster;
@@ -78,6 +79,7 @@ fn operations() -> Vec<Operation> {
         cluster::operations(),
         events::operations(),
         audit::operations(),
+        backups::operations(),
         metrics::operations(),
         docs::operations(),
     ]
@@ -98,6 +100,7 @@ fn schemas() -> Vec<(String, Value)> {
         tiers::schemas(),
         cluster::schemas(),
         audit::schemas(),
+        backups::schemas(),
         openapi::schemas(),
     ]
     .concat();

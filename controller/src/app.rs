@@ -31,6 +31,7 @@ use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 pub use self::{error::AppError, refusal::Refusal};
 use crate::{
     api::{self, Serving, Tls, TlsFiles},
+    backup::{Settings, keeper},
     bootstrap::{self, Beginning},
     config::Config,
     dispatch, feed,
@@ -149,6 +150,7 @@ pub async fn start(config: Config, ports: Ports) -> Result<Running, AppError> {
         signing_key: keys.signing,
         traces,
         metrics,
+        backup: Settings::of(&config.backup)?,
     }));
     node.metrics.watch(&node, store_directory(&config));
     let (stop, stopping) = watch::channel(false);
@@ -196,6 +198,7 @@ fn spawn_loops(node: &Arc<Node>, raft: &RaftLog) -> Vec<JoinHandle<()>> {
         supervise::spawn("revocation", gateway::run_revocation(node())),
         supervise::spawn("token uses", node::run_token_uses(node())),
         supervise::spawn("feed", feed::run(node(), api::render)),
+        supervise::spawn("backup", keeper::run(node())),
     ]
 }
 

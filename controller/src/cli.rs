@@ -9,6 +9,7 @@
 pub(crate) mod agents;
 mod apply;
 mod audit;
+pub(crate) mod backup;
 mod client;
 pub(crate) mod cluster;
 mod completion;
@@ -107,6 +108,9 @@ enum Command {
     /// The controllers: status, who comes and goes, whose signatures count, and the making of a new cluster
     #[command(subcommand)]
     Cluster(cluster::Cluster),
+    /// Backups of the cluster: create, status, list, verify, keygen, and the restore from one
+    #[command(subcommand)]
+    Backup(backup::Backup),
     /// Who did what, and the proof of it
     Audit(audit::Audit),
     /// What changes, as it happens
@@ -210,6 +214,7 @@ fn run(command: Command, flags: Flags, output: Output) -> Result<(), Failure> {
                 Command::Tiers(tiers) => tiers.run(&context).await,
                 Command::WhoAmI(who) => who.run(&context).await,
                 Command::Cluster(cluster) => cluster.run(&context).await,
+                Command::Backup(backup) => backup.run(&context).await,
                 Command::Audit(audit) => audit.run(&context).await,
                 Command::Events(events) => events.run(&context).await,
                 Command::Logs(logs) => logs.run(&context).await,

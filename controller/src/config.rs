@@ -11,9 +11,11 @@ use serde::Deserialize;
 use thiserror::Error;
 
 mod api;
+mod backup;
 mod retention;
 
 pub use api::{Api, Limits};
+pub use backup::Backup;
 pub use retention::Retention;
 
 /// The whole file.
@@ -50,6 +52,9 @@ pub struct Config {
     /// What is told about this controller's work.
     #[serde(default)]
     pub telemetry: Telemetry,
+    /// Where backups go, and when.
+    #[serde(default)]
+    pub backup: Backup,
 }
 
 /// The QUIC endpoint for peers and agents.
@@ -202,6 +207,8 @@ impl Config {
             &mut config.log.file,
             &mut config.api.tls_certificate,
             &mut config.api.tls_key,
+            &mut config.backup.access_key_id_file,
+            &mut config.backup.secret_access_key_file,
         ] {
             *one = one.take().map(|file| base.join(file));
         }
@@ -247,6 +254,9 @@ impl Config {
             return refuse("node", self.node.to_string(), "1 or above");
         }
         if let Some((key, value, allowed)) = self.api.wrong() {
+            return refuse(key, value, allowed);
+        }
+        if let Some((key, value, allowed)) = self.backup.wrong() {
             return refuse(key, value, allowed);
         }
         if self.certificates.agent_hours == 0 || self.certificates.agent_hours > 24 * 7 {
@@ -300,6 +310,8 @@ mod tests {
             full.telemetry.reads_sampled_per_thousand,
             defaults.reads_sampled_per_thousand
         );
+        let keep = |one: &super::Backup| (one.keep_last, one.keep_daily, one.keep_weekly);
+        assert_eq!(keep(&full.backup), keep(&super::Backup::default()));
         assert_eq!(full.limits, Limits::default());
         assert_eq!(full.api.stop_notice_ms, stop_notice_ms());
         assert_eq!(full.log.bytes_max, Log::default().bytes_max);
@@ -319,6 +331,9 @@ mod tests {
         });
         let keys: Vec<_> = sections.flatten().collect();
         let expected = "api.advertise api.listen api.stop_notice_ms api.tls_certificate api.tls_key \
+                        backup.access_key_id_file backup.daily_at backup.endpoint \
+                        backup.every_minutes backup.keep_daily backup.keep_last backup.keep_weekly \
+                        backup.recipients backup.region backup.secret_access_key_file backup.target \
                         certificates.agent_hours data_dir genesis limits.connections \
                         limits.connections_per_caller limits.connections_per_peer limits.guesses_burst \
                         limits.guesses_per_second limits.guests_burst limits.guests_per_second \

@@ -16,6 +16,7 @@
 pub mod access_token;
 pub mod api;
 pub mod app;
+pub mod backup;
 pub mod bootstrap;
 pub mod cli;
 pub mod config;

@@ -47,6 +47,17 @@ pub struct Figures {
     pub is_confirmed: bool,
 }
 
+/// A State and the entry up to which it was applied.
+#[derive(Debug, Clone)]
+pub struct Moment {
+    /// Index of that entry; 0 for none.
+    pub index: u64,
+    /// The Raft term of that entry.
+    pub term: u64,
+    /// The State.
+    pub state: Arc<State>,
+}
+
 /// Why the log did not answer.
 #[derive(Debug, Error, Clone, PartialEq, Eq)]
 pub enum LogError {
@@ -71,6 +82,8 @@ pub enum LogError {
 pub trait Log: Send + Sync + 'static {
     /// The newest State applied on this node; cheap.
     fn state(&self) -> Arc<State>;
+    /// The newest State applied on this node with its place in the log; cheap.
+    fn moment(&self) -> Moment;
     /// Index of the last entry applied on this node; wakes when it changes. Carries no data on purpose.
     fn applied(&self) -> watch::Receiver<u64>;
     /// What applied entries changed, for the one who takes it.

@@ -19,6 +19,7 @@ use tokio::sync::watch;
 
 use crate::{
     api::Noticed,
+    backup::{Settings, keeper::Shelf},
     dispatch::{ClockBoard, SignatureBook},
     feed::Feed,
     gateway::Registry,
@@ -73,6 +74,10 @@ pub struct Node {
     pub traces: Traces,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// How backups are made, if they are.
+    pub backup: Option<Settings>,
+    /// What the backup target was last found to hold.
+    pub(crate) shelf: Shelf,
     /// Since when this controller has noticed what is not well.
     pub(crate) noticed: Noticed,
     pub(crate) signing_key: SigningKey,
@@ -106,6 +111,8 @@ pub struct NodeParts {
     pub traces: Traces,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// How backups are made, if they are.
+    pub backup: Option<Settings>,
 }
 
 impl std::fmt::Debug for NodeParts {
@@ -128,6 +135,7 @@ impl Node {
             signing_key,
             traces,
             metrics,
+            backup,
         } = parts;
         let (book, registry) = (SignatureBook::default(), Registry::default());
         Self {
@@ -145,6 +153,8 @@ impl Node {
             digests: Digests::default(),
             traces,
             metrics,
+            backup,
+            shelf: Shelf::default(),
             noticed: Noticed::default(),
             signing_key,
             attesting: attestations::Attesting::default(),

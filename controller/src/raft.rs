@@ -58,7 +58,7 @@ use tokio::{
 pub use config::{RaftConfig, SNAPSHOT_EVERY, StartError};
 
 use crate::{
-    log::{Changes, Figures, Leadership, Log, LogError},
+    log::{Changes, Figures, Leadership, Log, LogError, Moment},
     peers::{PeerAnswer, PeerCall, PeerHandler},
     storage::{
         engine::{Engine, OnFatal},
@@ -275,6 +275,10 @@ impl RaftLog {
 impl Log for RaftLog {
     fn state(&self) -> Arc<State> {
         self.view.state()
+    }
+
+    fn moment(&self) -> Moment {
+        self.view.moment()
     }
 
     fn applied(&self) -> watch::Receiver<u64> {

@@ -97,11 +97,15 @@ pub enum Permission {
     MetricsRead,
     /// Change the controllers and the trust root.
     ClusterWrite,
+    /// See backups.
+    BackupRead,
+    /// Ask for a backup.
+    BackupCreate,
 }
 
 impl Permission {
     /// All of them.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 31] = [
         Self::TenantCreate,
         Self::TenantRead,
         Self::TenantUpdate,
@@ -131,6 +135,8 @@ impl Permission {
         Self::LicenseUpdate,
         Self::MetricsRead,
         Self::ClusterWrite,
+        Self::BackupRead,
+        Self::BackupCreate,
     ];
 
     /// The permission as the contract writes it.
@@ -166,6 +172,8 @@ impl Permission {
             Self::LicenseUpdate => "license:update",
             Self::MetricsRead => "metrics:read",
             Self::ClusterWrite => "cluster:write",
+            Self::BackupRead => "backup:read",
+            Self::BackupCreate => "backup:create",
         }
     }
 }
@@ -209,6 +217,7 @@ impl Role {
                 | P::EventRead
                 | P::LicenseRead
                 | P::MetricsRead
+                | P::BackupRead
         );
         match self {
             Self::PlatformAdmin => true,

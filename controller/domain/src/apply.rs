@@ -200,6 +200,8 @@ impl State {
                 self.note_members(envelope, voters, learners, now)
             }
             Command::DropFacts { drops } => self.drop_facts(envelope, drops, now),
+            Command::RequestBackup => self.request_backup(envelope, now),
+            Command::NoteBackup { name, news } => self.note_backup(envelope, name, news, now),
         }
     }
 

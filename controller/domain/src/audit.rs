@@ -189,6 +189,27 @@ impl Link {
             Self::Report(bytes) => Digest::tagged(REPORT_DOMAIN, bytes),
         }
     }
+
+    /// Its own number, and the digest of the link before it, as it says itself.
+    ///
+    /// # Errors
+    /// When it does not parse.
+    pub fn place(&self) -> Result<(u64, Digest), DecodeError> {
+        Ok(match self {
+            Self::Entry(bytes) => {
+                let record: AuditRecord = codec::decode(bytes)?;
+                (record.sequence, record.previous)
+            }
+            Self::Record(signed) => {
+                let record: Record = codec::decode(&signed.body)?;
+                (record.sequence, record.previous)
+            }
+            Self::Report(bytes) => {
+                let record: ReportRecord = codec::decode(bytes)?;
+                (record.sequence, record.previous)
+            }
+        })
+    }
 }
 
 /// Facts collected while one envelope is applied.

@@ -16,7 +16,9 @@ use dotmac_protocol::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{access::Role, audit::Stream, envelope::Envelope, fleet::Presence};
+use crate::{
+    access::Role, audit::Stream, backups::BackupNews, envelope::Envelope, fleet::Presence,
+};
 
 mod cluster;
 mod genesis;
@@ -241,6 +243,15 @@ pub enum Command {
     DropFacts {
         /// At most [`crate::retention::DROPS_MAX`].
         drops: Vec<(Stream, u64)>,
+    },
+    /// Asks for a backup now.
+    RequestBackup,
+    /// Tells how far a backup is, or how it ended. Asked by the leader, which makes it.
+    NoteBackup {
+        /// Its name at the target.
+        name: String,
+        /// What is new.
+        news: BackupNews,
     },
 }
 

@@ -11,6 +11,7 @@
 pub mod access;
 pub mod apply;
 pub mod audit;
+pub mod backups;
 pub mod calendar;
 pub mod changed;
 pub mod checked;

@@ -39,7 +39,9 @@ impl Command {
             | Self::PromoteController { .. }
             | Self::RetireController { .. }
             | Self::NoteMembers(_)
-            | Self::DropFacts { .. } => 2,
+            | Self::DropFacts { .. }
+            | Self::RequestBackup
+            | Self::NoteBackup { .. } => 2,
             _ => RULES_OLDEST,
         }
     }

@@ -22,6 +22,7 @@ pub mod v1;
 use crate::{
     access::Token,
     audit::Stream,
+    backups::Backups,
     changed::Entities,
     checked::CheckedBatches,
     clock::SealedClock,
@@ -116,6 +117,8 @@ pub struct State {
     /// What this process knows of attested batches; no part of the State.
     #[serde(skip)]
     pub batches: CheckedBatches,
+    /// What is remembered of backups.
+    pub backups: Backups,
 }
 
 /// The answer to one request.

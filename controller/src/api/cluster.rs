@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 
 use super::{
     answer::answer,
+    backups,
     fields::Fields,
     operation::{Operation, Scope},
     principal::Principal,
@@ -138,6 +139,7 @@ async fn status(
         "unfinished": state.unfinished_change().map(|one| {
             json!({"controller": one.node, "waits_for": one.waits_for})
         }),
+        "backups": backups::status_of(&node, &state),
     });
     Ok(answer(StatusCode::OK, body))
 }

@@ -4,7 +4,9 @@ use dotmac_protocol::ids::{ClusterId, NodeId};
 use dotmac_runtime::quic::EndpointError;
 use thiserror::Error;
 
-use crate::{api, bootstrap::BootstrapError, identity::CertifyError, raft::StartError};
+use crate::{
+    api, backup::SettingsError, bootstrap::BootstrapError, identity::CertifyError, raft::StartError,
+};
 
 /// Why a controller does not start.
 #[derive(Debug, Error)]
@@ -57,6 +59,9 @@ pub enum AppError {
         #[source]
         source: std::io::Error,
     },
+    /// The section `[backup]` cannot be used.
+    #[error("the section [backup] of the configuration cannot be used")]
+    Backup(#[from] SettingsError),
     /// The API cannot speak TLS as it should.
     #[error("the api cannot speak TLS")]
     Tls(#[from] api::TlsError),

@@ -48,6 +48,12 @@ catalogue! {
     ORDERS_OPEN = "dotmac_orders_open" Gauge, [], "Orders that their agents have not acknowledged.";
     SIGNED_CLOCK_AGE_SECONDS = "dotmac_signed_clock_age_seconds" Gauge, [], "Age of the newest sealed clock.";
 
+    BACKUP_SCHEDULED = "dotmac_backup_scheduled" Gauge, [], "1 while this controller's configuration has a backup target and a schedule, otherwise 0.";
+    BACKUP_AGE_SECONDS = "dotmac_backup_age_seconds" Gauge, [], "Age of the newest good backup; without one since the cluster began.";
+    BACKUP_FAILURES = "dotmac_backup_failures_in_a_row" Gauge, [], "Backups that failed since the newest good one.";
+    BACKUP_BYTES = "dotmac_backup_bytes" Gauge, [], "Bytes of the newest good backup.";
+    BACKUP_SECONDS = "dotmac_backup_duration_seconds" Gauge, [], "How long the newest good backup took.";
+
     EVENT_WATCHERS = "dotmac_event_watchers" Gauge, [], "Watchers of events.";
     FEED_LAG_ENTRIES = "dotmac_feed_lag_entries" Gauge, [], "Applied entries that the feed has not told of yet.";
     ANSWERS_KEPT = "dotmac_answers_kept" Gauge, [], "Answers kept for retries with the same idempotency key.";

@@ -22,6 +22,7 @@ pub(super) fn sample(samples: &mut Samples<'_>, node: &Node, directory: &Path) {
     of_storage(samples, node, &state, directory);
     of_fleet(samples, node, &state);
     of_deployments(samples, &state, node.clock.now().max(state.now));
+    of_backups(samples, node, &state);
     let applied = *node.log.applied().borrow();
     samples.put(&all::EVENT_WATCHERS, node.feed.watchers());
     samples.put(
@@ -108,6 +109,26 @@ fn of_deployments(samples: &mut Samples<'_>, state: &State, now: Timestamp) {
     samples.put(&all::TENANTS, state.tenants.size());
     samples.put_all(&all::DEPLOYMENTS, by_word(statuses));
     samples.put_all(&all::LICENSES, by_word(phases));
+}
+
+fn of_backups(samples: &mut Samples<'_>, node: &Node, state: &State) {
+    let schedule = node.backup.as_ref().and_then(|one| one.schedule.as_ref());
+    samples.put(&all::BACKUP_SCHEDULED, schedule.is_some());
+    let (good, failed) = (state.backups.good.as_ref(), state.backups.failed.as_ref());
+    samples.put(
+        &all::BACKUP_FAILURES,
+        failed.map_or(0, |one| u64::from(one.in_a_row)),
+    );
+    samples.put(&all::BACKUP_BYTES, good.map_or(0, |one| one.bytes));
+    samples.put(
+        &all::BACKUP_SECONDS,
+        seconds(good.map_or(0, |one| one.took_ms)),
+    );
+    let began = state.genesis.as_ref().map(|genesis| genesis.created_at);
+    if let Some(since) = good.map(|one| one.at).or(began) {
+        let age_ms = node.clock.now().millis_since(since);
+        samples.put(&all::BACKUP_AGE_SECONDS, seconds(age_ms));
+    }
 }
 
 fn by_word(

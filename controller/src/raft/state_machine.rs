@@ -18,7 +18,7 @@ use super::types::{
     state_failure,
 };
 use crate::{
-    log::{Changes, What},
+    log::{Changes, Moment, What},
     storage::{
         ledger::{Ledger, LedgerError},
         snapshots::{SnapshotError, SnapshotFile, Snapshots},
@@ -27,8 +27,7 @@ use crate::{
 
 mod written;
 
-use written::write_state;
-pub(crate) use written::{read_meta, read_state};
+pub(crate) use written::{decode_state, read_meta, read_state, write_state};
 
 /// Why the state machine fails.
 #[derive(Debug, Error)]
@@ -78,6 +77,7 @@ pub enum StateMachineError {
 #[derive(Debug, Clone)]
 pub struct View {
     state: watch::Receiver<Arc<State>>,
+    moment: watch::Receiver<Moment>,
     applied: watch::Receiver<u64>,
     changes: Changes,
 }
@@ -87,6 +87,12 @@ impl View {
     #[must_use]
     pub fn state(&self) -> Arc<State> {
         self.state.borrow().clone()
+    }
+
+    /// The newest State, and the entry up to which it was applied.
+    #[must_use]
+    pub fn moment(&self) -> Moment {
+        self.moment.borrow().clone()
     }
 
     /// Index of the last applied entry; the State is never older.
@@ -111,6 +117,7 @@ pub struct StateMachine {
     ledger: Ledger,
     snapshots: Snapshots,
     published: watch::Sender<Arc<State>>,
+    moment: watch::Sender<Moment>,
     applied: watch::Sender<u64>,
     changes: Changes,
 }
@@ -128,10 +135,12 @@ impl StateMachine {
         let shared = Arc::new(state.clone());
         let index = meta.last_log_id.map_or(0, |log_id| log_id.index);
         let published = watch::Sender::new(Arc::clone(&shared));
+        let moment = watch::Sender::new(moment_of(&shared, meta.last_log_id));
         let applied = watch::Sender::new(index);
         let changes = Changes::new(index, shared);
         let view = View {
             state: published.subscribe(),
+            moment: moment.subscribe(),
             applied: applied.subscribe(),
             changes: changes.clone(),
         };
@@ -142,6 +151,7 @@ impl StateMachine {
             ledger,
             snapshots,
             published,
+            moment,
             applied,
             changes,
         };
@@ -188,6 +198,8 @@ impl StateMachine {
         let state = Arc::new(self.state.clone());
         let index = self.last_applied.map_or(0, |log_id| log_id.index);
         self.published.send_replace(Arc::clone(&state));
+        self.moment
+            .send_replace(moment_of(&state, self.last_applied));
         self.applied.send_replace(index);
         match what {
             What::These(changed) => self.changes.note(index, state, changed),
@@ -349,6 +361,14 @@ fn check_rules(envelope: &Envelope) -> Result<(), StateMachineError> {
 fn drop_facts(state: &State, ledger: &Ledger) {
     for (stream, retained) in &state.retained {
         ledger.drop_through(stream, retained.dropped.sequence);
+    }
+}
+
+fn moment_of(state: &Arc<State>, last: Option<LogId>) -> Moment {
+    Moment {
+        index: last.map_or(0, |last| last.index),
+        term: last.map_or(0, |last| last.leader_id.term),
+        state: Arc::clone(state),
     }
 }
 

@@ -28,6 +28,7 @@ pub mod process;
 pub mod quic;
 pub mod rate;
 pub mod seal;
+pub mod sealed_stream;
 pub mod supervise;
 pub mod telemetry;
 pub mod tls;

@@ -8,6 +8,7 @@ use dotmac_protocol::{
 
 use super::Permission;
 use crate::{
+    backups::BackupNews,
     command::Command,
     reply::{Accepted, Reply},
     state::State,
@@ -32,6 +33,7 @@ impl Command {
             | Self::AdmitController(_)
             | Self::PromoteController { .. }
             | Self::RetireController { .. } => Some(Permission::ClusterWrite),
+            Self::RequestBackup => Some(Permission::BackupCreate),
             _ => None,
         }
     }
@@ -86,6 +88,8 @@ impl State {
             Command::RevokeAgent { agent } => ("agent.revoked", None, agent.to_string()),
             Command::RevokeJoinToken { token } => ("join-token.revoked", None, token.to_string()),
             Command::RaiseRules { to } => ("cluster.finalized", None, format!("rules {to}")),
+            Command::RequestBackup => ("backup.requested", None, String::new()),
+            Command::NoteBackup { name, news } => words_of_backup(name, news),
             _ => return words_of_cluster(command),
         };
         Some(words)
@@ -121,6 +125,18 @@ fn words_of_cluster(command: &Command) -> Option<Words> {
         _ => return None,
     };
     Some((action, None, detail))
+}
+
+/// How a backup ended.
+fn words_of_backup(name: &str, news: &BackupNews) -> Words {
+    match news {
+        BackupNews::Wrote { .. } => ("backup.begun", None, name.to_owned()),
+        BackupNews::Made { index, bytes } => {
+            let detail = format!("{name}: {bytes} bytes up to index {index}");
+            ("backup.made", None, detail)
+        }
+        BackupNews::Failed { reason } => ("backup.failed", None, format!("{name}: {reason}")),
+    }
 }
 
 /// The fields that are set.

@@ -9,6 +9,7 @@ use dotmac_protocol::{
 use crate::{
     access::Words,
     audit::{Entry, Facts},
+    backups::BackupNews,
     calendar,
     command::{Command, UpdateDeployment, UpdateLicense},
     desired,
@@ -35,6 +36,9 @@ impl State {
                 | Command::SealClock,
                 _,
             ) => false,
+            (Command::NoteBackup { news, .. }, Ok(_)) => {
+                !matches!(news, BackupNews::Wrote { bytes } if *bytes > 0)
+            }
             (Command::SealWave { .. }, _) => return self.note_wave(envelope, reply, now, facts),
             // Every controller that starts asks for the founding again.
             (Command::Found(_), Ok(_)) => self.streams.is_empty(),

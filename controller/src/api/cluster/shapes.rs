@@ -72,6 +72,7 @@ fn status() -> Value {
                 ),
             ),
             ("unfinished", schema::or_null(unfinished)),
+            ("backups", schema::of("BackupStatus")),
         ],
         &[],
     )

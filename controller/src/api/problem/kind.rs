@@ -146,6 +146,8 @@ kinds! {
         "try again with the same Idempotency-Key; `dotmac cluster status` shows who is away" 1;
     AGENT_DISCONNECTED "agent-disconnected" SERVICE_UNAVAILABLE "The agent is not connected"
         "try again when `dotmac agents list` shows it as connected" 2;
+    BACKUP_TARGET "backup-target" SERVICE_UNAVAILABLE "The backup target cannot be used"
+        "see whether it is there and takes the credentials; `dotmac backup status` shows the newest good backup" 5;
     INTERNAL "internal" INTERNAL_SERVER_ERROR "The controller made a mistake"
         "see its log under the x-request-id";
 }

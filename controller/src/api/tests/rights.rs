@@ -128,6 +128,7 @@ impl Stage {
             ("regions", _) => "nowhere".to_owned(),
             ("agents", _) => "nobody-00000000".to_owned(),
             ("tokens" | "join_tokens", _) => "ffffffffffffffff".to_owned(),
+            ("backups", _) => "20261123T165400Z-00a1f9".to_owned(),
             ("docs", _) => if missing { "none" } else { "not-found" }.to_owned(),
             other => panic!(
                 "{} is about something unknown here: {other:?}",

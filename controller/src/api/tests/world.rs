@@ -132,6 +132,7 @@ impl World {
             signing_key: key,
             traces: crate::traces::Traces::default(),
             metrics: crate::metrics::Metrics::new(&Clock::system()),
+            backup: None,
         };
         let node = Arc::new(Node::new(parts));
         let seal_key = SealKey::generate(&entropy);

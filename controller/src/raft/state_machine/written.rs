@@ -1,7 +1,7 @@
 //! A State as it lies in a snapshot file: its version, then its bytes, read and written in pieces. It knows every version
 //! that was ever written.
 
-use std::io::{self, Read as _, Write};
+use std::io::{self, Read, Write};
 
 use dotmac_domain::{
     State,
@@ -25,7 +25,11 @@ pub(crate) fn read_meta(file: &SnapshotFile) -> Result<Meta, StateMachineError> 
 
 /// The State in a snapshot file. Blocks.
 pub(crate) fn read_state(file: &SnapshotFile) -> Result<State, StateMachineError> {
-    let mut body = file.body()?;
+    decode_state(&mut file.body()?)
+}
+
+/// Reads a State's encoded form, of this version or an older one, to its end. Blocks.
+pub(crate) fn decode_state(mut body: &mut dyn Read) -> Result<State, StateMachineError> {
     let malformed = |error: &dyn std::fmt::Display| StateMachineError::State(error.to_string());
     let mut version = [0; 1];
     body.read_exact(&mut version)
@@ -54,7 +58,7 @@ pub(crate) fn read_state(file: &SnapshotFile) -> Result<State, StateMachineError
 }
 
 /// Writes the State's encoded form: what `State::to_bytes` gives, without ever being whole in memory.
-pub(super) fn write_state(state: &State, body: &mut dyn Write) -> io::Result<()> {
+pub(crate) fn write_state(state: &State, body: &mut dyn Write) -> io::Result<()> {
     match state.written() {
         Written::V1(state) => write_as(&*state, body),
         Written::V2(state) => write_as(state, body),

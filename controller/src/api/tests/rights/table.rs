@@ -20,6 +20,13 @@ audit.records          own      200 200 403 403 403 200 401 401 401
 audit.records          whole    200 403 403 403 403 200 401 401 401
 audit.streams          whole    200 200 403 403 403 200 401 401 401
 cluster.finalize       whole    200 403 403 403 403 403 401 401 401
+backups.create         whole    409 403 403 403 403 403 401 401 401
+backups.list           whole    409 403 403 403 409 409 401 401 401
+backups.show           missing  409 403 403 403 409 409 401 401 401
+backups.show           own      409 403 403 403 409 409 401 401 401
+backups.status         whole    200 403 403 403 200 200 401 401 401
+backups.verify         missing  409 403 403 403 409 409 401 401 401
+backups.verify         own      409 403 403 403 409 409 401 401 401
 cluster.health         whole    200 403 403 403 200 200 401 401 401
 cluster.status         whole    200 403 403 403 200 200 401 401 401
 controllers.admit      whole    409 403 403 403 403 403 401 401 401

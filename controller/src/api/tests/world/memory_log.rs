@@ -15,7 +15,7 @@ use futures::future::BoxFuture;
 use tokio::sync::watch;
 
 use crate::{
-    log::{Changes, Figures, Leadership, Log, LogError},
+    log::{Changes, Figures, Leadership, Log, LogError, Moment},
     peers::{PeerAnswer, PeerCall},
 };
 
@@ -100,6 +100,16 @@ impl MemoryLog {
 impl Log for MemoryLog {
     fn state(&self) -> Arc<State> {
         Arc::clone(&self.state.lock().unwrap())
+    }
+
+    fn moment(&self) -> Moment {
+        let index = *self.applied.borrow();
+        let state = Log::state(self);
+        Moment {
+            index,
+            term: 1,
+            state,
+        }
     }
 
     fn applied(&self) -> watch::Receiver<u64> {

@@ -1,0 +1,280 @@
+//! What the leader does for backups: makes one when it is due or asked for, tells the State how far it is and how it
+//! ended, and removes those that are too many. A failed one is tried again later and later. Nothing else waits for it.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use dotmac_domain::{Command, backups::BackupNews, envelope::Actor};
+use dotmac_protocol::time::Timestamp;
+use dotmac_runtime::causes;
+use tokio::sync::watch;
+
+use super::{
+    Settings, began,
+    manifest::Manifest,
+    name_at,
+    read::{self, ReadError},
+    retention::UNFINISHED_KEPT_MS,
+    target::{Target, TargetError},
+    write::{self, Order, WriteError},
+};
+use crate::node::Node;
+
+/// How often the leader looks at the clock.
+const TICK: Duration = Duration::from_secs(1);
+/// How long the State may take to learn of a backup.
+const NOTE_DEADLINE: Duration = Duration::from_secs(5);
+/// How often the State learns how far a backup is.
+const TELL_EVERY: Duration = Duration::from_secs(5);
+/// How long a backup may make no progress before it is given up.
+const STUCK: Duration = Duration::from_secs(300);
+/// How long a directory may take to be opened: a network file system that is away answers never.
+const OPEN: Duration = Duration::from_secs(10);
+/// Attempts to tell the State how a backup ended; afterwards it is taken for lost and made again.
+const TELL_ATTEMPTS: u32 = 20;
+
+/// Why a backup failed.
+#[derive(Debug, thiserror::Error)]
+enum KeepError {
+    #[error("controller {0} leads and has no backup.target in its configuration")]
+    NoTarget(u64),
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    #[error("backup target {0} does not answer within {OPEN:?}")]
+    Silent(String),
+    #[error("backup target {0} took nothing for {STUCK:?}")]
+    Stuck(String),
+}
+
+/// Makes backups whenever this controller leads, until the process ends.
+pub async fn run(node: Arc<Node>) {
+    let mut applied = node.log.applied();
+    let mut leadership = node.log.leadership();
+    loop {
+        if node.is_leader() && is_due(&node) {
+            make(&node).await;
+        }
+        tokio::select! {
+            changed = applied.changed() => if changed.is_err() { return },
+            changed = leadership.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(TICK) => {}
+        }
+    }
+}
+
+fn is_due(node: &Node) -> bool {
+    let state = node.state();
+    let schedule = node.backup.as_ref().and_then(|one| one.schedule.as_ref());
+    let now = node.clock.now().max(state.now);
+    let is_known = state.rules >= Command::RequestBackup.rules_needed();
+    is_known && state.genesis.is_some() && state.backups.due(schedule).is_some_and(|due| due <= now)
+}
+
+async fn make(node: &Arc<Node>) {
+    let name = name_at(node.clock.now(), &node.entropy);
+    // Who is no leader any more finds out here, before anything is written.
+    if !tell(node, &name, BackupNews::Wrote { bytes: 0 }, 1).await {
+        return;
+    }
+    let news = match attempt(node, &name).await {
+        Ok(manifest) => {
+            let (index, bytes) = (manifest.index, manifest.bytes());
+            tracing::info!(backup = name, index, bytes, "backup made");
+            BackupNews::Made { index, bytes }
+        }
+        Err(error) => {
+            let reason = causes::in_full(&error);
+            tracing::error!(backup = name, reason, "backup failed");
+            BackupNews::Failed { reason }
+        }
+    };
+    let is_made = matches!(news, BackupNews::Made { .. });
+    tell(node, &name, news, TELL_ATTEMPTS).await;
+    if is_made && let Err(error) = tidy(node).await {
+        tracing::warn!(
+            error = causes::in_full(&error),
+            "old backups stay at the target"
+        );
+    }
+}
+
+async fn attempt(node: &Arc<Node>, name: &str) -> Result<Manifest, KeepError> {
+    let settings = node.backup.as_ref();
+    let settings = settings.ok_or(KeepError::NoTarget(node.card.node.0))?;
+    let target = open(settings).await?;
+    let moment = node.log.moment();
+    let genesis = moment.state.genesis.as_ref();
+    let trust_roots = genesis.map(|genesis| genesis.trust_root.clone());
+    let order = Order {
+        name: name.to_owned(),
+        recipients: settings.recipients.clone(),
+        moment,
+        trust_roots: trust_roots.into_iter().collect(),
+        node: node.card.node,
+        key: node.signing_key.clone(),
+    };
+    let (written, progress) = watch::channel(0);
+    let log = Arc::clone(&node.log);
+    let writing = write::create(&target, order, log, &node.entropy, &written);
+    tokio::select! {
+        made = writing => Ok(made?),
+        () = follow(node, name, progress) => Err(KeepError::Stuck(settings.target.clone())),
+    }
+}
+
+/// Tells how far it is; returns when it does not get on.
+async fn follow(node: &Arc<Node>, name: &str, mut progress: watch::Receiver<u64>) {
+    let mut told = 0;
+    let mut since = tokio::time::Instant::now();
+    loop {
+        tokio::time::sleep(TELL_EVERY).await;
+        let bytes = *progress.borrow_and_update();
+        if bytes != told {
+            (told, since) = (bytes, tokio::time::Instant::now());
+        } else if since.elapsed() >= STUCK {
+            return;
+        }
+        tell(node, name, BackupNews::Wrote { bytes }, 1).await;
+    }
+}
+
+/// Tells the State; says whether it is in it.
+async fn tell(node: &Arc<Node>, name: &str, news: BackupNews, attempts: u32) -> bool {
+    for _ in 0..attempts {
+        let command = Command::NoteBackup {
+            name: name.to_owned(),
+            news: news.clone(),
+        };
+        match node.propose(Actor::Planner, command, NOTE_DEADLINE).await {
+            Ok(Ok(_)) => return true,
+            Ok(Err(rejection)) => {
+                tracing::warn!(detail = rejection.detail, "backup not noted");
+                return false;
+            }
+            Err(error) => tracing::debug!(%error, "backup not noted yet"),
+        }
+        tokio::time::sleep(TICK).await;
+    }
+    false
+}
+
+/// Opens the target away from the threads that serve.
+///
+/// # Errors
+/// When it cannot be used, or does not answer in time.
+async fn open(settings: &Settings) -> Result<Target, KeepError> {
+    let (address, reach) = (settings.target.clone(), settings.reach.clone());
+    let opening = tokio::task::spawn_blocking(move || Target::open(&address, &reach));
+    match tokio::time::timeout(OPEN, opening).await {
+        Ok(Ok(opened)) => Ok(opened?),
+        Ok(Err(_)) => Err(WriteError::Interrupted.into()),
+        Err(_) => Err(KeepError::Silent(settings.target.clone())),
+    }
+}
+
+/// Removes what the policy does not keep, and what was never finished.
+async fn tidy(node: &Arc<Node>) -> Result<(), ReadError> {
+    let Some(settings) = &node.backup else {
+        return Ok(());
+    };
+    let Ok(target) = open(settings).await else {
+        return Ok(());
+    };
+    let (mut whole, mut unfinished) = (Vec::new(), BTreeSet::new());
+    for listed in read::list(&target).await? {
+        match listed.manifest {
+            Ok(manifest) if manifest.cluster == node.genesis.cluster => {
+                whole.push((listed.name, manifest.at));
+            }
+            Err(ReadError::Unfinished(name)) => {
+                unfinished.insert(name);
+            }
+            // Somebody else's, or damaged: for people to look at.
+            Ok(_) | Err(_) => {}
+        }
+    }
+    let now = node.clock.now();
+    let is_old =
+        |name: &str| began(name).is_some_and(|at| now.millis_since(at) > UNFINISHED_KEPT_MS);
+    let gone = settings.retention.expired(&whole).into_iter();
+    for name in gone.chain(unfinished.into_iter().filter(|name| is_old(name))) {
+        target.remove(&name, super::manifest::MANIFEST).await?;
+        tracing::info!(backup = name, "old backup removed");
+    }
+    Ok(())
+}
+
+/// What the target was last found to hold, so that many who ask cost one look.
+#[derive(Debug, Default)]
+pub struct Shelf(Mutex<Option<(Timestamp, Arc<Vec<read::Listed>>)>>);
+
+/// Milliseconds for which a look at the target counts.
+const SHELF_MS: u64 = 2_000;
+
+impl Shelf {
+    /// All backups at the target of this controller's configuration.
+    ///
+    /// # Errors
+    /// When it cannot be asked: the reason, for people.
+    pub async fn list(&self, node: &Node) -> Result<Arc<Vec<read::Listed>>, String> {
+        let now = node.clock.now();
+        let known = self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        if let Some((at, listed)) = known
+            && now.millis_since(at) < SHELF_MS
+        {
+            return Ok(listed);
+        }
+        let settings = node.backup.as_ref();
+        let settings =
+            settings.ok_or("this controller has no backup.target in its configuration")?;
+        let target = open(settings)
+            .await
+            .map_err(|error| causes::in_full(&error))?;
+        let listed = read::list(&target)
+            .await
+            .map_err(|error| causes::in_full(&error))?;
+        let listed = Arc::new(listed);
+        let mut shelf = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *shelf = Some((now, Arc::clone(&listed)));
+        Ok(listed)
+    }
+
+    /// Checks one backup at the target without its key.
+    ///
+    /// # Errors
+    /// What is wrong, for people.
+    pub async fn verify(&self, node: &Node, name: &str) -> Result<Manifest, VerifyError> {
+        let settings = node.backup.as_ref().ok_or(VerifyError::NoTarget)?;
+        let target = open(settings).await;
+        let target = target.map_err(|error| VerifyError::Target(causes::in_full(&error)))?;
+        read::verify(&target, name)
+            .await
+            .map_err(|error| match error {
+                ReadError::Missing { .. } => VerifyError::Missing,
+                ReadError::Target(error) => VerifyError::Target(causes::in_full(&error)),
+                error => VerifyError::Wrong(causes::in_full(&error)),
+            })
+    }
+}
+
+/// Why a backup was not found to be whole.
+#[derive(Debug)]
+pub enum VerifyError {
+    /// No target is configured.
+    NoTarget,
+    /// There is no such backup.
+    Missing,
+    /// The target cannot be asked.
+    Target(String),
+    /// It is not whole.
+    Wrong(String),
+}

@@ -1,0 +1,344 @@
+//! Where backups lie: a directory, or a bucket of an S3-compatible store. A backup is a folder `NAME/` of parts. It knows
+//! names and bytes, never what is in them, and says no word of the credentials.
+
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use dotmac_domain::backups;
+use futures::{StreamExt as _, stream::BoxStream};
+use object_store::{
+    ClientOptions, ObjectStore, ObjectStoreExt as _, RetryConfig, WriteMultipart,
+    aws::AmazonS3Builder, local::LocalFileSystem, path::Path,
+};
+use thiserror::Error;
+
+/// How long the store may take for one answer.
+const ANSWER: Duration = Duration::from_secs(30);
+/// How often and how long one question to the store is repeated.
+const RETRIES: usize = 3;
+/// How long one question to the store is repeated at most.
+const RETRY: Duration = Duration::from_secs(20);
+/// Bytes of a small file, such as a manifest, at most.
+pub const SMALL_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Pieces of one part (5 MiB each) that are under way to the store at most; the writer waits then.
+const PIECES_UNDER_WAY_MAX: usize = 2;
+
+/// How a store is reached, besides its address.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Reach {
+    /// `http://` or `https://` address of a store that is not Amazon's.
+    pub endpoint: Option<String>,
+    /// Region; many stores take any.
+    pub region: Option<String>,
+    /// The access key; without one the environment's `AWS_ACCESS_KEY_ID`, or the machine's role.
+    pub access_key_id: Option<String>,
+    /// Its secret; without one the environment's `AWS_SECRET_ACCESS_KEY`, or the machine's role.
+    pub secret_access_key: Option<String>,
+}
+
+impl fmt::Debug for Reach {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Reach({:?}, {:?})", self.endpoint, self.region)
+    }
+}
+
+/// Why a target cannot be used.
+#[derive(Debug, Error)]
+pub enum TargetError {
+    /// The address is none.
+    #[error("backup target {found:?} is not allowed: file:///DIRECTORY or s3://BUCKET/PREFIX")]
+    Address {
+        /// What was given.
+        found: String,
+    },
+    /// The directory is not there.
+    #[error("backup target {} is no directory that can be used", path.display())]
+    Directory {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The store does not do what was asked.
+    #[error("backup target {target} cannot {action} {what}")]
+    Store {
+        /// Its address.
+        target: String,
+        /// What was tried.
+        action: &'static str,
+        /// With what.
+        what: String,
+        /// What the store said.
+        #[source]
+        source: Box<object_store::Error>,
+    },
+    /// A small file is too large.
+    #[error("{what} at backup target {target} is larger than {SMALL_BYTES_MAX} bytes")]
+    TooLarge {
+        /// Its address.
+        target: String,
+        /// Which file.
+        what: String,
+    },
+}
+
+impl TargetError {
+    /// Whether there simply is no such thing.
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Self::Store { source, .. } if matches!(**source, object_store::Error::NotFound { .. }))
+    }
+}
+
+/// A place for backups; clones share it.
+#[derive(Debug, Clone)]
+pub struct Target {
+    store: Arc<dyn ObjectStore>,
+    prefix: Path,
+    shown: String,
+}
+
+/// One part on its way to the target. It is not there before [`Upload::finish`].
+#[derive(Debug)]
+pub struct Upload {
+    writer: WriteMultipart,
+    target: Target,
+    what: String,
+}
+
+impl Target {
+    /// Opens a target; nothing is asked of a store yet.
+    ///
+    /// # Errors
+    /// When the address is none, or the directory is not there.
+    pub fn open(address: &str, reach: &Reach) -> Result<Self, TargetError> {
+        let wrong = || TargetError::Address {
+            found: address.to_owned(),
+        };
+        let shown = address.to_owned();
+        if let Some(path) = address.strip_prefix("file://") {
+            let path = PathBuf::from(path);
+            if !path.is_absolute() {
+                return Err(wrong());
+            }
+            let listed = std::fs::read_dir(&path);
+            listed.map_err(|source| TargetError::Directory {
+                path: path.clone(),
+                source,
+            })?;
+            let store = LocalFileSystem::new_with_prefix(&path).map_err(|_| wrong())?;
+            let store = Arc::new(store.with_fsync(true).with_automatic_cleanup(true));
+            let prefix = Path::default();
+            return Ok(Self {
+                store,
+                prefix,
+                shown,
+            });
+        }
+        let (bucket, prefix) = address
+            .strip_prefix("s3://")
+            .map(|rest| rest.split_once('/').unwrap_or((rest, "")))
+            .filter(|(bucket, _)| !bucket.is_empty())
+            .ok_or_else(wrong)?;
+        let store = Arc::new(s3(bucket, reach).map_err(|source| TargetError::Store {
+            target: shown.clone(),
+            action: "be reached with",
+            what: format!("{reach:?}"),
+            source: Box::new(source),
+        })?);
+        let prefix = Path::from(prefix.trim_matches('/'));
+        Ok(Self {
+            store,
+            prefix,
+            shown,
+        })
+    }
+
+    /// The names of all backups, whole ones and others, the oldest first.
+    ///
+    /// # Errors
+    /// When the target cannot be asked.
+    pub async fn names(&self) -> Result<Vec<String>, TargetError> {
+        let prefix = (!self.prefix.as_ref().is_empty()).then_some(&self.prefix);
+        let listed = self.store.list_with_delimiter(prefix).await;
+        let listed = listed.map_err(|error| self.error("list", "backups", error))?;
+        let names = listed.common_prefixes.iter().filter_map(Path::filename);
+        let mut names: Vec<String> = names
+            .filter(|name| backups::is_name(name))
+            .map(ToOwned::to_owned)
+            .collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// A small file of a backup, whole.
+    ///
+    /// # Errors
+    /// When it is not there, too large, or the target cannot be asked.
+    pub async fn read(&self, name: &str, part: &str) -> Result<Bytes, TargetError> {
+        let what = format!("{name}/{part}");
+        let failed = |error| self.error("read", &what, error);
+        let found = self
+            .store
+            .get(&self.path(name, part))
+            .await
+            .map_err(failed)?;
+        if found.meta.size > SMALL_BYTES_MAX {
+            let target = self.shown.clone();
+            return Err(TargetError::TooLarge { target, what });
+        }
+        found.bytes().await.map_err(failed)
+    }
+
+    /// Writes a small file of a backup; it is there whole or not at all.
+    ///
+    /// # Errors
+    /// When the target does not take it.
+    pub async fn write(&self, name: &str, part: &str, bytes: Bytes) -> Result<(), TargetError> {
+        let put = self.store.put(&self.path(name, part), bytes.into()).await;
+        put.map(|_| ())
+            .map_err(|error| self.error("write", &format!("{name}/{part}"), error))
+    }
+
+    /// A part of a backup, piece by piece.
+    ///
+    /// # Errors
+    /// When it is not there, or the target cannot be asked.
+    pub async fn stream(
+        &self,
+        name: &str,
+        part: &str,
+    ) -> Result<BoxStream<'static, Result<Bytes, TargetError>>, TargetError> {
+        let what = format!("{name}/{part}");
+        let found = self.store.get(&self.path(name, part)).await;
+        let found = found.map_err(|error| self.error("read", &what, error))?;
+        let target = self.clone();
+        let pieces = found.into_stream();
+        Ok(pieces
+            .map(move |piece| piece.map_err(|error| target.error("read", &what, error)))
+            .boxed())
+    }
+
+    /// Begins to write a part of a backup.
+    ///
+    /// # Errors
+    /// When the target does not take it.
+    pub async fn upload(&self, name: &str, part: &str) -> Result<Upload, TargetError> {
+        let what = format!("{name}/{part}");
+        let begun = self.store.put_multipart(&self.path(name, part)).await;
+        let begun = begun.map_err(|error| self.error("write", &what, error))?;
+        Ok(Upload {
+            writer: WriteMultipart::new(begun),
+            target: self.clone(),
+            what,
+        })
+    }
+
+    /// Removes a backup: `first` (what makes it count) before everything else, so that one that is half removed is none.
+    ///
+    /// # Errors
+    /// When the target does not do it; what is left is removed the next time.
+    pub async fn remove(&self, name: &str, first: &str) -> Result<(), TargetError> {
+        let failed = |error| self.error("remove", name, error);
+        let is_gone =
+            |error: &object_store::Error| matches!(error, object_store::Error::NotFound { .. });
+        match self.store.delete(&self.path(name, first)).await {
+            Err(error) if !is_gone(&error) => return Err(failed(error)),
+            Ok(()) | Err(_) => {}
+        }
+        let folder = self.prefix.clone().join(name);
+        let mut parts = self.store.list(Some(&folder));
+        while let Some(part) = parts.next().await {
+            let part = part.map_err(failed)?;
+            match self.store.delete(&part.location).await {
+                Err(error) if !is_gone(&error) => return Err(failed(error)),
+                Ok(()) | Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn path(&self, name: &str, part: &str) -> Path {
+        self.prefix.clone().join(name).join(part)
+    }
+
+    fn error(&self, action: &'static str, what: &str, source: object_store::Error) -> TargetError {
+        TargetError::Store {
+            target: self.shown.clone(),
+            action,
+            what: what.to_owned(),
+            source: Box::new(source),
+        }
+    }
+}
+
+/// Shows the address, which holds no secret.
+impl fmt::Display for Target {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.shown)
+    }
+}
+
+impl Upload {
+    /// Sends bytes; waits while too many are under way.
+    ///
+    /// # Errors
+    /// When the target does not take them.
+    pub async fn write(&mut self, bytes: Bytes) -> Result<(), TargetError> {
+        let waited = self.writer.wait_for_capacity(PIECES_UNDER_WAY_MAX).await;
+        waited.map_err(|error| self.target.error("write", &self.what, error))?;
+        self.writer.put(bytes);
+        Ok(())
+    }
+
+    /// Ends the part: now it is there.
+    ///
+    /// # Errors
+    /// When the target did not take all of it.
+    pub async fn finish(self) -> Result<(), TargetError> {
+        let Self {
+            writer,
+            target,
+            what,
+        } = self;
+        let finished = writer.finish().await;
+        finished
+            .map(|_| ())
+            .map_err(|error| target.error("write", &what, error))
+    }
+
+    /// Gives the part up; the target forgets what it has of it.
+    pub async fn abort(self) {
+        if let Err(error) = self.writer.abort().await {
+            tracing::debug!(%error, part = self.what, "an unfinished part stays at the target");
+        }
+    }
+}
+
+fn s3(bucket: &str, reach: &Reach) -> object_store::Result<object_store::aws::AmazonS3> {
+    let retry = RetryConfig {
+        max_retries: RETRIES,
+        retry_timeout: RETRY,
+        ..RetryConfig::default()
+    };
+    let options = ClientOptions::new()
+        .with_timeout(ANSWER)
+        .with_connect_timeout(Duration::from_secs(5))
+        .with_allow_http(true);
+    let mut builder = AmazonS3Builder::from_env()
+        .with_bucket_name(bucket)
+        .with_retry(retry)
+        .with_client_options(options)
+        .with_region(reach.region.as_deref().unwrap_or("us-east-1"));
+    if let Some(endpoint) = &reach.endpoint {
+        builder = builder.with_endpoint(endpoint);
+    }
+    if let Some(id) = &reach.access_key_id {
+        builder = builder.with_access_key_id(id);
+    }
+    if let Some(secret) = &reach.secret_access_key {
+        builder = builder.with_secret_access_key(secret);
+    }
+    builder.build()
+}
