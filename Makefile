@@ -14,7 +14,7 @@ PROFILE ?= release
 BENCH = $(CARGO) build --profile $(PROFILE) --locked $(PROGRAMS:%=--bin %) --bin dotmac-benches && \
   "$${CARGO_TARGET_DIR:-target}/release/dotmac-benches"
 # What stories need beyond our programs: a story whose peer is not to be had is skipped, except in CI (CI=true).
-STORY_PEERS = for peer in otelcol libfaketime prometheus promtool; do \
+STORY_PEERS = for peer in otelcol libfaketime prometheus promtool weed; do \
   sh tests/peers/build.sh $$peer || case "$$CI" in true|1) exit 1 ;; esac; done
 on = $(filter-out 0 no false,$(1))
 

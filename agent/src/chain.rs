@@ -10,6 +10,7 @@
 mod error;
 mod open;
 mod outbox;
+mod rewind;
 #[cfg(test)]
 mod tests;
 mod walk;

@@ -15,7 +15,7 @@ use dotmac_protocol::{
     acceptance::check_clock,
     digest::Digest,
     frame::Delivery,
-    ids::TrustVersion,
+    ids::{Epoch, TrustVersion},
     record::{Event, Outcome, Receipt, cut_detail},
     time::Timestamp,
     trust::SignedTrustRoot,
@@ -151,6 +151,12 @@ impl Intake {
     #[must_use]
     pub fn trust_version(&self) -> TrustVersion {
         self.lock().trust.current().version
+    }
+
+    /// The epoch of the trust root in force.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.lock().trust.current().epoch
     }
 
     /// Follows to newer trust roots, in order.

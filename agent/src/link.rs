@@ -203,8 +203,15 @@ impl Link {
             Err(error) => causes::in_full(&error),
             Ok(connection) => {
                 let end = session::run(self, &connection).await;
+                let is_refused = is_refused(&connection);
                 connection.close(0_u32.into(), b"the agent left");
-                causes::in_full(&end)
+                let end = causes::in_full(&end);
+                if is_refused {
+                    // Controllers that were restored from a backup know an earlier certificate.
+                    let recovered = self.recover(address).await;
+                    return format!("{end}; {recovered}");
+                }
+                end
             }
         }
     }
@@ -294,6 +301,15 @@ pub async fn join(
         }
         tokio::time::sleep(rounds.pause()).await;
     }
+}
+
+/// Whether the controller ended the connection because it does not admit this agent's certificate.
+fn is_refused(connection: &quinn::Connection) -> bool {
+    const REFUSED: u32 = 2;
+    matches!(
+        connection.close_reason(),
+        Some(quinn::ConnectionError::ApplicationClosed(closed)) if closed.error_code == REFUSED.into()
+    )
 }
 
 fn identity_of(certificate: &Certificate) -> Identity {

@@ -11,12 +11,10 @@ pub mod keeper;
 pub mod manifest;
 pub mod read;
 pub mod recipient;
+pub mod restore;
 pub mod retention;
 pub mod target;
 pub mod write;
-
-#[cfg(test)]
-mod tests;
 
 use dotmac_domain::backups::Schedule;
 use dotmac_protocol::time::Timestamp;

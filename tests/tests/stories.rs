@@ -7,6 +7,8 @@ mod agents;
 mod apply;
 #[path = "stories/attacks.rs"]
 mod attacks;
+#[path = "stories/backup.rs"]
+mod backup;
 #[path = "stories/borders.rs"]
 mod borders;
 #[path = "stories/cli.rs"]
@@ -224,6 +226,10 @@ fn what_comes_and_goes() -> Vec<Group> {
 
 fn what_is_told() -> Vec<Group> {
     vec![
+        group!(backup:
+            alone law_2_a_restored_old_backup_removes_and_reverts_nothing_newer,
+            alone law_12_backups_go_to_an_s3_store_and_one_that_is_away_delays_nothing,
+        ),
         group!(trail:
             calm one_story_with_one_request_from_the_api_to_the_agent,
             calm law_9_a_planted_secret_is_in_no_file_but_the_one_that_its_agent_keeps,

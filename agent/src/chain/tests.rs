@@ -48,7 +48,7 @@ fn open(directory: &Path) -> Result<Opened, OpenError> {
     Chain::open(directory, owner(), SystemDisk::shared(), clock, limits())
 }
 
-fn chain(directory: &Path) -> Chain {
+pub(super) fn chain(directory: &Path) -> Chain {
     open(directory).unwrap().chain
 }
 
@@ -63,7 +63,7 @@ fn audit(detail: &str) -> Event {
     }
 }
 
-fn append(chain: &Chain, count: u64) {
+pub(super) fn append(chain: &Chain, count: u64) {
     for number in 0..count {
         chain
             .append(&About::default(), audit(&format!("number {number}")))

@@ -18,6 +18,7 @@ use thiserror::Error;
 
 pub(super) const EXTENSION: &str = "jsonl";
 const MARK_FILE: &str = "acknowledged";
+const EPOCH_FILE: &str = "epoch";
 
 /// A record that is not what the agent wrote, or is missing.
 #[derive(Debug, Error, Clone, PartialEq, Eq)]
@@ -250,6 +251,23 @@ pub(super) fn read_mark(directory: &Path) -> io::Result<u64> {
             )
         }),
     }
+}
+
+/// The last epoch for which everything was sent again; the first one needs that never.
+pub(super) fn read_epoch(directory: &Path) -> io::Result<u64> {
+    match std::fs::read_to_string(directory.join(EPOCH_FILE)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(1),
+        Err(error) => Err(error),
+        Ok(text) => text
+            .trim()
+            .parse()
+            .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "the epoch is no number")),
+    }
+}
+
+pub(super) fn write_epoch(directory: &Path, epoch: u64) -> io::Result<()> {
+    let text = format!("{epoch}\n");
+    dotmac_runtime::disk::write_atomic(&directory.join(EPOCH_FILE), text.as_bytes(), 0o600)
 }
 
 pub(super) fn write_mark(directory: &Path, acknowledged: u64) -> io::Result<()> {

@@ -157,6 +157,9 @@ async fn introduce(
     let parts = &link.parts;
     tls::peer(connection)?;
     parts.intake.begin_session();
+    let (chain, epoch) = (Arc::clone(&parts.chain), parts.intake.epoch());
+    let rewound = tokio::task::spawn_blocking(move || chain.rewind(epoch)).await?;
+    rewound.map_err(SessionEnd::Chain)?;
     let (mut send, mut receive) = connection.open_bi().await?;
     write_frame(&mut send, &AgentFrame::Hello(hello(link))).await?;
     let frame = timeout(

@@ -191,6 +191,18 @@ impl State {
                 self.reinstate_license(envelope, deployment, now)
             }
             Command::RaiseRules { to } => self.raise_rules(envelope, *to, now),
+            other => self.dispatch_of_cluster(envelope, other, now),
+        }
+    }
+
+    /// What concerns the cluster itself: its controllers, its backups, and the time after a restore.
+    fn dispatch_of_cluster(
+        &mut self,
+        envelope: &Envelope,
+        command: &Command,
+        now: Timestamp,
+    ) -> Reply {
+        match command {
             Command::FollowTrustRoot { signed } => self.follow_trust_root(envelope, signed, now),
             Command::AdmitController(card) => self.admit_controller(envelope, card, now),
             Command::PromoteController { node } => self.promote_controller(envelope, *node, now),
@@ -202,6 +214,11 @@ impl State {
             Command::DropFacts { drops } => self.drop_facts(envelope, drops, now),
             Command::RequestBackup => self.request_backup(envelope, now),
             Command::NoteBackup { name, news } => self.note_backup(envelope, name, news, now),
+            Command::AdoptInventory {
+                inventory,
+                last_record,
+            } => self.adopt_inventory(envelope, inventory, *last_record, now),
+            _ => unreachable_found(),
         }
     }
 

@@ -85,7 +85,11 @@ pub struct Members {
 impl State {
     /// The controllers and the trust root that the genesis names. A State of version 1 gets them so, too.
     pub(crate) fn seed_controllers(&mut self, genesis: &Genesis, trust: TrustRoot) {
-        let now = genesis.created_at;
+        self.begin_with(genesis, trust, genesis.created_at);
+    }
+
+    /// The controllers of a genesis vote, and its trust root is in force.
+    pub(crate) fn begin_with(&mut self, genesis: &Genesis, trust: TrustRoot, now: Timestamp) {
         for card in &genesis.nodes {
             let controller = Controller {
                 card: card.clone(),
@@ -95,6 +99,21 @@ impl State {
             self.controllers.insert_mut(card.node, controller);
         }
         self.put_trust_root(genesis.trust_root.clone(), trust, now);
+    }
+
+    /// All controllers are gone: the cluster goes on with others.
+    pub(crate) fn retire_all_controllers(&mut self, now: Timestamp) {
+        let controllers: Vec<Controller> = self.controllers.values().cloned().collect();
+        for controller in controllers {
+            let standing = Standing::Retired;
+            let node = controller.card.node;
+            let retired = Controller {
+                standing,
+                since: now,
+                ..controller
+            };
+            self.controllers.insert_mut(node, retired);
+        }
     }
 
     /// The controllers that did not leave, by number.

@@ -1,10 +1,12 @@
 //! Everything that can be asked of the State. Version 1: variants are only ever added, at the end.
+//! Longer than 400 lines: every variant of one enumeration.
 
 use std::collections::BTreeMap;
 
 use dotmac_protocol::{
     codec::Format,
     digest::Digest,
+    frame::InventoryItem,
     ids::{
         AgentId, DeploymentId, Generation, IncarnationId, NodeId, RegionId, ReleaseName,
         ReleaseVersion, Sequence, TenantId, TokenId, UnitId,
@@ -252,6 +254,13 @@ pub enum Command {
         name: String,
         /// What is new.
         news: BackupNews,
+    },
+    /// Takes over what an agent holds after a restore, before anything is ordered of it.
+    AdoptInventory {
+        /// Everything that it holds.
+        inventory: Vec<InventoryItem>,
+        /// The last record of its chain that it still has to send.
+        last_record: u64,
     },
 }
 

@@ -183,6 +183,7 @@ impl State {
         order: Order,
     ) {
         let key = (agent.clone(), UnitId::instance(deployment));
+        self.release_quarantined(&key);
         let before = self.units.get(&key).cloned();
         if let Some(before) = &before {
             // Signers vouch for a wave as a whole: what else was in it is sealed again.
@@ -304,7 +305,7 @@ impl State {
             let Some(unit) = self.units.get(key) else {
                 continue;
             };
-            if !unit.needs_order(self, now) || sealed.contains_key(key) {
+            if !unit.needs_order(self, now) || sealed.contains_key(key) || self.awaits(&key.0) {
                 continue;
             }
             let leaf = Leaf {

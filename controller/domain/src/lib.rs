@@ -22,6 +22,7 @@ pub mod desired;
 pub mod envelope;
 pub mod fleet;
 pub mod plan;
+pub mod recovery;
 pub mod region;
 pub mod release;
 pub mod reply;

@@ -70,6 +70,7 @@ fn orders_to_seal(state: &State, now: Timestamp) -> Option<Command> {
         .units
         .iter()
         .filter(|(_, unit)| unit.needs_order(state, now))
+        .filter(|((agent, _), _)| !state.awaits(agent))
         // One order without proof, or one that this very round forgets, would keep its whole wave from being signed.
         .filter(|((agent, _), unit)| !goes(unit) && signer::prove(state, agent, unit).is_ok())
         .take(WAVE_LEAVES_MAX)

@@ -61,6 +61,7 @@ impl State {
             self.take(&agent, &record, now, facts);
         }
         let through = self.streams.get(&stream).map_or(0, |head| head.sequence);
+        self.note_records_taken(&agent, through, now);
         Ok(Accepted::Through(through))
     }
 

@@ -41,7 +41,8 @@ impl Command {
             | Self::NoteMembers(_)
             | Self::DropFacts { .. }
             | Self::RequestBackup
-            | Self::NoteBackup { .. } => 2,
+            | Self::NoteBackup { .. }
+            | Self::AdoptInventory { .. } => 2,
             _ => RULES_OLDEST,
         }
     }

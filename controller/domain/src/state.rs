@@ -31,6 +31,7 @@ use crate::{
     desired::{Unit, Wave},
     envelope::{Actor, Envelope},
     fleet::{Agent, JoinToken, RevokedAgent},
+    recovery::Recovery,
     region::Region,
     release::{Release, ReleaseKey},
     reply::Reply,
@@ -119,6 +120,8 @@ pub struct State {
     pub batches: CheckedBatches,
     /// What is remembered of backups.
     pub backups: Backups,
+    /// What is remembered of the last restore from a backup.
+    pub recovery: Option<Recovery>,
 }
 
 /// The answer to one request.

@@ -64,6 +64,15 @@ impl State {
         newer.map(|(_, known)| known.signed.clone()).collect()
     }
 
+    /// The newest signed trust roots, at most so many, oldest first.
+    #[must_use]
+    pub fn newest_trust_roots(&self, most: usize) -> Vec<SignedTrustRoot> {
+        let newest = self.trust_roots.values().rev().take(most);
+        let mut newest: Vec<_> = newest.map(|known| known.signed.clone()).collect();
+        newest.reverse();
+        newest
+    }
+
     /// The trust roots under which something may have been vouched for that was applied at this time, newest first.
     pub(crate) fn trust_roots_at(&self, at: Timestamp) -> impl Iterator<Item = &TrustRoot> {
         let mut until: Option<Timestamp> = None;

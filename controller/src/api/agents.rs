@@ -33,6 +33,9 @@ const STATUSES: [&str; 4] = ["unknown", "connected", "disconnected", REVOKED];
 /// What one is that was shut out.
 const REVOKED: &str = "revoked";
 
+/// Quarantined units that are shown of one agent at most.
+const QUARANTINED_MAX: usize = 100;
+
 /// What can be asked.
 pub(super) fn operations() -> Vec<Operation> {
     let path = format!("{AGENTS}/{{id}}");
@@ -83,6 +86,17 @@ pub(super) fn operations() -> Vec<Operation> {
 
 /// What their bodies and answers look like.
 pub(super) fn schemas() -> Vec<(&'static str, Value)> {
+    let quarantined = schema::object(
+        &[
+            ("unit", schema::any_text()),
+            ("deployment", schema::or_null(schema::deployment_id())),
+            ("generation", schema::count()),
+            ("sequence", schema::count()),
+            ("health", schema::any_text()),
+            ("since", schema::time()),
+        ],
+        &[],
+    );
     let agent = schema::object(
         &[
             ("id", schema::agent_id()),
@@ -102,6 +116,20 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
             ("certificate_not_after", schema::or_null(schema::time())),
             ("enrolled_at", schema::time()),
             ("revoked_at", schema::or_null(schema::time())),
+            (
+                "awaited",
+                schema::about(
+                    "After a restore: whether nothing is ordered of it before it has told all",
+                    schema::flag(),
+                ),
+            ),
+            (
+                "quarantined",
+                schema::about(
+                    "What it keeps otherwise than a restored backup knows, 100 at most",
+                    schema::list(quarantined),
+                ),
+            ),
         ],
         &[],
     );
@@ -227,7 +255,20 @@ pub(super) fn item(state: &State, id: &AgentId, agent: &Agent) -> Value {
         "node": node, "software": software, "incarnation": agent.incarnation,
         "units": state.units_kept_by(id), "certificate_not_after": time(agent.not_after),
         "enrolled_at": time(agent.enrolled_at), "revoked_at": null,
+        "awaited": state.awaits(id), "quarantined": quarantined(state, id),
     })
+}
+
+/// What an agent keeps otherwise than a restored State knows, 100 units at most.
+fn quarantined(state: &State, id: &AgentId) -> Vec<Value> {
+    let all = state.quarantined_of(id).take(QUARANTINED_MAX);
+    all.map(|(unit, one)| {
+        json!({
+            "unit": unit, "deployment": one.deployment, "generation": one.generation,
+            "sequence": one.sequence, "health": one.health.as_str(), "since": time(one.since),
+        })
+    })
+    .collect()
 }
 
 /// A revoked agent as GET shows it.
@@ -236,5 +277,6 @@ pub(super) fn revoked_item(id: &AgentId, agent: &RevokedAgent) -> Value {
         "id": id, "region": agent.region, "status": REVOKED, "since": time(agent.revoked_at), "node": null,
         "software": null, "incarnation": null, "units": 0, "certificate_not_after": null,
         "enrolled_at": time(agent.enrolled_at), "revoked_at": time(agent.revoked_at),
+        "awaited": false, "quarantined": [],
     })
 }

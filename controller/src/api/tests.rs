@@ -3,6 +3,7 @@
 mod access;
 mod attacks;
 mod attesting;
+mod backups;
 mod bodies;
 mod changes;
 mod cluster;

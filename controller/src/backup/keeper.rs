@@ -33,6 +33,8 @@ const TELL_EVERY: Duration = Duration::from_secs(5);
 const STUCK: Duration = Duration::from_secs(300);
 /// How long a directory may take to be opened: a network file system that is away answers never.
 const OPEN: Duration = Duration::from_secs(10);
+/// Trust roots in a manifest at most, the newest ones.
+const TRUST_ROOTS_MAX: usize = 256;
 /// Attempts to tell the State how a backup ended; afterwards it is taken for lost and made again.
 const TELL_ATTEMPTS: u32 = 20;
 
@@ -108,13 +110,12 @@ async fn attempt(node: &Arc<Node>, name: &str) -> Result<Manifest, KeepError> {
     let settings = settings.ok_or(KeepError::NoTarget(node.card.node.0))?;
     let target = open(settings).await?;
     let moment = node.log.moment();
-    let genesis = moment.state.genesis.as_ref();
-    let trust_roots = genesis.map(|genesis| genesis.trust_root.clone());
+    let trust_roots = moment.state.newest_trust_roots(TRUST_ROOTS_MAX);
     let order = Order {
         name: name.to_owned(),
         recipients: settings.recipients.clone(),
         moment,
-        trust_roots: trust_roots.into_iter().collect(),
+        trust_roots,
         node: node.card.node,
         key: node.signing_key.clone(),
     };

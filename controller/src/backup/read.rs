@@ -1,32 +1,28 @@
 //! Reads backups: which there are, whether one is whole, and, with an identity, what is in it. Every part is checked by
 //! name, length and SHA-256; with the key the State's digest and every chain of facts are computed anew. It changes
 //! nothing at the target.
+//! Longer than 400 lines: most of it names what can be wrong with a backup.
 
-use std::{
-    collections::BTreeMap,
-    io::{self, BufRead as _, BufReader, Read},
-};
+mod contents;
+
+use std::io::{self, Read};
 
 use bytes::Bytes;
 use dotmac_domain::{State, audit::Fact};
-use dotmac_protocol::{
-    codec::{self, Format as _},
-    digest::Digest,
-    record::ChainHead,
-};
-use dotmac_runtime::{causes, sealed_stream::SealedReader};
+use dotmac_protocol::{codec::Format as _, digest::Digest};
+use dotmac_runtime::sealed_stream::SealedReader;
 use futures::StreamExt as _;
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 use tokio::sync::mpsc;
 
+use self::contents::{Chains, differing, read_heads, read_state};
 use super::{
     manifest::{MANIFEST, Manifest, ManifestError, Part},
     recipient::{BackupKey, Identity, KeyError},
     target::{Target, TargetError},
-    write::{HEADS, Head, LEDGER, STATE, STATE_DOMAIN, Tee},
+    write::{HEADS, LEDGER, STATE},
 };
-use crate::raft::state_machine::{StateMachineError, decode_state};
 
 /// Pieces that wait to be read at most; the target waits then.
 const PIECES_MAX: usize = 4;
@@ -185,7 +181,8 @@ pub async fn verify(target: &Target, name: &str) -> Result<Manifest, ReadError> 
     Ok(manifest)
 }
 
-/// Opens a backup with an identity and proves all of it; `fact` is shown every fact, in the order of the streams.
+/// Opens a backup with an identity and proves all of it; `facts` is shown every fact in the order of the streams, a
+/// few hundred at a time.
 ///
 /// # Errors
 /// What is wrong, by the part's name.
@@ -193,10 +190,10 @@ pub async fn open<F>(
     target: &Target,
     name: &str,
     identity: &Identity,
-    fact: F,
+    facts: F,
 ) -> Result<Opened, ReadError>
 where
-    F: FnMut(Fact) -> io::Result<()> + Send + 'static,
+    F: FnMut(Vec<Fact>) -> io::Result<()> + Send + 'static,
 {
     let manifest = manifest(target, name).await?;
     check_form(&manifest)?;
@@ -221,7 +218,7 @@ where
         let detail = format!("the state knows another end of stream {stream}");
         return Err(reading.content(HEADS, detail));
     }
-    let mut chains = Chains::new(heads, fact);
+    let mut chains = Chains::new(heads, facts);
     let ledgers = manifest
         .parts
         .iter()
@@ -376,160 +373,6 @@ impl Reading<'_> {
             detail,
         }
     }
-}
-
-fn invalid(detail: impl Into<String>) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, detail.into())
-}
-
-fn read_state(body: &mut dyn Read) -> io::Result<(State, Digest)> {
-    let hasher = Sha256::new_with_prefix(STATE_DOMAIN);
-    let mut tee = Tee { out: body, hasher };
-    let state = decode_state(&mut tee)
-        .map_err(|error: StateMachineError| invalid(causes::in_full(&error)))?;
-    Ok((state, Digest::from_bytes(tee.hasher.finalize().into())))
-}
-
-fn read_heads(body: &mut dyn Read, expected: Digest) -> io::Result<Vec<Head>> {
-    let mut tee = Tee {
-        out: body,
-        hasher: Sha256::new(),
-    };
-    let mut heads = Vec::new();
-    let mut reader = BufReader::new(&mut tee);
-    let mut line = String::new();
-    while reader.read_line(&mut line)? > 0 {
-        let head = serde_json::from_str(&line).map_err(|error| invalid(error.to_string()))?;
-        heads.push(head);
-        line.clear();
-    }
-    let found = Digest::from_bytes(tee.hasher.finalize().into());
-    if found == expected {
-        Ok(heads)
-    } else {
-        Err(invalid(format!(
-            "it has digest {found}, the manifest says {expected}"
-        )))
-    }
-}
-
-/// The first stream whose end the State knows otherwise.
-fn differing(state: &State, heads: &[Head]) -> Option<String> {
-    let listed: BTreeMap<&str, (u64, Digest)> = heads
-        .iter()
-        .map(|head| (head.stream.as_str(), (head.last, head.digest)))
-        .collect();
-    let known: BTreeMap<String, (u64, Digest)> = state
-        .streams
-        .iter()
-        .map(|(stream, head)| (stream.to_string(), (head.sequence, head.digest)))
-        .collect();
-    let unlisted = known
-        .iter()
-        .find(|(stream, end)| listed.get(stream.as_str()) != Some(end));
-    let unknown = listed.keys().find(|stream| !known.contains_key(**stream));
-    unlisted
-        .map(|(stream, _)| stream.clone())
-        .or_else(|| unknown.map(|stream| (*stream).to_owned()))
-}
-
-/// The chains of facts, proven as they come.
-struct Chains<F> {
-    heads: Vec<Head>,
-    /// Which stream is under way, and where it has come to.
-    place: usize,
-    at: Option<ChainHead>,
-    count: u64,
-    fact: F,
-}
-
-impl<F: FnMut(Fact) -> io::Result<()>> Chains<F> {
-    fn new(heads: Vec<Head>, fact: F) -> Self {
-        Self {
-            heads,
-            place: 0,
-            at: None,
-            count: 0,
-            fact,
-        }
-    }
-
-    /// Takes one part of facts.
-    fn take(mut self, body: &mut dyn Read) -> io::Result<Self> {
-        let mut length = [0; 4];
-        let mut bytes = Vec::new();
-        while read_or_end(body, &mut length)? {
-            let length = usize::try_from(u32::from_be_bytes(length)).map_err(io::Error::other)?;
-            if length > Fact::BYTES_MAX {
-                return Err(invalid(format!("a fact of {length} bytes")));
-            }
-            bytes.resize(length, 0);
-            body.read_exact(&mut bytes)?;
-            let fact: Fact = codec::decode(&bytes).map_err(|error| invalid(error.to_string()))?;
-            self.follow(&fact)?;
-            (self.fact)(fact)?;
-        }
-        Ok(self)
-    }
-
-    fn follow(&mut self, fact: &Fact) -> io::Result<()> {
-        let stream = &fact.stream;
-        let head = self.heads.get(self.place);
-        let head = head.ok_or_else(|| invalid(format!("stream {stream} is in no head")))?;
-        let (sequence, previous) = fact
-            .link
-            .place()
-            .map_err(|error| invalid(error.to_string()))?;
-        let follows = match self.at {
-            None => fact.sequence == head.first && (head.first > 1 || previous == Digest::ZERO),
-            Some(at) => fact.sequence == at.sequence + 1 && previous == at.digest,
-        };
-        if stream.to_string() != head.stream || sequence != fact.sequence || !follows {
-            return Err(invalid(format!(
-                "fact {} of stream {stream} does not follow the one before it",
-                fact.sequence
-            )));
-        }
-        let digest = fact.link.digest();
-        self.count += 1;
-        if fact.sequence < head.last {
-            let sequence = fact.sequence;
-            self.at = Some(ChainHead { sequence, digest });
-            return Ok(());
-        }
-        if digest != head.digest {
-            return Err(invalid(format!(
-                "stream {stream} ends otherwise than its head says"
-            )));
-        }
-        (self.place, self.at) = (self.place + 1, None);
-        Ok(())
-    }
-
-    fn check_end(&self, facts: u64) -> Result<(), String> {
-        match self.heads.get(self.place) {
-            Some(head) => Err(format!("facts of stream {} are missing", head.stream)),
-            None if self.count != facts => {
-                Err(format!("{} facts, the manifest says {facts}", self.count))
-            }
-            None => Ok(()),
-        }
-    }
-}
-
-/// Fills a buffer; `false` at the end before its first byte.
-fn read_or_end(body: &mut dyn Read, buffer: &mut [u8]) -> io::Result<bool> {
-    let (first, rest) = buffer.split_at_mut(1);
-    loop {
-        match body.read(first) {
-            Ok(0) => return Ok(false),
-            Ok(_) => break,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    body.read_exact(rest)?;
-    Ok(true)
 }
 
 /// What comes from the target, counted and hashed.

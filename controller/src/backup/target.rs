@@ -311,7 +311,7 @@ impl Upload {
     /// Gives the part up; the target forgets what it has of it.
     pub async fn abort(self) {
         if let Err(error) = self.writer.abort().await {
-            tracing::debug!(%error, part = self.what, "an unfinished part stays at the target");
+            tracing::debug!(%error, path = self.what, "an unfinished part stays at the target");
         }
     }
 }
@@ -329,8 +329,10 @@ fn s3(bucket: &str, reach: &Reach) -> object_store::Result<object_store::aws::Am
     let mut builder = AmazonS3Builder::from_env()
         .with_bucket_name(bucket)
         .with_retry(retry)
-        .with_client_options(options)
-        .with_region(reach.region.as_deref().unwrap_or("us-east-1"));
+        .with_client_options(options);
+    if let Some(region) = &reach.region {
+        builder = builder.with_region(region);
+    }
     if let Some(endpoint) = &reach.endpoint {
         builder = builder.with_endpoint(endpoint);
     }

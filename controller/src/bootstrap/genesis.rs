@@ -9,7 +9,7 @@ use dotmac_domain::{
 };
 use dotmac_protocol::{
     codec::{self, DecodeError, Format},
-    ids::ClusterId,
+    ids::{ClusterId, TrustVersion},
     keys::PublicKey,
     trust::{SignedTrustRoot, TrustRoot},
 };
@@ -114,9 +114,11 @@ pub fn read_beginning(path: &Path) -> Result<Beginning, BootstrapError> {
             trust_roots.push(signed.follow(last).map_err(content(path, what))?);
         }
     }
-    let founds = file.cards.is_empty();
+    let is_join = !file.cards.is_empty();
+    // One that goes on from a backup founds nothing: without the restored store it would begin empty.
+    let founds = !is_join && trust_roots[0].version == TrustVersion(1);
     let mut members = genesis.nodes.clone();
-    if !founds {
+    if is_join {
         let cards = file.cards.into_iter().map(|card| card.open(path));
         members = cards.collect::<Result<_, _>>()?;
     }

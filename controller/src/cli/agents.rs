@@ -140,6 +140,20 @@ fn print(context: &Context, agent: &Value) -> Result<(), Failure> {
         ("revoked_at", "shut out"),
     ];
     context.output.line(&view::page(agent, &members))?;
+    for unit in view::items(agent, "quarantined") {
+        let text = |name: &str| view::text(unit, name);
+        let known = match text("deployment") {
+            none if none.is_empty() => "unknown to the restored backup".to_owned(),
+            _ => "newer than the restored backup".to_owned(),
+        };
+        context.output.line(&format!(
+            "{:<12} {} generation {} ({}), {known}: it is kept as it is",
+            "quarantined",
+            text("unit"),
+            text("generation"),
+            text("health")
+        ))?;
+    }
     let until = view::time(agent, "certificate_not_after");
     context
         .output

@@ -1,5 +1,8 @@
 //! `dotmac backup`: ask for a backup, see how backups are, list and check them (through the API, or directly at the
 //! target, without any controller), make the keys that open them, and restore a cluster from one.
+//! Longer than 400 lines: the verbs of one noun, each a few lines.
+
+mod restore;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -46,6 +49,10 @@ pub(crate) enum Backup {
     Verify(Verify),
     /// Make the key that opens backups; keep it offline
     Keygen(Keygen),
+    /// Make the genesis of a cluster that goes on from a backup with new controllers
+    Plan(Box<restore::Plan>),
+    /// Write one new controller's store from a backup
+    Restore(Box<restore::Restore>),
 }
 
 #[derive(Args)]
@@ -110,6 +117,8 @@ impl Backup {
             Self::List(list) => list.run(context).await,
             Self::Verify(verify) => verify.run(context).await,
             Self::Keygen(keygen) => keygen.run(context),
+            Self::Plan(plan) => plan.run(context).await,
+            Self::Restore(restore) => restore.run(context).await,
         }
     }
 }

@@ -44,6 +44,7 @@ impl Gateway {
             .registry
             .insert(&agent, connection, key, hello.software.clone(), now);
         tracing::info!(%agent, software = hello.software, "agent connected");
+        self.adopt(&agent, &hello).await?;
         self.resend_lost(&agent, &hello).await;
         let ended = self
             .run_session(connection, &agent, &hello, (told, began, send, receive))
@@ -51,6 +52,33 @@ impl Gateway {
         self.node.registry.remove(&agent, connection);
         tracing::info!(%agent, "agent gone");
         ended
+    }
+
+    /// After a restore: has what the agent holds taken over before anything is ordered of it.
+    async fn adopt(&self, agent: &AgentId, hello: &Hello) -> Result<(), SessionError> {
+        if !self.node.state().awaits(agent) {
+            return Ok(());
+        }
+        let command = Command::AdoptInventory {
+            inventory: hello.inventory.clone(),
+            last_record: hello.outbox.1,
+        };
+        let actor = Actor::Agent(agent.clone());
+        match self.node.propose(actor, command, PROPOSE_DEADLINE).await {
+            Ok(Ok(_)) => {
+                tracing::info!(%agent, units = hello.inventory.len(), "the agent's inventory was adopted");
+                Ok(())
+            }
+            Ok(Err(rejection)) => {
+                tracing::warn!(%agent, detail = rejection.detail, "inventory not adopted");
+                Err(SessionError::Hello)
+            }
+            // It comes back and tells again.
+            Err(error) => {
+                tracing::warn!(%agent, %error, "inventory not adopted");
+                Err(SessionError::Slow)
+            }
+        }
     }
 
     /// Has orders sent again that the agent acknowledged once and no longer holds.

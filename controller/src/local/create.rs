@@ -1,7 +1,7 @@
 //! The first start of a local fleet, offline: directories and configurations, the controllers' own keys, the genesis.
 //! Each step is skipped where its result exists, so that an interrupted first start goes on where it ended.
 
-use dotmac_runtime::{clock::Clock, disk, entropy::Entropy};
+use dotmac_runtime::{causes, clock::Clock, disk, entropy::Entropy};
 
 use super::{
     layout::{Layout, Settings},
@@ -9,6 +9,7 @@ use super::{
     ports::REGIONS,
 };
 use crate::{
+    backup::recipient::{Identity, Recipient},
     bootstrap,
     cli::{
         cluster::{Create, explain},
@@ -30,10 +31,13 @@ pub(crate) fn create(
     let directory = |path: &std::path::Path| {
         disk::create_private_dir(path).map_err(|cause| Failure::io("make", path, &cause))
     };
+    directory(&layout.home().join("keys"))?;
+    directory(&layout.backups())?;
+    let recipient = recipient(layout, entropy)?;
     let members = Member::all(layout);
     for member in &members {
         directory(&member.directory)?;
-        let text = member.render(layout, settings);
+        let text = member.render(layout, settings, &recipient);
         disk::write_atomic(&member.config(), text.as_bytes(), 0o600)
             .map_err(|cause| Failure::io("write", &member.config(), &cause))?;
     }
@@ -42,7 +46,6 @@ pub(crate) fn create(
     if layout.genesis().is_file() {
         return Ok(());
     }
-    directory(&layout.home().join("keys"))?;
     let mut cards = Vec::new();
     for member in members.iter().filter(|member| member.is_controller()) {
         let config = Config::load(&member.config()).map_err(|error| explain(&error))?;
@@ -65,6 +68,18 @@ pub(crate) fn create(
         removals_per_tenant_hour: REMOVALS_PER_HOUR.1,
     };
     create.make(cards, clock, entropy).map(|_| ())
+}
+
+/// Whom backups are sealed to: a key that is made once, beside the other offline ones.
+fn recipient(layout: &Layout, entropy: &Entropy) -> Result<Recipient, Failure> {
+    let path = layout.backup_identity();
+    let identity = if path.is_file() {
+        Identity::read(&path)
+    } else {
+        Identity::create(&path, entropy)
+    };
+    let identity = identity.map_err(|error| Failure::Failed(causes::in_full(&error)))?;
+    Ok(identity.recipient())
 }
 
 #[cfg(test)]

@@ -64,6 +64,16 @@ impl Layout {
         self.home.join("keys/approver.key")
     }
 
+    /// Where backups go.
+    pub(crate) fn backups(&self) -> PathBuf {
+        self.home.join("backups")
+    }
+
+    /// The key that opens them.
+    pub(crate) fn backup_identity(&self) -> PathBuf {
+        self.home.join("keys/backup.identity")
+    }
+
     /// What all controllers start from.
     pub(crate) fn genesis(&self) -> PathBuf {
         self.home.join("genesis.json")
@@ -98,6 +108,7 @@ impl Layout {
     pub(crate) fn entries() -> Vec<String> {
         let fixed = [
             "admin.token",
+            "backups",
             "bin",
             "genesis.json",
             "keys",

@@ -3,6 +3,8 @@
 
 use std::path::PathBuf;
 
+use crate::backup::recipient::Recipient;
+
 use super::{
     layout::{Layout, Settings},
     pids::PidFile,
@@ -127,7 +129,12 @@ impl Member {
     }
 
     /// The text of its configuration file.
-    pub(crate) fn render(&self, layout: &Layout, settings: &Settings) -> String {
+    pub(crate) fn render(
+        &self,
+        layout: &Layout,
+        settings: &Settings,
+        recipient: &Recipient,
+    ) -> String {
         let ports = settings.ports();
         let header = "# Written by `make up` at every start. For a configuration of your own see config/ in the checkout.\n";
         let log = "[log]\nbytes_max = 8388608\nkeep = 3\n";
@@ -141,7 +148,12 @@ impl Member {
                 "{header}node = {node}\ndata_dir = \"data\"\ngenesis = {genesis}\nseal_key_file = \"seal.key\"\n\n\
                  [api]\nlisten = \"127.0.0.1:{api}\"\nstop_notice_ms = 100\n\n\
                  [link]\nlisten = \"127.0.0.1:{link}\"\nadvertise = \"127.0.0.1:{link}\"\n\n\
-                 {log}file = \"controller.log\"\n{telemetry}",
+                 {log}file = \"controller.log\"\n{telemetry}\n\
+                 [backup]\ntarget = {backups}\nrecipients = [\"{recipient}\"]\n",
+                backups = quoted(&PathBuf::from(format!(
+                    "file://{}",
+                    layout.backups().display()
+                ))),
                 genesis = quoted(&layout.genesis()),
                 api = ports.api(node),
                 link = ports.link(node),
@@ -174,6 +186,9 @@ mod tests {
     #[test]
     fn a_fleet_is_three_controllers_and_five_agents_with_sound_configurations() {
         let layout = Layout::new(PathBuf::from("/tmp/a \"quoted\" home"));
+        let recipient = format!("dotmac-recipient-1.{}", "A".repeat(43))
+            .parse()
+            .unwrap();
         let settings = Settings {
             port_base: 9000,
             grace_ms: 10_000,
@@ -192,7 +207,10 @@ mod tests {
         );
         assert_eq!(names.len(), 8);
         for member in &members {
-            let parsed: toml::Table = member.render(&layout, &settings).parse().unwrap();
+            let parsed: toml::Table = member
+                .render(&layout, &settings, &recipient)
+                .parse()
+                .unwrap();
             assert_eq!(parsed["data_dir"].as_str(), Some("data"));
         }
         let exporting = Settings {
@@ -200,11 +218,17 @@ mod tests {
             ..settings.clone()
         };
         for member in &members {
-            let parsed: toml::Table = member.render(&layout, &exporting).parse().unwrap();
+            let parsed: toml::Table = member
+                .render(&layout, &exporting, &recipient)
+                .parse()
+                .unwrap();
             let endpoint = parsed["telemetry"]["otlp_endpoint"].as_str();
             assert_eq!(endpoint, Some("http://127.0.0.1:4318/"));
         }
-        let second: toml::Table = members[1].render(&layout, &settings).parse().unwrap();
+        let second: toml::Table = members[1]
+            .render(&layout, &settings, &recipient)
+            .parse()
+            .unwrap();
         assert_eq!(second["api"]["listen"].as_str(), Some("127.0.0.1:9001"));
         assert_eq!(
             second["genesis"].as_str(),

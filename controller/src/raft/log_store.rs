@@ -95,6 +95,17 @@ impl LogStore {
         self
     }
 
+    /// Lets an empty log begin behind an entry, with a vote.
+    pub(super) async fn begin_at(&self, log_id: LogId, vote: RaftVote) -> Result<(), Failure> {
+        let mut batch = Batch::new();
+        batch.put(purged_key(), encode(&LogIdRecord(Some(log_id))));
+        batch.put(vote_key(), encode(&VoteRecord(vote)));
+        self.write(batch).await?;
+        let mut known = self.lock();
+        (known.purged, known.last, known.vote) = (Some(log_id), Some(log_id), Some(vote));
+        Ok(())
+    }
+
     /// Index of the last entry that is known to be committed.
     #[must_use]
     pub fn committed(&self) -> u64 {

@@ -191,6 +191,10 @@ impl State {
                 let detail = drops.collect::<Vec<_>>().join(", ");
                 ("audit.dropped", None, detail)
             }
+            Command::AdoptInventory { inventory, .. } => {
+                let count = inventory.len();
+                ("agent.inventory-adopted", None, format!("{count} units"))
+            }
             other => self
                 .words_of_change(other)
                 .or_else(|| self.words_of_platform(other, reply))

@@ -54,7 +54,11 @@ impl State {
     fn reason_of(&self, id: &DeploymentId, deployment: &Deployment) -> Option<(String, String)> {
         match deployment.status {
             Status::Destroyed => return None,
-            Status::Active | Status::Suspended if self.is_settled(id, deployment) => return None,
+            Status::Active | Status::Suspended
+                if self.is_settled(id, deployment) && !self.is_quarantined(id, deployment) =>
+            {
+                return None;
+            }
             Status::Suspended if deployment.agent.is_none() => {
                 return Some((
                     "its license was withdrawn before an agent had it".to_owned(),
@@ -76,7 +80,23 @@ impl State {
                 ),
             ));
         };
-        let Some(unit) = self.units.get(&(agent.clone(), UnitId::instance(id))) else {
+        let key = (agent.clone(), UnitId::instance(id));
+        if let Some(held) = self
+            .recovery
+            .as_ref()
+            .and_then(|one| one.quarantined.get(&key))
+        {
+            return Some((
+                format!(
+                    "its agent keeps generation {}, which is newer than the restored backup: it is left as it is",
+                    held.generation
+                ),
+                format!(
+                    "an operator: compare it with `dotmac agents show {agent}`, then ask for what it should be"
+                ),
+            ));
+        }
+        let Some(unit) = self.units.get(&key) else {
             return Some((
                 "its order does not fit into one message".to_owned(),
                 "whoever asked for it: ask for less configuration".to_owned(),
@@ -98,12 +118,30 @@ impl State {
         is_held && is_seen && (deployment.status == Status::Active || is_stopped)
     }
 
+    /// Whether its agent keeps something newer than a restored State knows.
+    fn is_quarantined(&self, id: &DeploymentId, deployment: &Deployment) -> bool {
+        let key = deployment
+            .agent
+            .as_ref()
+            .map(|agent| (agent.clone(), UnitId::instance(id)));
+        let recovery = self.recovery.as_ref();
+        key.is_some_and(|key| recovery.is_some_and(|one| one.quarantined.contains_key(&key)))
+    }
+
     fn reason_on_the_way(&self, agent: &AgentId, unit: &Unit) -> (String, String) {
         let presence = self.agents.get(agent).map(|agent| &agent.presence);
         if let Some(Presence::Disconnected { .. }) = presence {
             return (
                 format!("agent {agent} is not connected"),
                 "whoever runs that agent".to_owned(),
+            );
+        }
+        if self.awaits(agent) {
+            return (
+                format!(
+                    "agent {agent} has not told yet all that it did after the backup that was restored"
+                ),
+                format!("agent {agent}, as soon as it is connected"),
             );
         }
         if let Some(refusal) = &unit.refused {

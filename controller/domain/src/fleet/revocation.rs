@@ -82,6 +82,7 @@ impl State {
             revoked_at: now,
         };
         self.drop_units_of(id);
+        self.await_no_more(id);
         self.agents.remove_mut(id);
         self.forget_revoked_agent();
         self.revoked_agents.insert_mut(id.clone(), revoked);

@@ -17,6 +17,7 @@ mod law_10_waiting;
 mod law_11_bounded;
 mod law_11_platform;
 mod law_2_absence;
+mod law_2_restore;
 mod law_3_batches;
 mod law_3_clock;
 mod law_3_histories;

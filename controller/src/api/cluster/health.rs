@@ -1,5 +1,6 @@
 //! Whether the whole is well, and if not: what is the matter, since when, and who can change it. Asks every controller,
 //! and answers without a leader, too. It decides nothing: what follows from a reason is for people.
+//! Longer than 400 lines: every reason is one short function.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,6 +19,7 @@ use crate::{
     peers::{Description, NodeStatus},
 };
 
+mod backups;
 mod deployments;
 mod noticed;
 
@@ -121,7 +123,8 @@ pub(super) fn reasons(state: &State, found: &Found) -> Vec<Reason> {
     of_disks_and_clocks(found, &mut reasons);
     of_agents(state, &mut reasons);
     of_deployments(state, found.now, &mut reasons);
-    of_backups(state, &mut reasons);
+    backups::of_backups(state, &mut reasons);
+    backups::of_recovery(state, &mut reasons);
     reasons.sort_by_key(|reason| std::cmp::Reverse(reason.grade));
     reasons
 }
@@ -336,27 +339,6 @@ fn agents(state: &State) -> Value {
         })
         .collect();
     json!({"connected": connected, "total": total, "regions": items})
-}
-
-fn of_backups(state: &State, reasons: &mut Vec<Reason>) {
-    let Some(failed) = &state.backups.failed else {
-        return;
-    };
-    reasons.push(Reason {
-        grade: Grade::Degraded,
-        about: "backup",
-        reason: format!(
-            "{} backups in a row failed: {}",
-            failed.in_a_row, failed.reason
-        ),
-        since: state
-            .backups
-            .good
-            .as_ref()
-            .map(|good| good.at)
-            .or(Some(failed.at)),
-        who: "an operator: `dotmac backup status`, then the backup target".to_owned(),
-    });
 }
 
 fn names<T: ToString>(all: impl Iterator<Item = T>) -> String {

@@ -4,12 +4,15 @@ use dotmac_domain::{
     Command,
     access::Role,
     audit::Stream,
+    backups::BackupNews,
     command::{Behind, CustomResources, NoteMembers, UpdateDeployment, UpdateLicense},
     fleet::Presence,
 };
 use dotmac_protocol::{
     digest::Digest,
+    frame::InventoryItem,
     ids::{DeploymentId, Generation, NodeId, Sequence, UnitId},
+    record::HealthStatus,
     time::Timestamp,
     unit::{Resources, Sealed, SealedCredential},
 };
@@ -32,7 +35,34 @@ pub(super) fn commands() -> Vec<(&'static str, Command)> {
     commands.extend(of_cluster());
     let drops = vec![(Stream::Platform, 7)];
     commands.push(("drop-facts", Command::DropFacts { drops }));
+    commands.extend(of_backups());
     commands
+}
+
+fn of_backups() -> Vec<(&'static str, Command)> {
+    vec![
+        ("request-backup", Command::RequestBackup),
+        (
+            "note-backup",
+            Command::NoteBackup {
+                name: "20261123T165400Z-00a1f9".into(),
+                news: BackupNews::Made { index: 7, bytes: 8 },
+            },
+        ),
+        (
+            "adopt-inventory",
+            Command::AdoptInventory {
+                inventory: vec![InventoryItem {
+                    unit: "instance/demo-isp-0190a1b2".parse().unwrap(),
+                    generation: Generation(2),
+                    sequence: Sequence(3),
+                    removed: false,
+                    health: HealthStatus::Healthy,
+                }],
+                last_record: 9,
+            },
+        ),
+    ]
 }
 
 fn of_cluster() -> Vec<(&'static str, Command)> {

@@ -1,0 +1,247 @@
+//! Backups of a real State to a real directory: what is refused, by which name, and what the API tells of it.
+
+use std::{fs, path::Path, sync::Arc};
+
+use dotmac_domain::{Command, State};
+use dotmac_runtime::{causes, entropy::Entropy};
+use tokio::sync::watch;
+
+use super::{changes::named, world::World};
+use crate::{
+    api::DEPLOYMENTS,
+    backup::{
+        manifest::{MANIFEST, Manifest},
+        read::{self, ReadError},
+        recipient::Identity,
+        target::{Reach, Target, TargetError},
+        write::{self, Order},
+    },
+    log::Log,
+};
+
+const NAME: &str = "20261123T165400Z-00a1f9";
+const SECOND: &str = "20261123T165401Z-00a1f9";
+
+/// A controller with some history, a directory for backups, and a key.
+struct Stage {
+    world: World,
+    folder: tempfile::TempDir,
+    target: Target,
+    identity: Identity,
+}
+
+impl Stage {
+    async fn new() -> Self {
+        let world = World::new().await;
+        for name in ["One", "Two", "Three"] {
+            world.post(DEPLOYMENTS, &named(name)).await;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let address = format!("file://{}", folder.path().display());
+        let target = Target::open(&address, &Reach::default()).unwrap();
+        let key = tempfile::tempdir().unwrap();
+        let identity = Identity::create(&key.path().join("key"), &Entropy::seeded(9)).unwrap();
+        Self {
+            world,
+            folder,
+            target,
+            identity,
+        }
+    }
+
+    async fn back_up(&self, name: &str) -> Result<Manifest, write::WriteError> {
+        let node = &self.world.node;
+        let moment = node.log.moment();
+        let order = Order {
+            name: name.to_owned(),
+            recipients: vec![self.identity.recipient()],
+            trust_roots: moment.state.newest_trust_roots(256),
+            moment,
+            node: node.card.node,
+            key: node.signing_key.clone(),
+        };
+        let log = Arc::clone(&self.world.log) as Arc<dyn Log>;
+        let (written, _) = watch::channel(0);
+        write::create(&self.target, order, log, &node.entropy, &written).await
+    }
+
+    fn part(&self, name: &str, part: &str) -> std::path::PathBuf {
+        self.folder.path().join(name).join(part)
+    }
+
+    async fn open(&self) -> Result<read::Opened, ReadError> {
+        read::open(&self.target, NAME, &self.identity, |_| Ok(())).await
+    }
+
+    /// What both checks say of the backup.
+    async fn refusals(&self) -> [String; 2] {
+        let without = read::verify(&self.target, NAME).await.unwrap_err();
+        let with = self.open().await.unwrap_err();
+        [causes::in_full(&without), causes::in_full(&with)]
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_holds_the_state_of_its_index_and_every_fact_while_more_is_written() {
+    let stage = Stage::new().await;
+    let before: State = (*stage.world.node.state()).clone();
+    let moment = stage.world.node.log.moment();
+    let manifest = stage.back_up(NAME).await.unwrap();
+    stage.world.post(DEPLOYMENTS, &named("Later")).await;
+    let opened = stage.open().await.unwrap();
+    assert_eq!(opened.state, before);
+    assert_eq!((manifest.index, manifest.term), (moment.index, moment.term));
+    assert_eq!(manifest.state_digest, before.digest());
+    let facts: u64 = before.streams.values().map(|head| head.sequence).sum();
+    let streams = u64::try_from(before.streams.size()).unwrap();
+    assert_eq!((manifest.facts, manifest.streams), (facts, streams));
+    assert_eq!(read::verify(&stage.target, NAME).await.unwrap(), manifest);
+    stage.world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_changed_cut_swapped_or_missing_is_refused_by_its_name() {
+    let stage = Stage::new().await;
+    stage.back_up(NAME).await.unwrap();
+    stage.back_up(SECOND).await.unwrap();
+    let (own, whole) = (stage.folder.path().join(NAME), tempfile::tempdir().unwrap());
+    copy(&own, whole.path());
+    for part in ["state", "ledger-000001", "heads"] {
+        let path = stage.part(NAME, part);
+        let bytes = fs::read(&path).unwrap();
+        let mut changed = bytes.clone();
+        changed[bytes.len() / 2] ^= 1;
+        let other = if part == "heads" { "state" } else { "heads" };
+        let cases = [
+            (changed, "was changed"),
+            (
+                bytes[..bytes.len() - 1].to_vec(),
+                "bytes, the manifest says",
+            ),
+            (fs::read(stage.part(SECOND, part)).unwrap(), "was changed"),
+            (
+                fs::read(stage.part(NAME, other)).unwrap(),
+                "the manifest says",
+            ),
+        ];
+        for (wrong, why) in cases {
+            fs::write(&path, wrong).unwrap();
+            for said in stage.refusals().await {
+                assert!(
+                    said.contains(&format!("part {part} of")) && said.contains(why),
+                    "{said}"
+                );
+            }
+        }
+        fs::remove_file(&path).unwrap();
+        for said in stage.refusals().await {
+            assert!(
+                said.contains(&format!("part {part} of")) && said.contains("missing"),
+                "{said}"
+            );
+        }
+        copy(whole.path(), &own);
+    }
+    stage.open().await.unwrap();
+    stage.world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_counts_only_as_a_controller_signed_it_under_its_name() {
+    let stage = Stage::new().await;
+    stage.back_up(NAME).await.unwrap();
+    let path = stage.part(NAME, MANIFEST);
+    let text = fs::read_to_string(&path).unwrap();
+    for (from, to, why) in [
+        ("\"format\":1", "\"format\":2", "format 2"),
+        ("\"facts\":", "\"facts\":9", "not signed by a controller"),
+        ("\"epoch\":1", "\"epoch\":7", "not those that it names"),
+        (NAME, SECOND, "it is the manifest of backup"),
+    ] {
+        assert!(text.contains(from), "{from}");
+        fs::write(&path, text.replace(from, to)).unwrap();
+        for said in stage.refusals().await {
+            assert!(said.contains(why), "{said}");
+        }
+    }
+    fs::remove_file(&path).unwrap();
+    for said in stage.refusals().await {
+        assert!(said.contains("unfinished"), "{said}");
+    }
+    let listed = read::list(&stage.target).await.unwrap();
+    assert!(matches!(listed[..], [ref one] if one.manifest.is_err()));
+    stage.world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_key_opens_nothing_and_no_text_of_the_state_is_in_clear() {
+    let stage = Stage::new().await;
+    let made = stage.back_up(NAME).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let stranger = Identity::create(&folder.path().join("key"), &Entropy::seeded(8)).unwrap();
+    let opened = read::open(&stage.target, NAME, &stranger, |_| Ok(())).await;
+    let said = opened.unwrap_err().to_string();
+    assert!(
+        said.contains("sealed to") && said.contains(&made.keys[0].to.to_string()),
+        "{said}"
+    );
+    for entry in fs::read_dir(stage.folder.path().join(NAME)).unwrap() {
+        let bytes = fs::read(entry.unwrap().path()).unwrap();
+        for text in ["Three", "demo-isp", "deployment.created"] {
+            assert!(
+                !bytes
+                    .windows(text.len())
+                    .any(|part| part == text.as_bytes()),
+                "{text}"
+            );
+        }
+    }
+    stage.world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_is_away_or_takes_nothing_is_a_clear_error_and_leaves_no_backup() {
+    let stage = Stage::new().await;
+    // A file where the backup's folder belongs: nothing can be written below it.
+    fs::write(stage.folder.path().join(NAME), "in the way").unwrap();
+    let said = causes::in_full(&stage.back_up(NAME).await.unwrap_err());
+    assert!(
+        said.contains("cannot write") && said.contains(NAME),
+        "{said}"
+    );
+    fs::remove_file(stage.folder.path().join(NAME)).unwrap();
+    assert!(read::list(&stage.target).await.unwrap().is_empty());
+    let gone = Target::open("file:///nowhere/at/all", &Reach::default()).unwrap_err();
+    assert!(matches!(gone, TargetError::Directory { .. }), "{gone}");
+    for wrong in ["ftp://x", "file://relative", "s3://", "/tmp"] {
+        let error = Target::open(wrong, &Reach::default()).unwrap_err();
+        assert!(matches!(error, TargetError::Address { .. }), "{wrong}");
+    }
+    stage.world.stop().await;
+}
+
+#[tokio::test]
+async fn a_request_is_taken_once_and_told_until_it_is_answered() {
+    let world = World::new().await;
+    let refused = world
+        .request("POST", "/api/v1/backups")
+        .bearer_auth(super::world::ADMIN);
+    let (status, code, _) = World::send(refused).await.problem();
+    assert_eq!((status, code.as_str()), (409, "wrong-state"));
+    world.command(Command::RequestBackup).await;
+    let told = world.get("/api/v1/backups/status").await.json();
+    assert!(
+        told["asked"]["id"].is_string() && told["answered"].is_null(),
+        "{told}"
+    );
+    assert_eq!(told["is_configured"], false);
+    world.stop().await;
+}

@@ -1,0 +1,184 @@
+//! A cluster from a backup, on new machines: first a genesis that names the new controllers, signed by the offline root
+//! key, with the next epoch; then on each of them a store that begins with the State of the backup. Nothing half
+//! done stays: a store gets its name when it is whole.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use dotmac_domain::{
+    audit::Fact,
+    command::{Genesis, NodeCard},
+    recovery::{self, RestoreError},
+};
+use dotmac_protocol::{
+    ids::{Epoch, NodeId},
+    time::Timestamp,
+};
+use dotmac_runtime::{causes, disk::SharedDisk};
+use thiserror::Error;
+use tokio::runtime::Handle;
+
+use super::{
+    manifest::Manifest,
+    read::{self, Opened, ReadError},
+    recipient::Identity,
+    target::Target,
+};
+use crate::{
+    raft::restored::{Beginning, RestoredError, RestoredStore},
+    trust_root::{self, TrustRootError},
+};
+
+/// Name of the store while it is written, below the data directory.
+const UNFINISHED: &str = "store.restoring";
+/// Name of the store.
+const STORE: &str = "store";
+
+/// Why nothing was restored.
+#[derive(Debug, Error)]
+pub enum CannotRestore {
+    /// The backup does not count.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The State does not go on.
+    #[error("the backup does not fit the genesis")]
+    State(#[from] RestoreError),
+    /// The trust root cannot be signed.
+    #[error(transparent)]
+    Trust(#[from] TrustRootError),
+    /// The store cannot be written.
+    #[error("the store cannot be written")]
+    Store(#[from] RestoredError),
+    /// The file system refuses.
+    #[error("{} cannot be used", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The cards do not make a cluster.
+    #[error("{0}")]
+    Cards(String),
+}
+
+/// The genesis of a cluster that goes on from a backup, signed with the root key in a file. Opens and proves the whole
+/// backup on the way.
+///
+/// # Errors
+/// When the backup does not count, or the key is not its root key.
+pub async fn plan(
+    target: &Target,
+    name: &str,
+    identity: &Identity,
+    (cards, root_key): (Vec<NodeCard>, &Path),
+    now: Timestamp,
+) -> Result<(Manifest, Genesis), CannotRestore> {
+    let Opened { manifest, state } = read::open(target, name, identity, |_| Ok(())).await?;
+    if cards.is_empty() || cards.len() > 7 {
+        return Err(CannotRestore::Cards(
+            "a cluster goes on with 1 to 7 controllers".to_owned(),
+        ));
+    }
+    let (Some(before), Some(trust)) = (state.genesis.clone(), state.trust.clone()) else {
+        return Err(RestoreError::NotFounded.into());
+    };
+    let controllers = cards.iter().map(trust_root::identity_of).collect();
+    let epoch = Epoch(trust.epoch.0.saturating_add(1));
+    let next = trust_root::next(&trust, controllers, epoch);
+    let genesis = Genesis {
+        created_at: now,
+        trust_root: trust_root::sign(&trust, &next, root_key)?,
+        nodes: cards,
+        ..before
+    };
+    // What every controller will do is tried here first.
+    state.restored(&how(&manifest, &genesis))?;
+    Ok((manifest, genesis))
+}
+
+/// Writes the store of one controller below its data directory.
+///
+/// # Errors
+/// When there is a store already, the backup does not count, or the disk fails: then nothing is left.
+pub async fn restore(
+    target: &Target,
+    name: &str,
+    identity: &Identity,
+    (genesis, node, data_dir): (&Genesis, NodeId, &Path),
+    disk: SharedDisk,
+) -> Result<Manifest, CannotRestore> {
+    let (store, unfinished) = (data_dir.join(STORE), data_dir.join(UNFINISHED));
+    if store.exists() {
+        return Err(RestoredError::Exists(store).into());
+    }
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| CannotRestore::File { path, source }
+    };
+    if unfinished.exists() {
+        std::fs::remove_dir_all(&unfinished).map_err(failed(&unfinished))?;
+    }
+    let written = write(
+        target,
+        name,
+        identity,
+        (genesis, node, &unfinished),
+        disk.clone(),
+    )
+    .await;
+    let manifest = match written {
+        Ok(manifest) => manifest,
+        Err(error) => {
+            if let Err(cause) = std::fs::remove_dir_all(&unfinished) {
+                tracing::debug!(error = %cause, "an unfinished store stays; the next attempt removes it");
+            }
+            return Err(error);
+        }
+    };
+    std::fs::rename(&unfinished, &store).map_err(failed(&store))?;
+    disk.sync_dir(data_dir).map_err(failed(data_dir))?;
+    Ok(manifest)
+}
+
+async fn write(
+    target: &Target,
+    name: &str,
+    identity: &Identity,
+    (genesis, node, directory): (&Genesis, NodeId, &Path),
+    disk: SharedDisk,
+) -> Result<Manifest, CannotRestore> {
+    let manifest = read::manifest(target, name).await?;
+    let beginning = Beginning {
+        directory: directory.to_owned(),
+        node,
+        members: genesis.nodes.clone(),
+        term: manifest.term.saturating_add(1),
+        index: manifest.index.saturating_add(1),
+    };
+    let store = Arc::new(RestoredStore::create(beginning, disk).await?);
+    let (writing, handle) = (Arc::clone(&store), Handle::current());
+    let take = move |facts: Vec<Fact>| {
+        let written = handle.block_on(writing.append(&facts));
+        written.map_err(|error| io::Error::other(causes::in_full(&error)))
+    };
+    let opened = read::open(target, name, identity, take).await?;
+    let (state, facts) = opened.state.restored(&how(&opened.manifest, genesis))?;
+    store.append(&facts).await?;
+    let store = Arc::into_inner(store).ok_or(RestoredError::Interrupted)?;
+    store.finish(state).await?;
+    Ok(opened.manifest)
+}
+
+fn how(manifest: &Manifest, genesis: &Genesis) -> recovery::Restore {
+    recovery::Restore {
+        backup: manifest.name.clone(),
+        index: manifest.index,
+        at: genesis.created_at,
+        genesis: genesis.clone(),
+    }
+}

@@ -1,0 +1,154 @@
+//! A store that begins from a restored State: its facts, one snapshot at the index and in the term that come after the
+//! backup's, the new members, and a vote that was given to nobody else. It refuses a directory that is there already: a
+//! node that forgets its vote could vote twice.
+
+use std::{collections::BTreeSet, path::PathBuf};
+
+use dotmac_domain::{State, audit::Fact, command::NodeCard};
+use dotmac_protocol::{codec, ids::NodeId};
+use dotmac_runtime::disk::SharedDisk;
+use openraft::{CommittedLeaderId, Vote};
+use thiserror::Error;
+
+use super::{
+    config::{StartError, nodes},
+    log_store::LogStore,
+    state_machine::{StateMachineError, check_facts, write_state},
+    types::{Failure, LogId, Membership, Meta, SnapshotHeader},
+};
+use crate::storage::{
+    directory::Directory,
+    engine::{Engine, EngineConfig, abort_on_fatal},
+    ledger::{Ledger, LedgerError},
+    snapshots::{SnapshotError, Snapshots},
+};
+
+/// Where and as what a restored store begins.
+#[derive(Debug, Clone)]
+pub struct Beginning {
+    /// The new directory.
+    pub directory: PathBuf,
+    /// Whose store it is.
+    pub node: NodeId,
+    /// All controllers; each votes.
+    pub members: Vec<NodeCard>,
+    /// The term of the snapshot.
+    pub term: u64,
+    /// The index of the snapshot.
+    pub index: u64,
+}
+
+/// Why a restored store cannot be written.
+#[derive(Debug, Error)]
+pub enum RestoredError {
+    /// There is a store already.
+    #[error(
+        "{0} exists: nothing is restored over a store, for a controller that forgets its vote could vote twice"
+    )]
+    Exists(PathBuf),
+    /// It cannot be opened.
+    #[error(transparent)]
+    Open(#[from] StartError),
+    /// The facts cannot be written.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The snapshot cannot be written.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// State and facts do not fit.
+    #[error(transparent)]
+    State(#[from] StateMachineError),
+    /// The vote cannot be written.
+    #[error("the vote cannot be written: {0}")]
+    Vote(String),
+    /// A blocking task ended early.
+    #[error("the work was interrupted")]
+    Interrupted,
+}
+
+/// A restored store that is being written.
+#[derive(Debug)]
+pub struct RestoredStore {
+    beginning: Beginning,
+    disk: SharedDisk,
+    engine: Engine,
+    ledger: Ledger,
+}
+
+impl RestoredStore {
+    /// Makes the directory.
+    ///
+    /// # Errors
+    /// When it exists or cannot be made.
+    pub async fn create(beginning: Beginning, disk: SharedDisk) -> Result<Self, RestoredError> {
+        if beginning.directory.exists() {
+            return Err(RestoredError::Exists(beginning.directory));
+        }
+        let (path, shared) = (beginning.directory.clone(), disk.clone());
+        let opening = tokio::task::spawn_blocking(move || {
+            let directory = Directory::open(&path, shared.as_ref())?;
+            let engine = Engine::open(
+                directory,
+                &EngineConfig::default(),
+                shared,
+                abort_on_fatal(),
+            )?;
+            let ledger = Ledger::open(engine.clone())?;
+            Ok::<_, StartError>((engine, ledger))
+        });
+        let (engine, ledger) = opening.await.map_err(|_| RestoredError::Interrupted)??;
+        Ok(Self {
+            beginning,
+            disk,
+            engine,
+            ledger,
+        })
+    }
+
+    /// Takes facts, in the order of their streams.
+    ///
+    /// # Errors
+    /// When they do not follow each other, or the disk fails.
+    pub async fn append(&self, facts: &[Fact]) -> Result<(), RestoredError> {
+        Ok(self.ledger.append(self.beginning.index, facts).await?)
+    }
+
+    /// Writes the State and closes the store: a controller can start from it.
+    ///
+    /// # Errors
+    /// When the facts are not those of the State, or the disk fails.
+    pub async fn finish(self, state: State) -> Result<(), RestoredError> {
+        self.ledger.settle().await?;
+        check_facts(&state, &self.ledger)?;
+        let Beginning {
+            directory,
+            node,
+            members,
+            term,
+            index,
+        } = self.beginning;
+        let voters: BTreeSet<u64> = members.iter().map(|card| card.node.0).collect();
+        let first = voters.first().copied().unwrap_or_default();
+        let log_id = LogId::new(CommittedLeaderId::new(term, first), index);
+        let members = openraft::Membership::new(vec![voters], nodes(&members));
+        let meta = Meta {
+            last_log_id: Some(log_id),
+            last_membership: Membership::new(Some(log_id), members),
+            snapshot_id: format!("{term}-{index}"),
+        };
+        let header =
+            codec::encode(&SnapshotHeader(meta)).expect("the members of a cluster fit in a header");
+        let snapshots = Snapshots::open(&directory, self.disk)?;
+        let writing = tokio::task::spawn_blocking(move || {
+            snapshots.write(index, &header, |body| write_state(&state, body))
+        });
+        writing.await.map_err(|_| RestoredError::Interrupted)??;
+        let failed = |error: Failure| RestoredError::Vote(error.to_string());
+        let log = LogStore::open(self.engine.clone(), self.ledger).map_err(StartError::from)?;
+        log.begin_at(log_id, Vote::new(term, node.0))
+            .await
+            .map_err(failed)?;
+        self.engine.close().await;
+        Ok(())
+    }
+}
