@@ -49,7 +49,8 @@ impl Store {
         }]});
         let config = home.path().join("s3.json");
         fs::write(&config, identities.to_string())?;
-        let port = |place: u16| (ports.base + place).to_string();
+        let base = ports.base;
+        let port = |place: u16| (base + place).to_string();
         let mut arguments = vec![
             "server".to_owned(),
             format!("-dir={}", home.path().display()),

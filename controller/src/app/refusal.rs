@@ -102,7 +102,7 @@ fn of_app(error: &AppError) -> Refusal {
         AppError::Bootstrap(error) => of_bootstrap(error),
         AppError::Stranger { .. } | AppError::OtherCluster { .. } => Refusal::Stranger,
         AppError::Clock { .. } => Refusal::Clock,
-        AppError::Certificate(_) | AppError::Tls(_) => Refusal::Files,
+        AppError::Certificate(_) | AppError::Tls(_) | AppError::Backup(_) => Refusal::Files,
         AppError::Link(_) | AppError::Api { .. } => Refusal::InTheWay,
         AppError::Raft(error) => of_start(error),
         AppError::Telemetry(_) | AppError::Stopped(_) => Refusal::Other,

@@ -50,6 +50,10 @@ fn differing(before: &State, after: &State) -> BTreeSet<Changed> {
         trust_roots: _,
         retained: _,
         batches: _,
+        // Whoever wants to know asks; nothing of it is streamed.
+        backups: _,
+        // Noted with the agents that it is about.
+        recovery: _,
     } = after;
     let mut found = BTreeSet::new();
     let known = (

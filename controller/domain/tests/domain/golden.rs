@@ -123,6 +123,13 @@ fn state(rules: u16) -> State {
     if rules >= 2 {
         let learner = Box::new(crate::cluster::card(4));
         world.ask(Command::AdmitController(learner)).unwrap();
+        for (name, command) in commands::of_backups() {
+            match name {
+                "request-backup" => world.ask(command).unwrap(),
+                "note-backup" => world.plan(command).unwrap(),
+                _ => Accepted::Done,
+            };
+        }
     }
     let (name, version) = ("demo-isp".parse().unwrap(), "1.0.0".parse().unwrap());
     world.ask(Command::RetireRelease { name, version }).unwrap();

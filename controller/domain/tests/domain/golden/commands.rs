@@ -39,7 +39,7 @@ pub(super) fn commands() -> Vec<(&'static str, Command)> {
     commands
 }
 
-fn of_backups() -> Vec<(&'static str, Command)> {
+pub(super) fn of_backups() -> Vec<(&'static str, Command)> {
     vec![
         ("request-backup", Command::RequestBackup),
         (
