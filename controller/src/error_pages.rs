@@ -10,8 +10,8 @@ macro_rules! pages {
 }
 
 pages! {
-    "agent-disconnected" "already-exists" "attestations" "body-timed-out" "budget-exhausted" "domain-in-use"
-    "forbidden" "head-timed-out" "head-too-large" "idempotency-key-reused" "internal" "invalid" "join-token-refused"
+    "agent-disconnected" "already-exists" "attestations" "backup-target" "body-timed-out" "budget-exhausted"
+    "domain-in-use" "forbidden" "head-timed-out" "head-too-large" "idempotency-key-reused" "internal" "invalid" "join-token-refused"
     "limit-reached" "malformed" "method-not-allowed" "no-agent" "no-such-path" "not-found" "not-founded"
     "out-of-order" "overloaded" "precondition-failed" "rate-limited" "refused-by-peer" "storage" "timed-out"
     "token-ended" "token-in-query" "too-large" "unauthenticated" "unavailable" "unknown-release"

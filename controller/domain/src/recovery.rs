@@ -91,7 +91,9 @@ pub enum RestoreError {
     #[error("the backup is of a cluster that was not founded")]
     NotFounded,
     /// The backup is of rules that know no restore.
-    #[error("the backup is of version {0} of the rules, and a cluster goes on from a backup since version {RULES_SINCE}")]
+    #[error(
+        "the backup is of version {0} of the rules, and a cluster goes on from a backup since version {RULES_SINCE}"
+    )]
     Rules(u16),
     /// The genesis is of another cluster.
     #[error("the backup is of cluster {found}, the genesis of {expected}")]

@@ -33,6 +33,10 @@ pub(super) const TAGS: &[(&str, &str)] = &[
         "The controllers one by one: those that learn, vote, and left.",
     ),
     ("trust_roots", "Whose signatures count, version by version."),
+    (
+        "backups",
+        "The newest good one, the one under way, and those at the target.",
+    ),
     ("events", "What changes, as it changes."),
     (
         "audit",

@@ -184,6 +184,18 @@ fn assert_adopted(
 }
 
 #[test]
+fn law_2_under_rules_that_know_no_restore_nothing_is_backed_up_and_nothing_restored() {
+    let (mut world, ..) = World::with_active_under(1);
+    let refused = world.ask(Command::RequestBackup).unwrap_err();
+    assert!(
+        refused.detail.contains("dotmac cluster finalize"),
+        "{refused:?}"
+    );
+    let refused = world.state.clone().restored(&restore(2, world.now));
+    assert!(matches!(refused, Err(RestoreError::Rules(1))));
+}
+
+#[test]
 fn law_3_a_state_goes_on_only_as_the_root_key_says_and_one_epoch_further() {
     let (world, ..) = World::with_active();
     let at = world.now;

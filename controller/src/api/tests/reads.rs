@@ -176,7 +176,7 @@ async fn agents_show_what_is_known_of_them() {
             "id": world.agent, "region": REGION, "status": "connected", "since": "1970-01-01T00:00:00.005Z", "node": 2,
             "software": "1.2", "incarnation": "0".repeat(32), "units": 1,
             "certificate_not_after": "2023-11-15T22:13:20.000Z", "enrolled_at": "2023-11-14T22:13:20.000Z",
-            "revoked_at": null,
+            "revoked_at": null, "awaited": false, "quarantined": [],
         }]})
     );
 }
