@@ -157,6 +157,7 @@ impl Controller {
             signing_key: key(u8::try_from(place).unwrap()),
             traces: Traces::default(),
             metrics,
+            backup: None,
         }));
         log.set_handler(Arc::new(Handler {
             node: Arc::clone(&node),

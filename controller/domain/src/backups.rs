@@ -128,7 +128,7 @@ impl Schedule {
             Self::Every(every_ms) => last.plus_millis(*every_ms),
             Self::Daily(times) => {
                 let midnight = last.0 - last.0 % DAY_MS;
-                let moments = times.iter().chain(times.first().into_iter());
+                let moments = times.iter().chain(times.first());
                 let days = (0..times.len()).map(|_| 0).chain([DAY_MS]);
                 let mut moments = moments.zip(days).map(|(time, day)| midnight + day + time);
                 Timestamp(moments.find(|at| *at > last.0).unwrap_or(u64::MAX))
