@@ -1,6 +1,5 @@
 //! One controller as its API, gateway, dispatch and leader see it: the log, the keys, the clock, and how a person's
 //! request becomes a proven command.
-//! Longer than 400 lines: the one view of a controller that all its parts share.
 
 use std::{sync::Arc, time::Duration};
 

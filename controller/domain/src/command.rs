@@ -1,5 +1,4 @@
 //! Everything that can be asked of the State. Version 1: variants are only ever added, at the end.
-//! Longer than 400 lines: every variant of one enumeration.
 
 use std::collections::BTreeMap;
 

@@ -1,6 +1,5 @@
 //! Whether the whole is well, and if not: what is the matter, since when, and who can change it. Asks every controller,
 //! and answers without a leader, too. It decides nothing: what follows from a reason is for people.
-//! Longer than 400 lines: every reason is one short function.
 
 use std::collections::{BTreeMap, BTreeSet};
 
