@@ -131,6 +131,9 @@ pub async fn list(target: &Target) -> Result<Vec<Listed>, ReadError> {
     let mut listed = Vec::new();
     for name in target.names().await? {
         let manifest = manifest(target, &name).await;
+        if matches!(manifest, Err(ReadError::Unfinished(_))) && target.is_empty(&name).await? {
+            continue;
+        }
         listed.push(Listed { name, manifest });
     }
     Ok(listed)

@@ -259,6 +259,19 @@ impl Target {
         Ok(())
     }
 
+    /// Whether nothing lies in a folder: some stores go on naming one whose files were removed.
+    ///
+    /// # Errors
+    /// When the store cannot be asked.
+    pub async fn is_empty(&self, name: &str) -> Result<bool, TargetError> {
+        let folder = self.prefix.clone().join(name);
+        let first = self.store.list(Some(&folder)).next().await;
+        let first = first.transpose();
+        Ok(first
+            .map_err(|error| self.error("list", name, error))?
+            .is_none())
+    }
+
     fn path(&self, name: &str, part: &str) -> Path {
         self.prefix.clone().join(name).join(part)
     }
