@@ -221,7 +221,7 @@ where
         let detail = format!("the state knows another end of stream {stream}");
         return Err(reading.content(HEADS, detail));
     }
-    let mut chains = Chains::new(heads, facts);
+    let mut chains = Chains::new(&state, heads, facts);
     let ledgers = manifest
         .parts
         .iter()

@@ -4,8 +4,12 @@
 
 use std::{collections::BTreeSet, path::PathBuf};
 
-use dotmac_domain::{State, audit::Fact, command::NodeCard};
-use dotmac_protocol::{codec, ids::NodeId};
+use dotmac_domain::{
+    State,
+    audit::{Fact, Stream},
+    command::NodeCard,
+};
+use dotmac_protocol::{codec, ids::NodeId, record::ChainHead};
 use dotmac_runtime::disk::SharedDisk;
 use openraft::{CommittedLeaderId, Vote};
 use thiserror::Error;
@@ -105,11 +109,24 @@ impl RestoredStore {
         })
     }
 
-    /// Takes facts, in the order of their streams.
+    /// Takes facts, in the order of their streams. A stream may begin with a later one than its first: those before were
+    /// dropped after their retention.
     ///
     /// # Errors
     /// When they do not follow each other, or the disk fails.
     pub async fn append(&self, facts: &[Fact]) -> Result<(), RestoredError> {
+        let mut begun: Option<&Stream> = None;
+        for fact in facts {
+            if begun == Some(&fact.stream) {
+                continue;
+            }
+            begun = Some(&fact.stream);
+            if fact.sequence > 1 && self.ledger.head(&fact.stream).is_none() {
+                let (sequence, digest) = (fact.sequence - 1, fact.link.place().map_err(LedgerError::from)?.1);
+                let before = ChainHead { sequence, digest };
+                self.ledger.begin_behind(&fact.stream, before).await?;
+            }
+        }
         Ok(self.ledger.append(self.beginning.index, facts).await?)
     }
 
@@ -118,6 +135,10 @@ impl RestoredStore {
     /// # Errors
     /// When the facts are not those of the State, or the disk fails.
     pub async fn finish(self, state: State) -> Result<(), RestoredError> {
+        // A stream may have ended long ago: then nothing of it is left but its end.
+        for (stream, retained) in &state.retained {
+            self.ledger.begin_behind(stream, retained.dropped).await?;
+        }
         self.ledger.settle().await?;
         check_facts(&state, &self.ledger)?;
         let Beginning {

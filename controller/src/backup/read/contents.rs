@@ -2,7 +2,7 @@
 //! is read.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     io::{self, BufRead as _, BufReader, Read},
 };
 
@@ -58,16 +58,19 @@ pub(super) fn read_heads(body: &mut dyn Read, expected: Digest) -> io::Result<Ve
     }
 }
 
-/// The first stream whose end the State knows otherwise.
+/// The first stream whose first fact or end the State knows otherwise.
 pub(super) fn differing(state: &State, heads: &[Head]) -> Option<String> {
-    let listed: BTreeMap<&str, (u64, Digest)> = heads
+    let listed: BTreeMap<&str, (u64, u64, Digest)> = heads
         .iter()
-        .map(|head| (head.stream.as_str(), (head.last, head.digest)))
+        .map(|head| (head.stream.as_str(), (head.first, head.last, head.digest)))
         .collect();
-    let known: BTreeMap<String, (u64, Digest)> = state
+    let known: BTreeMap<String, (u64, u64, Digest)> = state
         .streams
         .iter()
-        .map(|(stream, head)| (stream.to_string(), (head.sequence, head.digest)))
+        .map(|(stream, head)| {
+            let first = state.dropped(stream).sequence + 1;
+            (stream.to_string(), (first, head.sequence, head.digest))
+        })
         .collect();
     let unlisted = known
         .iter()
@@ -80,21 +83,27 @@ pub(super) fn differing(state: &State, heads: &[Head]) -> Option<String> {
 
 /// The chains of facts, proven as they come.
 pub(super) struct Chains<F> {
-    heads: Vec<Head>,
-    /// Which stream is under way, and where it has come to.
-    place: usize,
-    at: Option<ChainHead>,
+    /// The streams of which facts are left, and where each has come to.
+    rest: VecDeque<(Head, ChainHead)>,
     count: u64,
     batch: Vec<Fact>,
     facts: F,
 }
 
 impl<F: FnMut(Vec<Fact>) -> io::Result<()>> Chains<F> {
-    pub(super) fn new(heads: Vec<Head>, facts: F) -> Self {
+    /// The heads must be those that the State knows ([`differing`]).
+    pub(super) fn new(state: &State, heads: Vec<Head>, facts: F) -> Self {
+        let dropped: BTreeMap<String, ChainHead> = state
+            .streams
+            .iter()
+            .map(|(stream, _)| (stream.to_string(), state.dropped(stream)))
+            .collect();
+        let rest = heads.into_iter().filter_map(|head| {
+            let before = dropped.get(&head.stream).copied()?;
+            (head.first <= head.last).then_some((head, before))
+        });
         Self {
-            heads,
-            place: 0,
-            at: None,
+            rest: rest.collect(),
             count: 0,
             batch: Vec::new(),
             facts,
@@ -125,17 +134,19 @@ impl<F: FnMut(Vec<Fact>) -> io::Result<()>> Chains<F> {
 
     fn follow(&mut self, fact: &Fact) -> io::Result<()> {
         let stream = &fact.stream;
-        let head = self.heads.get(self.place);
-        let head = head.ok_or_else(|| invalid(format!("stream {stream} is in no head")))?;
+        let (head, at) = self
+            .rest
+            .front_mut()
+            .ok_or_else(|| invalid(format!("stream {stream} is in no head")))?;
         let (sequence, previous) = fact
             .link
             .place()
             .map_err(|error| invalid(error.to_string()))?;
-        let follows = match self.at {
-            None => fact.sequence == head.first && (head.first > 1 || previous == Digest::ZERO),
-            Some(at) => fact.sequence == at.sequence + 1 && previous == at.digest,
-        };
-        if stream.to_string() != head.stream || sequence != fact.sequence || !follows {
+        let follows = sequence == fact.sequence
+            && sequence == at.sequence + 1
+            && previous == at.digest
+            && stream.to_string() == head.stream;
+        if !follows {
             return Err(invalid(format!(
                 "fact {} of stream {stream} does not follow the one before it",
                 fact.sequence
@@ -143,9 +154,8 @@ impl<F: FnMut(Vec<Fact>) -> io::Result<()>> Chains<F> {
         }
         let digest = fact.link.digest();
         self.count += 1;
-        if fact.sequence < head.last {
-            let sequence = fact.sequence;
-            self.at = Some(ChainHead { sequence, digest });
+        *at = ChainHead { sequence, digest };
+        if sequence < head.last {
             return Ok(());
         }
         if digest != head.digest {
@@ -153,13 +163,13 @@ impl<F: FnMut(Vec<Fact>) -> io::Result<()>> Chains<F> {
                 "stream {stream} ends otherwise than its head says"
             )));
         }
-        (self.place, self.at) = (self.place + 1, None);
+        self.rest.pop_front();
         Ok(())
     }
 
     pub(super) fn check_end(&self, facts: u64) -> Result<(), String> {
-        match self.heads.get(self.place) {
-            Some(head) => Err(format!("facts of stream {} are missing", head.stream)),
+        match self.rest.front() {
+            Some((head, _)) => Err(format!("facts of stream {} are missing", head.stream)),
             None if self.count != facts => {
                 Err(format!("{} facts, the manifest says {facts}", self.count))
             }

@@ -3,6 +3,7 @@
 
 use std::{
     io::{self, Write},
+    ops::Bound,
     sync::Arc,
 };
 
@@ -29,14 +30,15 @@ pub(super) struct Facts {
 
 impl Facts {
     pub(super) fn new(state: Arc<State>, log: Arc<dyn Log>) -> Self {
-        let at = state.streams.keys().next().cloned();
-        Self {
-            at: at.map(|stream| (stream, ChainHead::START)),
+        let mut facts = Self {
+            at: None,
             state,
             log,
             heads: Vec::new(),
             count: 0,
-        }
+        };
+        facts.begin(Bound::Unbounded);
+        facts
     }
 
     pub(super) fn is_done(&self) -> bool {
@@ -57,11 +59,11 @@ impl Facts {
                 .unwrap_or(ChainHead::START);
             let (next, bytes) = self.step(&stream, at, end, out)?;
             written += bytes;
-            self.at = if next == end {
-                self.after(&stream)
+            if next == end {
+                self.begin(Bound::Excluded(&stream));
             } else {
-                Some((stream, next))
-            };
+                self.at = Some((stream, next));
+            }
         }
         Ok(self)
     }
@@ -86,15 +88,13 @@ impl Facts {
             .iter()
             .take_while(|fact| fact.sequence <= end.sequence)
         {
-            if at.sequence == 0 && head == at {
-                // Older ones may have been dropped after their retention.
-                self.heads.push(Head {
-                    stream: stream.to_string(),
-                    first: fact.sequence,
-                    last: end.sequence,
-                    digest: end.digest,
-                });
-            } else if fact.sequence != head.sequence + 1 {
+            let follows = fact.sequence == head.sequence + 1;
+            let previous = if head == at {
+                fact.link.place().map_err(io::Error::other)?.1
+            } else {
+                head.digest
+            };
+            if !follows || previous != head.digest {
                 return Err(broken(head.sequence + 1));
             }
             let bytes = codec::encode(fact).map_err(io::Error::other)?;
@@ -117,11 +117,27 @@ impl Facts {
         Ok((head, written))
     }
 
-    fn after(&self, stream: &Stream) -> Option<(Stream, ChainHead)> {
-        use std::ops::Bound;
-        let rest = (Bound::Excluded(stream), Bound::Unbounded);
-        let next = self.state.streams.range::<Stream, _>(rest).next();
-        next.map(|(stream, _)| (stream.clone(), ChainHead::START))
+    /// Goes to the next stream of which facts are kept, and notes the ends of those on the way. A stream begins behind
+    /// what was dropped of it after its retention.
+    fn begin(&mut self, after: Bound<&Stream>) {
+        for (stream, end) in self
+            .state
+            .streams
+            .range::<Stream, _>((after, Bound::Unbounded))
+        {
+            let dropped = self.state.dropped(stream);
+            self.heads.push(Head {
+                stream: stream.to_string(),
+                first: dropped.sequence + 1,
+                last: end.sequence,
+                digest: end.digest,
+            });
+            if dropped != *end {
+                self.at = Some((stream.clone(), dropped));
+                return;
+            }
+        }
+        self.at = None;
     }
 
     /// The ends of all streams, a line each.
