@@ -37,6 +37,10 @@ fn open(home: &Path, disk: SharedDisk, on_fatal: OnFatal) -> Stores {
     let directory = Directory::open(home, disk.as_ref()).unwrap();
     let config = EngineConfig::default();
     let engine = Engine::open(directory, &config, disk.clone(), on_fatal).unwrap();
+    open_on(engine, home, disk)
+}
+
+fn open_on(engine: Engine, home: &Path, disk: SharedDisk) -> Stores {
     let ledger = Ledger::open(engine.clone()).unwrap();
     let snapshots = Snapshots::open(home, disk).unwrap();
     let log = LogStore::open(engine.clone(), ledger.clone()).unwrap();
@@ -63,6 +67,28 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, tempfile::TempDir> for Bui
 #[test]
 fn the_stores_conform_to_what_raft_expects() {
     Suite::test_all(Builder).unwrap();
+}
+
+/// The records of the simulation in the place of the database.
+#[cfg(feature = "simulation")]
+struct InMemory;
+
+#[cfg(feature = "simulation")]
+impl StoreBuilder<TypeConfig, LogStore, StateMachine, tempfile::TempDir> for InMemory {
+    async fn build(&self) -> Result<(tempfile::TempDir, LogStore, StateMachine), Failure> {
+        let home = tempfile::tempdir().unwrap();
+        let records = crate::storage::engine::MemoryRecords::default();
+        let config = EngineConfig::default();
+        let engine = Engine::simulate(records, &config, fail_on_fatal()).unwrap();
+        let stores = open_on(engine, home.path(), SystemDisk::shared());
+        Ok((home, stores.log, stores.machine))
+    }
+}
+
+#[cfg(feature = "simulation")]
+#[test]
+fn the_stores_of_the_simulation_conform_to_what_raft_expects() {
+    Suite::test_all(InMemory).unwrap();
 }
 
 fn log_id(index: u64) -> LogId {
