@@ -122,7 +122,10 @@ impl RestoredStore {
             }
             begun = Some(&fact.stream);
             if fact.sequence > 1 && self.ledger.head(&fact.stream).is_none() {
-                let (sequence, digest) = (fact.sequence - 1, fact.link.place().map_err(LedgerError::from)?.1);
+                let (sequence, digest) = (
+                    fact.sequence - 1,
+                    fact.link.place().map_err(LedgerError::from)?.1,
+                );
                 let before = ChainHead { sequence, digest };
                 self.ledger.begin_behind(&fact.stream, before).await?;
             }

@@ -8,7 +8,7 @@ use dotmac_protocol::{
 
 use crate::{
     access::Words,
-    audit::{Entry, Facts},
+    audit::{Entry, Facts, Stream},
     backups::BackupNews,
     calendar,
     command::{Command, UpdateDeployment, UpdateLicense},
@@ -105,6 +105,7 @@ impl State {
             }
         }
     }
+
     /// Action, tenant and detail of a command, as if it had been accepted.
     fn words_of(&self, command: &Command, reply: &Reply) -> (String, Option<TenantId>, String) {
         let tenant_of = |id: &DeploymentId| self.deployments.get(id).map(|one| one.tenant.clone());
@@ -185,12 +186,7 @@ impl State {
                     .collect();
                 ("agent.orders-lost", None, units.join(", "))
             }
-            Command::DropFacts { drops } => {
-                let drops = drops.iter().take(8);
-                let drops = drops.map(|(stream, through)| format!("{stream} to {through}"));
-                let detail = drops.collect::<Vec<_>>().join(", ");
-                ("audit.dropped", None, detail)
-            }
+            Command::DropFacts { drops } => ("audit.dropped", None, words_of_drops(drops)),
             Command::AdoptInventory { inventory, .. } => {
                 let count = inventory.len();
                 ("agent.inventory-adopted", None, format!("{count} units"))
@@ -243,6 +239,13 @@ impl State {
         let tenant = self.deployments.get(id).map(|one| one.tenant.clone());
         Some((action, tenant, detail))
     }
+}
+
+/// Of which chains links are dropped, the first eight, and up to which.
+fn words_of_drops(drops: &[(Stream, u64)]) -> String {
+    let drops = drops.iter().take(8);
+    let drops = drops.map(|(stream, through)| format!("{stream} to {through}"));
+    drops.collect::<Vec<_>>().join(", ")
 }
 
 /// What an update asks for, field by field.

@@ -83,11 +83,11 @@ mod tests {
 
     #[test]
     fn figures_are_found_in_what_the_client_says() {
-        let said = "Summary:\n  Requests/sec:\t603.69\n\n  50% in 0.0011 secs.\n  99% in 0.0082 secs.\n  99.9% in 0.01 secs.\n";
+        let said = "Summary:\n  Requests/sec:\t603.69\n\n  50% in 0.125 secs.\n  99% in 0.5 secs.\n  99.9% in 0.01 secs.\n";
         let expected = Told {
             per_second: 603.69,
-            p50_ms: 1.1,
-            p99_ms: 8.2,
+            p50_ms: 125.0,
+            p99_ms: 500.0,
         };
         assert_eq!(parse(said), Some(expected));
         assert_eq!(parse("Error: no leader"), None);
