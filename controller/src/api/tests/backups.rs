@@ -1,9 +1,18 @@
 //! Backups of a real State to a real directory: what is refused, by which name, and what the API tells of it.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{
+    fs,
+    path::Path,
+    sync::{Arc, Mutex},
+};
 
-use dotmac_domain::{Command, State};
-use dotmac_runtime::{causes, entropy::Entropy};
+use dotmac_domain::{
+    Command, State,
+    audit::{Fact, Stream},
+    retention::Retained,
+};
+use dotmac_protocol::record::ChainHead;
+use dotmac_runtime::{causes, disk::SystemDisk, entropy::Entropy};
 use tokio::sync::watch;
 
 use super::{changes::named, world::World};
@@ -17,6 +26,7 @@ use crate::{
         write::{self, Order},
     },
     log::Log,
+    raft::restored::{Beginning, RestoredStore},
 };
 
 const NAME: &str = "20261123T165400Z-00a1f9";
@@ -104,6 +114,53 @@ async fn a_backup_holds_the_state_of_its_index_and_every_fact_while_more_is_writ
     let streams = u64::try_from(before.streams.size()).unwrap();
     assert_eq!((manifest.facts, manifest.streams), (facts, streams));
     assert_eq!(read::verify(&stage.target, NAME).await.unwrap(), manifest);
+    stage.world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn chains_whose_oldest_facts_were_dropped_are_backed_up_and_restored() {
+    let stage = Stage::new().await;
+    let before = stage.world.node.state();
+    let half = &Stream::Platform;
+    let other = before.streams.iter().find(|(stream, _)| *stream != half);
+    let (gone, end) = other.expect("every deployment is in its tenant's chain");
+    let first = stage.world.log.facts(half, 0, 1).unwrap().remove(0);
+    let (sequence, digest) = (first.sequence, first.link.digest());
+    let dropped = [(half, ChainHead { sequence, digest }), (gone, *end)];
+    stage.world.log.change(|state| {
+        for (stream, dropped) in dropped {
+            let marks = Vec::new();
+            let retained = Retained { dropped, marks };
+            state.retained.insert_mut(stream.clone(), retained);
+        }
+    });
+    let manifest = stage.back_up(NAME).await.unwrap();
+    let facts = Arc::new(Mutex::new(Vec::new()));
+    let taken = Arc::clone(&facts);
+    let take = move |some: Vec<Fact>| {
+        taken.lock().unwrap().extend(some);
+        Ok(())
+    };
+    let opened = read::open(&stage.target, NAME, &stage.identity, take).await;
+    let state = opened.unwrap().state;
+    let facts = std::mem::take(&mut *facts.lock().unwrap());
+    assert_eq!(u64::try_from(facts.len()).unwrap(), manifest.facts);
+    let of = |stream: &Stream| facts.iter().find(|fact| fact.stream == *stream);
+    assert_eq!(of(half).map(|fact| fact.sequence), Some(sequence + 1));
+    assert_eq!(of(gone), None);
+    // A store that begins with them has all that its State knows.
+    let folder = tempfile::tempdir().unwrap();
+    let beginning = Beginning {
+        directory: folder.path().join("store"),
+        node: stage.world.node.card.node,
+        members: vec![stage.world.node.card.clone()],
+        term: 2,
+        index: manifest.index + 1,
+    };
+    let store = RestoredStore::create(beginning, SystemDisk::shared());
+    let store = store.await.unwrap();
+    store.append(&facts).await.unwrap();
+    store.finish(state).await.unwrap();
     stage.world.stop().await;
 }
 
