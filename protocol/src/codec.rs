@@ -60,23 +60,42 @@ pub enum EncodeError {
 const MESSAGE_LIMIT: usize = 16 * 1024 * 1024;
 const SNAPSHOT_LIMIT: usize = 4 * 1024 * 1024 * 1024;
 
-/// Encodes a value with its version byte.
+/// Encodes a value with its version byte, into exactly as many bytes as it takes: they are often kept.
+///
+/// # Errors
+/// When it is larger than [`Format::BYTES_MAX`], or cannot be serialized.
 pub fn encode<T: Format>(value: &T) -> Result<Vec<u8>, EncodeError> {
-    let mut bytes = vec![T::VERSION];
-    bincode::serde::encode_into_std_write(value, &mut bytes, bincode::config::standard()).map_err(
-        |error| EncodeError::Unencodable {
-            kind: T::KIND,
-            detail: error.to_string(),
-        },
-    )?;
-    if bytes.len() > T::BYTES_MAX {
+    let mut bytes = Vec::with_capacity(encoded_len(value)?);
+    bytes.push(T::VERSION);
+    bincode::serde::encode_into_std_write(value, &mut bytes, bincode::config::standard())
+        .map_err(unencodable::<T>)?;
+    Ok(bytes)
+}
+
+/// The length of what [`encode`] would give, without making it.
+///
+/// # Errors
+/// Those of [`encode`].
+pub fn encoded_len<T: Format>(value: &T) -> Result<usize, EncodeError> {
+    let mut size = bincode::enc::write::SizeWriter::default();
+    bincode::serde::encode_into_writer(value, &mut size, bincode::config::standard())
+        .map_err(unencodable::<T>)?;
+    let found = size.bytes_written + 1;
+    if found > T::BYTES_MAX {
         return Err(EncodeError::TooLarge {
             kind: T::KIND,
-            found: bytes.len(),
+            found,
             allowed: T::BYTES_MAX,
         });
     }
-    Ok(bytes)
+    Ok(found)
+}
+
+fn unencodable<T: Format>(error: bincode::error::EncodeError) -> EncodeError {
+    EncodeError::Unencodable {
+        kind: T::KIND,
+        detail: error.to_string(),
+    }
 }
 
 /// Decodes a whole value; anything left over is an error.

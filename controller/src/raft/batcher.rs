@@ -109,8 +109,8 @@ impl Batcher {
         deadline: Instant,
         forwarded: bool,
     ) -> Result<oneshot::Receiver<Answer>, Refusal> {
-        let bytes = match codec::encode(&envelope) {
-            Ok(bytes) => bytes.len(),
+        let bytes = match codec::encoded_len(&envelope) {
+            Ok(bytes) => bytes,
             Err(error) => return Err(Refusal::Other(error.to_string())),
         };
         let (answer, receiver) = oneshot::channel();

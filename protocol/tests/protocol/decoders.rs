@@ -2,7 +2,7 @@
 
 use dotmac_protocol::{
     clock::{ClockStatement, DesiredLeaf, SignedClock},
-    codec::{Format, decode, encode},
+    codec::{Format, decode, encode, encoded_len},
     frame::{
         AgentFrame, Answer, ControllerFrame, Delivery, EnrolGreeting, EnrolReply, EnrolRequest,
         JoinToken, Question, Report,
@@ -124,6 +124,7 @@ proptest! {
 
 fn is_refused_when_changed<T: Format>(value: &T) {
     let bytes = encode(value).unwrap();
+    assert_eq!(encoded_len(value), Ok(bytes.len()));
     assert!(decode::<T>(&bytes).is_ok());
     assert!(
         decode::<T>(&[&bytes[..], &[0]].concat()).is_err(),
