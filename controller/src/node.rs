@@ -186,9 +186,17 @@ impl Node {
     }
 
     /// The State with everything that was committed before the call.
+    ///
+    /// # Errors
+    /// When that cannot be had in time: there is no majority, or this controller's disk is so full that it keeps nothing new.
     pub async fn read(&self, deadline: Duration) -> Result<Arc<State>, LogError> {
-        self.log.barrier(deadline).await?;
-        Ok(self.log.state())
+        match (self.log.barrier(deadline).await, self.log.storage()) {
+            (Ok(()), _) => Ok(self.log.state()),
+            (Err(LogError::Unavailable(_) | LogError::TimedOut(_)), Err(full)) => {
+                Err(LogError::Storage(full))
+            }
+            (Err(error), _) => Err(error),
+        }
     }
 
     /// Proves and proposes what a person asks for.

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use dotmac_tests::{
-    api::DEPLOYMENTS,
+    api::{Answer, Api, DEPLOYMENTS},
     cli,
     clients::Clients,
     deployment,
@@ -125,14 +125,16 @@ async fn full(fleet: &Fleet, disks: &[Disk]) -> Result<()> {
         .iter()
         .map(|name| fleet.process(name))
         .collect::<Result<_>>()?;
-    let api = fleet.api()?;
-    let write = async |name: &str| {
-        api.post("/api/v1/tenants", &json!({"tenant_name": name}))
-            .await
-    };
     // One full disk is its controller's matter alone, if it does not lead.
     let (leader, _) = fleet.leader().await?;
     let follower = (1..=3).find(|node| *node != leader).unwrap_or(1);
+    let others: Vec<usize> = (1..=3).filter(|node| *node != follower).collect();
+    let all = fleet.api()?;
+    let api = all.of_nodes(&others);
+    let write = async |api: &Api, name: &str| {
+        api.post("/api/v1/tenants", &json!({"tenant_name": name}))
+            .await
+    };
     disks[follower - 1].fill()?;
     let refuses = format!("controller {follower} takes no writes");
     until(
@@ -148,34 +150,32 @@ async fn full(fleet: &Fleet, disks: &[Disk]) -> Result<()> {
     )
     .await?;
     let body = json!({"tenant_name": "One Full Disk"});
-    let through_leader = api.of_node(leader).post("/api/v1/tenants", &body).await?;
+    let through_leader = all.of_node(leader).post("/api/v1/tenants", &body).await?;
     through_leader.ok(201)?;
 
-    // Fuller still it keeps nothing new, and does not take the leader down: nobody is elected anew.
+    // Fuller still it keeps nothing new, says why, and does not take the leader down: nobody is elected anew.
     disks[follower - 1].fill_more()?;
     let term = status(fleet).await?["term"].clone();
     throughout(Duration::from_secs(4), async || {
         let body = json!({"tenant_name": "Two Have Room"});
-        let done = api.of_node(leader).post("/api/v1/tenants", &body).await?;
+        let done = all.of_node(leader).post("/api/v1/tenants", &body).await?;
         ensure!(done.status == 201, "{done:?}");
         ensure!(status(fleet).await?["term"] == term, "another election");
         Ok(())
     })
     .await?;
+    let behind = write(&all.of_node(follower), "Through the Full One").await?;
+    says_reserve(&behind)?;
 
     for disk in disks {
         disk.fill()?;
     }
     let refused = until("writes are refused", Duration::from_secs(10), async || {
-        let answer = write("All Full").await?;
+        let answer = write(&api, "All Full").await?;
         Ok((answer.status == 503).then_some(answer))
     })
     .await?;
-    ensure!(refused.headers.contains_key("retry-after"), "{refused:?}");
-    ensure!(
-        deployment::text(&refused.body, "detail").contains("reserve"),
-        "{refused:?}"
-    );
+    says_reserve(&refused)?;
     throughout(Duration::from_secs(3), async || {
         let read = api.get(&format!("{DEPLOYMENTS}/{id}")).await?;
         ensure!(read["status"] == "active", "{read}");
@@ -183,7 +183,7 @@ async fn full(fleet: &Fleet, disks: &[Disk]) -> Result<()> {
     })
     .await?;
     for node in 1..=3 {
-        let asked = api.of_node(node);
+        let asked = all.of_node(node);
         let ready = asked
             .ask(reqwest::Method::GET, "/health/ready", None, None)
             .await?;
@@ -199,7 +199,7 @@ async fn full(fleet: &Fleet, disks: &[Disk]) -> Result<()> {
     until(
         "writes are taken again",
         Duration::from_secs(15),
-        async || Ok((write("Room Again").await?.status == 201).then_some(())),
+        async || Ok((write(&api, "Room Again").await?.status == 201).then_some(())),
     )
     .await?;
     for (name, before) in CONTROLLERS.iter().zip(&before) {
@@ -207,6 +207,18 @@ async fn full(fleet: &Fleet, disks: &[Disk]) -> Result<()> {
     }
     fleet.dotmac(&["audit", "verify"]).await?.ok()?;
     fleet.down().await
+}
+
+/// That an answer refuses for now, and says that a disk is at its reserve.
+fn says_reserve(answer: &Answer) -> Result<()> {
+    let detail = deployment::text(&answer.body, "detail");
+    ensure!(
+        answer.status == 503
+            && answer.headers.contains_key("retry-after")
+            && detail.contains("reserve"),
+        "{answer:?}"
+    );
+    Ok(())
 }
 
 /// A file system of its own for one controller.
