@@ -157,7 +157,10 @@ impl Log for MemoryLog {
     }
 
     fn storage(&self) -> Result<(), String> {
-        self.failing().map_err(|error| error.to_string())
+        match self.failing() {
+            Err(LogError::Storage(why)) => Err(why),
+            _ => Ok(()),
+        }
     }
 
     fn figures(&self) -> Figures {
