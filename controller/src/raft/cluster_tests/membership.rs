@@ -160,10 +160,13 @@ fn a_leader_that_took_itself_out_changes_nothing_more_and_goes_on() {
     let cards: BTreeMap<NodeId, NodeCard> = cards.map(|card| (card.node, card)).collect();
     let log = fleet.log(leader);
     let (without, other) = (members(&[next, last], &[]), members(&[next], &[]));
-    let again = fleet.on(leader, async move {
-        assert_eq!(log.seat(&without, &cards).await.unwrap(), Progress::Stepped);
-        log.seat(&other, &cards).await
+    let (first, again) = fleet.on(leader, async move {
+        let first = log.seat(&without, &cards).await;
+        (first, log.seat(&other, &cards).await)
     });
+    // The next leader may be there before the last step is answered.
+    let stepped = matches!(first, Ok(Progress::Stepped) | Err(SeatError::Refused(_)));
+    assert!(stepped, "{first:?}");
     assert!(matches!(again, Err(SeatError::Refused(_))), "{again:?}");
     fleet.leader(next, |found| found != leader);
     fleet.propose(next, note(1)).unwrap().unwrap();
