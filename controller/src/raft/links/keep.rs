@@ -19,6 +19,9 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
 /// First pause after a failure; it doubles up to [`PAUSE_MAX`].
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_millis(800);
+/// A connection that ends sooner was refused: TLS lets the one who connects go on before the other has looked at his
+/// certificate.
+const REFUSED_WITHIN: Duration = Duration::from_secs(1);
 /// A connection on which a question was followed by so long a silence is dead.
 const SILENCE_MAX: Duration = Duration::from_secs(1);
 
@@ -134,23 +137,29 @@ async fn keep(
     let (node, address) = (target.node, target.address.as_str());
     let mut pause = PAUSE_FIRST;
     loop {
-        match target.connect().await {
+        let refused = match target.connect().await {
             Ok(connection) => {
                 tracing::info!(node, address, "connected to controller");
-                pause = PAUSE_FIRST;
+                let since = Instant::now();
                 state.send_replace(State::Up(connection.clone()));
                 connected.send_if_modified(|nodes| nodes.insert(NodeId(node)));
                 let reason = connection.closed().await;
                 connected.send_if_modified(|nodes| nodes.remove(&NodeId(node)));
                 tracing::info!(node, %reason, "connection to controller ended");
-                state.send_replace(State::Connecting);
+                (since.elapsed() < REFUSED_WITHIN).then(|| reason.to_string())
             }
             Err(detail) => {
                 tracing::debug!(node, address, detail, "no connection to controller");
-                state.send_replace(State::Down(detail));
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(PAUSE_MAX);
+                Some(detail)
             }
+        };
+        if let Some(detail) = refused {
+            state.send_replace(State::Down(detail));
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        } else {
+            state.send_replace(State::Connecting);
+            pause = PAUSE_FIRST;
         }
     }
 }
