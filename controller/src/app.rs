@@ -42,7 +42,7 @@ use crate::{
     metrics::Metrics,
     node::{self, Node, NodeParts},
     peers::{PeerAnswer, PeerCall, PeerHandler},
-    raft::{self, RaftConfig, RaftLog},
+    raft::{self, End, RaftConfig, RaftLog},
     storage::engine::{EngineConfig, abort_on_fatal},
     traces::Traces,
 };
@@ -203,10 +203,11 @@ fn spawn_loops(node: &Arc<Node>, raft: &RaftLog) -> Vec<JoinHandle<()>> {
 }
 
 impl Running {
-    /// Waits for SIGTERM, SIGINT or a failure of Raft, then stops.
+    /// Waits for SIGTERM, SIGINT or the end of Raft, then stops.
     ///
     /// # Errors
-    /// When Raft stopped by itself: a service manager has to start the program again.
+    /// When Raft stopped by itself: a service manager has to start the program again. Or when the other controllers refuse
+    /// this one: it has no place in the cluster.
     pub async fn until_told(self) -> Result<(), AppError> {
         let mut terminate = signal(tokio::signal::unix::SignalKind::terminate());
         let mut interrupt = signal(tokio::signal::unix::SignalKind::interrupt());
@@ -219,7 +220,10 @@ impl Running {
                 tracing::info!("interrupted");
                 Ok(())
             }
-            reason = self.raft.stopped() => Err(AppError::Stopped(reason)),
+            end = self.raft.ended() => Err(match end {
+                End::Broken(reason) => AppError::Stopped(reason),
+                End::Refused(by) => AppError::Refused { node: self.node.card.node, by },
+            }),
         };
         self.stop().await;
         stopped

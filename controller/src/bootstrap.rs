@@ -50,6 +50,15 @@ pub enum BootstrapError {
         #[source]
         source: io::Error,
     },
+    /// There are no keys at all.
+    #[error(
+        "there are no keys in {path}: a new controller makes them with `dotmac-controller init`; of one that had them, the \
+         disk was wiped, and it cannot come back under this number"
+    )]
+    NoKeys {
+        /// The folder of the keys.
+        path: PathBuf,
+    },
     /// A file is not what it should be.
     #[error("{path} is not {what}: {detail}")]
     Content {
@@ -179,6 +188,9 @@ pub fn init(config: &Config, clock: &Clock, entropy: &Entropy) -> Result<NodeCar
 pub fn load_keys(config: &Config) -> Result<Keys, BootstrapError> {
     let folder = key_folder(config);
     let path = folder.join("incarnation");
+    if !folder.exists() {
+        return Err(BootstrapError::NoKeys { path: folder });
+    }
     let incarnation = fs::read_to_string(&path).map_err(file_error(&path))?;
     let incarnation = incarnation
         .trim()

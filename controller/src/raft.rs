@@ -27,6 +27,7 @@ pub mod simulation;
 pub mod state_machine;
 mod stores;
 pub mod types;
+pub mod welcome;
 
 #[cfg(test)]
 mod cluster_tests;
@@ -69,6 +70,7 @@ use crate::{
 };
 use batcher::{Batcher, Proposer};
 use config::{Timing, nodes, settings};
+pub use leadership::End;
 use leadership::watch_raft;
 use links::{AskError, Links, ends_at};
 use lives::Lives;
@@ -81,6 +83,7 @@ use server::{PeerServer, Shared};
 use state_machine::View;
 use stores::Stores;
 use types::Raft;
+use welcome::{Unwelcome, watch_welcome};
 
 /// What a controller logs unless told otherwise. The Raft library calls every beat that a peer misses an error; who leads, who
 /// is connected and why Raft stopped is said here.
@@ -97,7 +100,7 @@ pub struct RaftLog {
     entries: LogStore,
     view: View,
     leadership: watch::Receiver<Leadership>,
-    stopped: watch::Receiver<Option<String>>,
+    ended: watch::Receiver<Option<End>>,
     batcher: Batcher,
     reader: Reader,
     server: PeerServer,
@@ -189,17 +192,24 @@ impl RaftLog {
             receiving: tokio::sync::Mutex::default(),
         });
         let (leadership_sender, leadership) = watch::channel(Leadership::default());
-        let (stopped_sender, stopped) = watch::channel(None);
+        let (ended_sender, ended) = watch::channel(None);
         let watching = supervise::spawn(
             "leadership",
             watch_raft(
                 raft.clone(),
                 leadership_sender,
-                stopped_sender,
+                ended_sender.clone(),
                 config.metrics.leader_changes,
             ),
         );
         let standing = supervise::spawn("elections", stand_again(raft.clone(), outvoted));
+        let welcomed = watch_welcome(
+            raft.clone(),
+            links.welcome().clone(),
+            links.connected(),
+            ended_sender,
+        );
+        let welcomed = supervise::spawn("welcome", welcomed);
         Ok(Arc::new(Self {
             raft,
             engine: stores.engine,
@@ -210,13 +220,13 @@ impl RaftLog {
             entries,
             view: stores.view,
             leadership,
-            stopped,
+            ended,
             batcher,
             reader,
             server,
             node: config.node,
             roster,
-            tasks: Mutex::new(vec![proposing, reading, watching, standing]),
+            tasks: Mutex::new(vec![proposing, reading, watching, standing, welcomed]),
         }))
     }
 
@@ -230,13 +240,12 @@ impl RaftLog {
         self.server.serve(connection).await;
     }
 
-    /// Resolves when Raft stopped by itself, with the reason: the process should end.
-    pub async fn stopped(&self) -> String {
-        let mut stopped = self.stopped.clone();
-        match stopped.wait_for(Option::is_some).await {
-            Ok(reason) => reason.clone().unwrap_or_default(),
-            Err(_) => "raft was shut down".into(),
-        }
+    /// Resolves when this controller takes part no longer, with the reason: the process should end.
+    pub async fn ended(&self) -> End {
+        let mut ended = self.ended.clone();
+        let end = ended.wait_for(Option::is_some).await;
+        let end = end.ok().and_then(|end| end.clone());
+        end.unwrap_or_else(|| End::Broken("raft was shut down".into()))
     }
 
     /// Stops taking part and closes the storage; it is free once the last handle is dropped.
@@ -394,5 +403,6 @@ fn log_error(refusal: Refusal, deadline: Duration) -> LogError {
         Refusal::Reserve(detail) => LogError::Storage(detail),
         Refusal::TimedOut => LogError::TimedOut(deadline),
         Refusal::Other(detail) => LogError::Unavailable(detail),
+        Refusal::Reborn => LogError::Unavailable(Unwelcome::Reborn.to_string()),
     }
 }

@@ -1,11 +1,17 @@
 //! Why a controller does not start: one variant for each part that can fail.
 
+use std::collections::BTreeMap;
+
 use dotmac_protocol::ids::{ClusterId, NodeId};
 use dotmac_runtime::quic::EndpointError;
 use thiserror::Error;
 
 use crate::{
-    api, backup::SettingsError, bootstrap::BootstrapError, identity::CertifyError, raft::StartError,
+    api,
+    backup::SettingsError,
+    bootstrap::BootstrapError,
+    identity::CertifyError,
+    raft::{StartError, welcome::Unwelcome},
 };
 
 /// Why a controller does not start.
@@ -71,7 +77,21 @@ pub enum AppError {
     /// The replicated log stopped while the controller ran.
     #[error("the replicated log stopped: {0}")]
     Stopped(String),
+    /// Most of the cluster's controllers refuse this one.
+    #[error("this is controller {node}, and {}", refusals(by))]
+    Refused {
+        /// This controller.
+        node: NodeId,
+        /// Who refuses it, and why.
+        by: BTreeMap<NodeId, Unwelcome>,
+    },
     /// No thread can be started for the export of spans.
     #[error("spans cannot be exported")]
     Telemetry(#[source] std::io::Error),
+}
+
+fn refusals(by: &BTreeMap<NodeId, Unwelcome>) -> String {
+    let each = by.iter();
+    let each = each.map(|(node, why)| format!("controller {node} refuses it: {why}"));
+    each.collect::<Vec<_>>().join("; ")
 }

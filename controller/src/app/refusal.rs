@@ -6,7 +6,7 @@ use std::{error::Error, io};
 use crate::{
     bootstrap::BootstrapError,
     config::ConfigError,
-    raft::StartError,
+    raft::{StartError, welcome::Unwelcome},
     storage::{
         directory::DirectoryError, engine::OpenError, ledger::LedgerError, snapshots::SnapshotError,
     },
@@ -25,6 +25,8 @@ pub enum Refusal {
     Newer,
     /// The data or keys are not those of this controller of this cluster.
     Stranger,
+    /// The other controllers know no such controller.
+    Removed,
     /// What was acknowledged is not on the disk any more, or not readable.
     Damaged,
     /// Something is in the way at the moment: a port, another process, a full disk.
@@ -35,11 +37,12 @@ pub enum Refusal {
 
 impl Refusal {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Other,
         Self::Files,
         Self::Newer,
         Self::Stranger,
+        Self::Removed,
         Self::Damaged,
         Self::InTheWay,
         Self::Clock,
@@ -72,7 +75,14 @@ impl Refusal {
             Self::Damaged => 6,
             Self::InTheWay => 7,
             Self::Clock => 8,
+            Self::Removed => 9,
         }
+    }
+
+    /// Whether a service manager should start the program again by itself.
+    #[must_use]
+    pub fn is_tried_again(self) -> bool {
+        matches!(self, Self::Other | Self::InTheWay | Self::Clock)
     }
 
     /// What to do next, as half a sentence.
@@ -86,6 +96,9 @@ impl Refusal {
             }
             Self::Stranger => {
                 "give it its own disk back, or replace the node: `dotmac cluster replace-node`"
+            }
+            Self::Removed => {
+                "its work is done: take its service away; nothing needs its data once the cluster is well"
             }
             Self::Damaged => {
                 "keep the disk for whoever looks into it, and replace the node (`dotmac cluster replace-node`) or restore it \
@@ -101,6 +114,10 @@ fn of_app(error: &AppError) -> Refusal {
     match error {
         AppError::Bootstrap(error) => of_bootstrap(error),
         AppError::Stranger { .. } | AppError::OtherCluster { .. } => Refusal::Stranger,
+        AppError::Refused { by, .. } if by.values().all(|why| *why == Unwelcome::Unknown) => {
+            Refusal::Removed
+        }
+        AppError::Refused { .. } => Refusal::Stranger,
         AppError::Clock { .. } => Refusal::Clock,
         AppError::Certificate(_) | AppError::Tls(_) | AppError::Backup(_) => Refusal::Files,
         AppError::Link(_) | AppError::Api { .. } => Refusal::InTheWay,
@@ -112,6 +129,7 @@ fn of_app(error: &AppError) -> Refusal {
 fn of_bootstrap(error: &BootstrapError) -> Refusal {
     match error {
         BootstrapError::NewerRules { .. } => Refusal::Newer,
+        BootstrapError::NoKeys { .. } => Refusal::Stranger,
         _ => Refusal::Files,
     }
 }
@@ -169,10 +187,18 @@ mod tests {
         assert_eq!(codes.len(), Refusal::ALL.len());
         assert!(!codes.contains(&0) && !codes.contains(&2));
         let page = include_str!("../../../docs/operations/starting.md");
+        let unit = include_str!("../../../deploy/systemd/dotmac-controller.service");
+        let never = unit
+            .lines()
+            .find_map(|line| line.strip_prefix("RestartPreventExitStatus="))
+            .unwrap();
+        let never: BTreeSet<&str> = never.split(' ').collect();
         for one in Refusal::ALL {
             let row = format!("| {} | ", one.exit_code());
             assert!(page.contains(&row), "{one:?} has no row {row}");
             assert!(page.contains(one.next()), "{one:?}: {}", one.next());
+            let is_prevented = never.contains(one.exit_code().to_string().as_str());
+            assert_ne!(is_prevented, one.is_tried_again(), "{one:?}");
         }
     }
 

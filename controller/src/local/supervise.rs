@@ -19,10 +19,10 @@ use tokio::{
 use super::{
     hold,
     layout::Layout,
-    member::Member,
+    member::{Kind, Member},
     pids::{Noted, PidFile},
 };
-use crate::cli::failure::Failure;
+use crate::{app::Refusal, cli::failure::Failure};
 
 /// How often what cannot be waited for (an adopted process, a token to come) is looked at.
 const LOOK_MS: u64 = 50;
@@ -39,6 +39,8 @@ impl Backoff {
     const FIRST_MS: u64 = 250;
     const LAST_MS: u64 = 8_000;
     const STEADY_MS: u64 = 10_000;
+    /// After an end that another try does not change by itself; somebody may have changed something meanwhile.
+    const FINAL_MS: u64 = 60_000;
 
     fn new() -> Self {
         Self {
@@ -87,6 +89,7 @@ pub(crate) fn supervisor_pid(layout: &Layout) -> PidFile {
 async fn keep(layout: &Layout, member: &Member, mut stop: watch::Receiver<bool>) {
     let mut backoff = Backoff::new();
     while wait_until_wanted(layout, member, &mut stop).await {
+        let mut is_final = false;
         let started = Instant::now();
         let running = match member.pid_file.read() {
             Noted::Running(identity) => {
@@ -98,6 +101,7 @@ async fn keep(layout: &Layout, member: &Member, mut stop: watch::Receiver<bool>)
         match running {
             Ok(running) => {
                 let status = running.ended().await;
+                is_final = status.is_some_and(|status| is_final_end(member, status));
                 let status =
                     status.map_or_else(|| "unknown".to_owned(), |status| status.to_string());
                 let stopping = *stop.borrow();
@@ -113,10 +117,25 @@ async fn keep(layout: &Layout, member: &Member, mut stop: watch::Receiver<bool>)
             }
         }
         let ran_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let pause = Duration::from_millis(backoff.after(ran_ms));
+        let pause_ms = backoff.after(ran_ms);
+        let pause = Duration::from_millis(if is_final {
+            Backoff::FINAL_MS
+        } else {
+            pause_ms
+        });
         // Only the end of the waiting matters; whether it was the stop is looked at above.
         let _ = tokio::time::timeout(pause, stop.wait_for(|stop| *stop)).await;
     }
+}
+
+/// Whether a controller ended for a reason that another try does not change.
+fn is_final_end(member: &Member, status: ExitStatus) -> bool {
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    let refusal = Refusal::ALL
+        .into_iter()
+        .find(|refusal| Some(refusal.exit_code()) == code);
+    matches!(member.kind, Kind::Controller(_))
+        && refusal.is_some_and(|refusal| !refusal.is_tried_again())
 }
 
 /// Waits for what a process needs and for the end of any hold on it; false when the fleet stops.

@@ -1,17 +1,28 @@
 //! Who leads, as the rest of the controller is told, and that Raft ended.
 
+use std::collections::BTreeMap;
+
 use dotmac_protocol::ids::NodeId;
 use dotmac_runtime::{causes, metrics::Counter};
 use tokio::sync::watch;
 
-use super::types::Raft;
+use super::{types::Raft, welcome::Unwelcome};
 use crate::log::Leadership;
+
+/// Why a controller takes part no longer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// Raft stopped by itself.
+    Broken(String),
+    /// Most of the other controllers refuse it, each for its reason.
+    Refused(BTreeMap<NodeId, Unwelcome>),
+}
 
 /// Passes on who leads, and that Raft ended.
 pub(super) async fn watch_raft(
     raft: Raft,
     leadership: watch::Sender<Leadership>,
-    stopped: watch::Sender<Option<String>>,
+    ended: watch::Sender<Option<End>>,
     changes: Counter,
 ) {
     let mut metrics = raft.metrics();
@@ -43,11 +54,11 @@ pub(super) async fn watch_raft(
         });
         if let Err(error) = running {
             tracing::error!(error = causes::in_full(&error), "raft stopped");
-            stopped.send_replace(Some(causes::in_full(&error)));
+            ended.send_replace(Some(End::Broken(causes::in_full(&error))));
             return;
         }
         if metrics.changed().await.is_err() {
-            stopped.send_replace(Some("raft ended".into()));
+            ended.send_replace(Some(End::Broken("raft ended".into())));
             return;
         }
     }

@@ -26,7 +26,8 @@ use tokio::{sync::watch, time::Instant};
 use super::{
     lives::{Lives, LivesError},
     roster::Roster,
-    rpc::{Answered, Asked, PeerReply, PeerRequest},
+    rpc::{Answered, Asked, PeerReply, PeerRequest, Refusal},
+    welcome::{Unwelcome, Welcome},
 };
 use keep::{Link, Target};
 
@@ -93,6 +94,7 @@ struct Shared {
     roster: Roster,
     links: Mutex<BTreeMap<u64, Arc<Link>>>,
     connected: Arc<watch::Sender<BTreeSet<NodeId>>>,
+    welcome: Welcome,
 }
 
 /// How questions travel.
@@ -124,6 +126,7 @@ impl Links {
                 roster,
                 links: Mutex::default(),
                 connected: Arc::new(watch::Sender::new(BTreeSet::new())),
+                welcome: Welcome::default(),
             }),
         }
     }
@@ -142,6 +145,7 @@ impl Links {
                 roster,
                 links: Mutex::default(),
                 connected: Arc::new(watch::Sender::new(BTreeSet::new())),
+                welcome: Welcome::default(),
             }),
         }
     }
@@ -150,6 +154,12 @@ impl Links {
     #[must_use]
     pub fn roster(&self) -> &Roster {
         &self.shared.roster
+    }
+
+    /// Who refuses this controller.
+    #[must_use]
+    pub fn welcome(&self) -> &Welcome {
+        &self.shared.welcome
     }
 
     /// The lives of disks, for whoever answers.
@@ -182,6 +192,7 @@ impl Links {
             node,
             address: address.to_owned(),
             roster: self.shared.roster.clone(),
+            welcome: self.shared.welcome.clone(),
         };
         let link = Link::start(target, Arc::clone(&self.shared.connected));
         links.insert(node, Arc::new(link));
@@ -266,7 +277,17 @@ impl Links {
             .await
             .map_err(|source| AskError::Lost { node, source })?;
         let answered = answered.ok_or(AskError::NoAnswer { node })?;
+        self.heard(node, answered).await
+    }
+
+    /// An answer, once it is clear whose it is.
+    async fn heard(&self, node: u64, answered: Answered) -> Result<PeerReply, AskError> {
         self.shared.lives.admit(node, answered.life).await?;
+        let (welcome, by) = (&self.shared.welcome, NodeId(node));
+        match &answered.reply {
+            PeerReply::Refused(Refusal::Reborn) => welcome.refused(by, Unwelcome::Reborn),
+            _ => welcome.is_heard_by(by),
+        }
         Ok(answered.reply)
     }
 
@@ -280,8 +301,7 @@ impl Links {
     ) -> Result<PeerReply, AskError> {
         let asked = self.asked(request, budget);
         let answered = super::simulation::ask(carrier, node, &asked, budget).await?;
-        self.shared.lives.admit(node, answered.life).await?;
-        Ok(answered.reply)
+        self.heard(node, answered).await
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, Arc<Link>>> {

@@ -134,7 +134,12 @@ pub enum Refusal {
     TimedOut,
     /// Something else, for people.
     Other(String),
+    /// The asker is known with other storage than it has; nothing it says counts.
+    Reborn,
 }
+
+/// With this a connection of another controller is closed that names none of the cluster's.
+pub const CLOSE_UNKNOWN: u32 = 2;
 
 /// A further frame of a snapshot's stream.
 #[derive(Debug, Serialize, Deserialize)]

@@ -6,6 +6,7 @@
 mod receive;
 
 use std::{
+    pin::pin,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -21,11 +22,11 @@ use quinn::{Connection, RecvStream, SendStream};
 use self::receive::{Offer, Partial};
 use super::{
     batcher::Batcher,
-    links::{Links, ends_at, who},
-    lives::Life,
+    links::{Links, WhoError, ends_at, who},
+    lives::{Life, LivesError},
     read,
     roster::Roster,
-    rpc::{Answered, Asked, PeerReply, PeerRequest, Refusal},
+    rpc::{Answered, Asked, CLOSE_UNKNOWN, PeerReply, PeerRequest, Refusal},
     types::{Entry, Raft, TypeConfig},
 };
 use crate::{
@@ -87,18 +88,29 @@ impl PeerServer {
             Ok(node) => node,
             Err(error) => {
                 tracing::warn!(error = causes::in_full(&error), "a peer is refused");
-                connection.close(1_u32.into(), error.to_string().as_bytes());
+                let code = match error {
+                    WhoError::Other { .. } => CLOSE_UNKNOWN,
+                    WhoError::Peer(_) | WhoError::NotController(_) => 1,
+                };
+                connection.close(code.into(), error.to_string().as_bytes());
                 return;
             }
         };
         quic::widen(&connection);
         // The transport limits how many streams are open, and so how many tasks there are.
-        while let Ok((send, receive)) = connection.accept_bi().await {
-            // It may have left since it connected.
-            if shared.roster.incarnation(node).is_none() {
-                connection.close(1_u32.into(), b"this controller has left");
+        let mut left = pin!(shared.roster.until_unknown(node));
+        loop {
+            let opened = tokio::select! {
+                biased;
+                () = &mut left => {
+                    connection.close(CLOSE_UNKNOWN.into(), b"this controller has left");
+                    return;
+                }
+                opened = connection.accept_bi() => opened,
+            };
+            let Ok((send, receive)) = opened else {
                 return;
-            }
+            };
             let shared = Arc::clone(&self.shared);
             supervise::spawn("peer question", async move {
                 if let Err(error) = shared.answer(node, send, receive).await {
@@ -162,7 +174,10 @@ impl Shared {
         let admitted = self.links.lives().admit(node, life).await;
         admitted.map_err(|error| {
             tracing::error!(node, %error, "a controller is refused");
-            PeerReply::Refused(Refusal::Other(error.to_string()))
+            PeerReply::Refused(match error {
+                LivesError::Reborn { .. } => Refusal::Reborn,
+                error => Refusal::Other(error.to_string()),
+            })
         })
     }
 

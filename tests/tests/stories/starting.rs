@@ -73,6 +73,12 @@ const CASES: [Case; 17] = [
     ),
     ("a wiped disk", Place::wipe, 5, "the disk was wiped"),
     (
+        "no keys",
+        |place| Ok(Box::new(fs::remove_dir_all(place.at.join("data"))?)),
+        5,
+        "it cannot come back under this number",
+    ),
+    (
         "another cluster",
         Place::found_otherwise,
         5,

@@ -12,7 +12,7 @@ use std::{
 
 use dotmac_domain::{cluster::Members, command::NodeCard};
 use dotmac_protocol::ids::NodeId;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::{
     NEVER, PATIENCE, assert_agree,
@@ -22,8 +22,9 @@ use super::{
 use crate::{
     log::{Log, LogError},
     raft::{
-        RaftLog,
+        End, RaftLog,
         membership::{Progress, SeatError},
+        welcome::Unwelcome,
     },
 };
 
@@ -192,4 +193,14 @@ fn a_controller_that_is_not_known_any_more_is_not_spoken_to() {
     assert!(refused.is_err(), "{refused:?}");
     fleet.propose(stays, note(2)).unwrap().unwrap();
     assert_agree(&fleet, &[leader, stays]);
+    // It stands for no election that it cannot win, and ends once it is clear that it was not forgotten for a moment only.
+    let log = fleet.log(gone);
+    let before = log.leadership().borrow().term;
+    let end = fleet.on(gone, async move {
+        let end = timeout(PATIENCE, log.ended()).await;
+        (end, log.raft.metrics().borrow().current_term)
+    });
+    let unknown = [leader, stays].map(|node| (NodeId(node), Unwelcome::Unknown));
+    assert_eq!(end.0, Ok(End::Refused(unknown.into())));
+    assert!(end.1 <= before + 2, "{before} to {}", end.1);
 }

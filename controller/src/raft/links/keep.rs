@@ -9,10 +9,14 @@ use std::{
 
 use dotmac_protocol::ids::NodeId;
 use dotmac_runtime::{causes, quic, supervise};
-use quinn::{ClientConfig, Connection, Endpoint};
+use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, TransportErrorCode};
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
 use super::{Roster, who};
+use crate::raft::{
+    rpc::CLOSE_UNKNOWN,
+    welcome::{Unwelcome, Welcome},
+};
 
 /// How long connecting may take.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
@@ -41,6 +45,8 @@ pub(super) struct Target {
     pub(super) address: String,
     /// Whom its certificate may name.
     pub(super) roster: Roster,
+    /// Where it is noted that it refuses this controller.
+    pub(super) welcome: Welcome,
 }
 
 /// A kept connection; dropping it ends it.
@@ -123,7 +129,8 @@ impl Drop for Link {
         self.task.abort();
         let node = self.node;
         self.connected.send_if_modified(|nodes| nodes.remove(&node));
-        if let State::Up(connection) = &*self.state.borrow() {
+        let state = self.state.borrow().clone();
+        if let State::Up(connection) = state {
             connection.close(0_u32.into(), b"closed");
         }
     }
@@ -143,7 +150,15 @@ async fn keep(
                 let since = Instant::now();
                 state.send_replace(State::Up(connection.clone()));
                 connected.send_if_modified(|nodes| nodes.insert(NodeId(node)));
-                let reason = connection.closed().await;
+                let lasting = tokio::time::timeout(REFUSED_WITHIN, connection.closed()).await;
+                let reason = match lasting {
+                    Ok(reason) => reason,
+                    Err(_) => {
+                        target.welcome.is_known_to(NodeId(node));
+                        connection.closed().await
+                    }
+                };
+                target.note_refusal(&reason);
                 connected.send_if_modified(|nodes| nodes.remove(&NodeId(node)));
                 tracing::info!(node, %reason, "connection to controller ended");
                 (since.elapsed() < REFUSED_WITHIN).then(|| reason.to_string())
@@ -164,7 +179,25 @@ async fn keep(
     }
 }
 
+/// First and last alert of TLS (RFC 8446, section 6) by which a certificate is refused; that it expired is none of them, for
+/// that mends itself.
+const CERTIFICATE_REFUSED: [u8; 6] = [42, 43, 44, 46, 48, 49];
+
 impl Target {
+    /// Notes that a connection ended because its other end knows no such controller.
+    fn note_refusal(&self, reason: &ConnectionError) {
+        let is_unknown = match reason {
+            ConnectionError::ApplicationClosed(close) => close.error_code == CLOSE_UNKNOWN.into(),
+            ConnectionError::ConnectionClosed(close) => CERTIFICATE_REFUSED
+                .iter()
+                .any(|alert| close.error_code == TransportErrorCode::crypto(*alert)),
+            _ => false,
+        };
+        if is_unknown {
+            self.welcome.refused(NodeId(self.node), Unwelcome::Unknown);
+        }
+    }
+
     async fn connect(&self) -> Result<Connection, String> {
         let address = &self.address;
         let connection = quic::connect(&self.endpoint, &self.config, address, CONNECT_PATIENCE)
