@@ -16,6 +16,7 @@ use dotmac_runtime::{causes, clock::Clock, disk, entropy::Entropy};
 use serde_json::Value;
 
 use super::{
+    client::Client,
     failure::Failure,
     find::Context,
     plan::{Consent, Outcome, Plan},
@@ -238,6 +239,17 @@ async fn finalize(context: &Context, consent: Consent) -> Result<(), Failure> {
     }
     let version = view::text(&rules, "rules");
     context.output.line(&format!("rules {version}: {words}"))
+}
+
+/// Where controllers are in the API.
+const CONTROLLERS: &str = "/api/v1/cluster/controllers";
+/// Controllers that are read at most; a cluster has no more in its life.
+const CONTROLLERS_MAX: usize = 1_000;
+
+/// The controllers that there are and were.
+pub(crate) async fn controllers(client: &Client) -> Result<Vec<Value>, Failure> {
+    let path = format!("{CONTROLLERS}?limit=1000");
+    client.list(&path, CONTROLLERS_MAX).await
 }
 
 /// The cluster as one controller sees it.

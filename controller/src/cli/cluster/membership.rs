@@ -1,7 +1,9 @@
 //! `dotmac cluster add-node|promote|remove-node|replace-node`: one controller comes or goes, in steps that each are safe
-//! by themselves. Every step first looks whether it is done already, so that a command that was interrupted goes on when
-//! it is given again.
+//! by themselves. What was asked is checked against the controllers that there are before any of it is shown or done.
+//! Every step first looks whether it is done already, so that a command that was interrupted goes on when it is given
+//! again.
 
+mod known;
 mod work;
 
 use std::path::PathBuf;
@@ -10,7 +12,7 @@ use clap::Args;
 use dotmac_domain::command::NodeCard;
 use dotmac_protocol::ids::NodeId;
 
-use self::work::Work;
+use self::{known::Steps, work::Work};
 use super::explain;
 use crate::{
     bootstrap,
@@ -22,7 +24,7 @@ pub(crate) struct AddNode {
     /// Card of the new controller, as `dotmac-controller init` wrote it
     #[arg(long, value_name = "FILE")]
     card: PathBuf,
-    /// Where the file goes that its configuration names as `genesis`
+    /// Where the file goes that its configuration names as `genesis`; a new one
     #[arg(long, value_name = "FILE")]
     join_file: PathBuf,
     #[command(flatten)]
@@ -68,7 +70,7 @@ pub(crate) struct ReplaceNode {
     /// Card of the one that comes
     #[arg(long, value_name = "FILE")]
     card: PathBuf,
-    /// Where the file goes that the new one's configuration names as `genesis`
+    /// Where the file goes that the new one's configuration names as `genesis`; a new one
     #[arg(long, value_name = "FILE")]
     join_file: PathBuf,
     /// The key that signs trust roots
@@ -91,18 +93,22 @@ impl AddNode {
     pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
         let card = read_card(&self.card)?;
         let node = card.node;
-        let steps = [format!(
-            "admit controller {node}, which learns and has no vote"
-        )];
-        if !agreed(context, &steps, self.consent)? {
+        let work = Work::new(context, Patience { timeout: 0 })?;
+        let known = work.known().await?;
+        let steps = known.joining(&card, &self.join_file)?;
+        if is_agreed(context, &steps, self.consent)? {
+            work.admit(&card, &self.join_file).await?;
+        } else if self.consent.dry_run {
             return Ok(());
         }
-        let work = Work::new(context, Patience { timeout: 0 })?;
-        work.admit(&card, &self.join_file).await?;
-        context.output.note(&format!(
-            "next: start controller {node} with `genesis = {:?}`, then dotmac cluster promote {node} --root-key-file FILE --wait",
-            self.join_file.display()
-        ));
+        let signs = known.find(node).is_some_and(|one| one["signs"] == true);
+        if !signs {
+            context.output.note(&format!(
+                "next: start controller {node} with `genesis = {:?}`, then dotmac cluster promote {node} --root-key-file \
+                 FILE --wait",
+                self.join_file.display()
+            ));
+        }
         work.show(node).await
     }
 }
@@ -111,22 +117,22 @@ impl Promote {
     pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
         let node = NodeId(self.node);
         let card = self.card.as_deref().map(read_card).transpose()?;
-        let steps = [
-            format!("let controller {node} vote"),
-            format!(
-                "sign a trust root with its key, by {}",
-                self.root_key_file.display()
-            ),
-        ];
-        if !agreed(context, &steps, self.consent)? {
+        let work = Work::new(context, self.patience)?;
+        let known = work.known().await?;
+        let admitted = known.require(node)?;
+        if let Some(card) = &card {
+            known::require_same(admitted, card)?;
+        }
+        let steps = known.promotion(node, &self.root_key_file)?;
+        if is_agreed(context, &steps, self.consent)? {
+            if self.wait {
+                work.caught_up(node).await?;
+            }
+            let card = card.as_ref();
+            work.promote(node, card, &self.root_key_file).await?;
+        } else if self.consent.dry_run {
             return Ok(());
         }
-        let work = Work::new(context, self.patience)?;
-        if self.wait {
-            work.caught_up(node).await?;
-        }
-        work.promote(node, card.as_ref(), &self.root_key_file)
-            .await?;
         work.show(node).await
     }
 }
@@ -134,15 +140,13 @@ impl Promote {
 impl RemoveNode {
     pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
         let node = NodeId(self.node);
-        let steps = [
-            format!("sign a trust root without controller {node}"),
-            format!("take its vote, and never use number {node} again"),
-        ];
-        if !agreed(context, &steps, self.consent)? {
+        let work = Work::new(context, self.patience)?;
+        let steps = work.known().await?.removal(node, &self.root_key_file)?;
+        if is_agreed(context, &steps, self.consent)? {
+            work.remove(node, &self.root_key_file).await?;
+        } else if self.consent.dry_run {
             return Ok(());
         }
-        let work = Work::new(context, self.patience)?;
-        work.remove(node, &self.root_key_file).await?;
         work.show(node).await
     }
 }
@@ -150,26 +154,27 @@ impl RemoveNode {
 impl ReplaceNode {
     pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
         let (gone, card) = (NodeId(self.node), read_card(&self.card)?);
-        let node = card.node;
+        let (node, root_key) = (card.node, &self.root_key_file);
         if node == gone {
             let text = format!(
                 "the card is that of controller {gone} itself: a number is never used twice"
             );
             return Err(Failure::Usage(text));
         }
-        let steps = [
-            format!("admit controller {node}, which learns"),
-            "let it vote, and sign a trust root with its key".to_owned(),
-            format!("sign a trust root without controller {gone}, and take its vote"),
-        ];
-        if !agreed(context, &steps, self.consent)? {
+        let work = Work::new(context, self.patience)?;
+        let known = work.known().await?;
+        let removal = known.removal(gone, root_key)?;
+        let joining = known.joining(&card, &self.join_file)?;
+        let promotion = known.promotion(node, root_key)?;
+        let steps = [joining, promotion, removal].concat();
+        if is_agreed(context, &steps, self.consent)? {
+            work.admit(&card, &self.join_file).await?;
+            work.caught_up(node).await?;
+            work.promote(node, Some(&card), root_key).await?;
+            work.remove(gone, root_key).await?;
+        } else if self.consent.dry_run {
             return Ok(());
         }
-        let work = Work::new(context, self.patience)?;
-        work.admit(&card, &self.join_file).await?;
-        work.caught_up(node).await?;
-        work.promote(node, Some(&card), &self.root_key_file).await?;
-        work.remove(gone, &self.root_key_file).await?;
         work.show(node).await
     }
 }
@@ -178,8 +183,21 @@ fn read_card(path: &std::path::Path) -> Result<NodeCard, Failure> {
     bootstrap::read_card(path).map_err(|error| explain(&error))
 }
 
-/// Shows what is about to be done, and asks at a terminal; `false` when it is only to be shown.
-fn agreed(context: &Context, steps: &[String], consent: Consent) -> Result<bool, Failure> {
+/// Shows what is about to be done, and asks at a terminal; `false` when it is only to be shown, or when nothing is to be
+/// done, which is said.
+///
+/// # Errors
+/// A no at the terminal; [`Failure::Ended`] when it is only to be shown and nothing would be done.
+fn is_agreed(context: &Context, steps: &Steps, consent: Consent) -> Result<bool, Failure> {
+    if steps.is_empty() {
+        context
+            .output
+            .note("nothing to do: all of it is done already");
+        return match consent.dry_run {
+            true => Err(Failure::Ended(8)),
+            false => Ok(false),
+        };
+    }
     for step in steps {
         context.output.note(&format!("  {step}"));
     }

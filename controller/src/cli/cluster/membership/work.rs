@@ -14,12 +14,15 @@ use dotmac_runtime::disk;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::Patience;
+use super::{
+    Patience,
+    known::{Known, is_written, require_same},
+};
 use crate::{
     bootstrap::CardFile,
     cli::{
         client::{Client, elapsed_ms},
-        cluster::{PATH as STATUS, explain, trust_root as roots},
+        cluster::{CONTROLLERS, PATH as STATUS, controllers, explain, trust_root as roots},
         failure::Failure,
         find::Context,
         output::duration,
@@ -28,10 +31,6 @@ use crate::{
     trust_root,
 };
 
-/// Where controllers are in the API.
-const CONTROLLERS: &str = "/api/v1/cluster/controllers";
-/// Controllers that are read at most; a cluster has no more in its life.
-const CONTROLLERS_MAX: usize = 1_000;
 /// Entries that a controller may lack when it is promoted.
 const BEHIND_MAX: u64 = 256;
 /// Pause between two looks.
@@ -57,26 +56,32 @@ impl<'a> Work<'a> {
         self.context.output.note(text);
     }
 
-    /// Admits a controller unless it is, and writes what it starts from.
+    /// The controllers that there are and were.
+    pub(super) async fn known(&self) -> Result<Known, Failure> {
+        Ok(Known(controllers(&self.client).await?))
+    }
+
+    /// Admits a controller unless it is, and writes what it starts from unless that is there.
     pub(super) async fn admit(&self, card: &NodeCard, join_file: &Path) -> Result<(), Failure> {
         let node = card.node;
-        let known = self.find(node).await?;
-        let is_same = |known: &Value| {
-            let same = view::text(known, "incarnation") == card.incarnation.as_str();
-            same && known["standing"] != "retired"
-        };
-        if known.as_ref().is_some_and(is_same) {
-            self.say(&format!("controller {node} is admitted already"));
-        } else {
-            let body = serde_json::to_value(CardFile::from(card.clone()))
-                .map_err(|error| explain(&error))?;
-            self.client.post(CONTROLLERS, Some(&body)).await?;
-            self.say(&format!("controller {node} is admitted"));
+        match self.known().await?.find(node) {
+            Some(known) => {
+                require_same(known, card)?;
+                self.say(&format!("controller {node} is admitted already"));
+            }
+            None => {
+                let body = serde_json::to_value(CardFile::from(card.clone()))
+                    .map_err(|error| explain(&error))?;
+                self.client.post(CONTROLLERS, Some(&body)).await?;
+                self.say(&format!("controller {node} is admitted"));
+            }
         }
-        let file: Value = self.client.get(&format!("{CONTROLLERS}/join")).await?;
-        let text = serde_json::to_string_pretty(&file).map_err(|error| explain(&error))?;
-        disk::write_atomic(join_file, text.as_bytes(), 0o644)
-            .map_err(|cause| Failure::io("write", join_file, &cause))?;
+        if !is_written(join_file, card)? {
+            let file: Value = self.client.get(&format!("{CONTROLLERS}/join")).await?;
+            let text = serde_json::to_string_pretty(&file).map_err(|error| explain(&error))?;
+            disk::write_atomic(join_file, text.as_bytes(), 0o600)
+                .map_err(|cause| Failure::io("write", join_file, &cause))?;
+        }
         self.say(&format!("it starts from {}", join_file.display()));
         Ok(())
     }
@@ -111,10 +116,8 @@ impl<'a> Work<'a> {
         let known = self.require(node).await?;
         let own =
             identity_of(&known).ok_or_else(|| Failure::foreign(CONTROLLERS, "it has no keys"))?;
-        if card.is_some_and(|card| trust_root::identity_of(card) != own) {
-            let text =
-                format!("the cluster knows controller {node} with other keys than its card has");
-            return Err(Failure::Failed(text));
+        if let Some(card) = card {
+            require_same(&known, card)?;
         }
         if known["standing"] != "voter" {
             let path = format!("{CONTROLLERS}/{node}/promote");
@@ -185,15 +188,8 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    async fn find(&self, node: NodeId) -> Result<Option<Value>, Failure> {
-        let path = format!("{CONTROLLERS}?limit=1000");
-        let all = self.client.list(&path, CONTROLLERS_MAX).await?;
-        Ok(all.into_iter().find(|one| one["id"] == node.0))
-    }
-
     async fn require(&self, node: NodeId) -> Result<Value, Failure> {
-        let found = self.find(node).await?;
-        found.ok_or_else(|| Failure::Usage(format!("there is no controller {node}")))
+        self.known().await?.require(node).cloned()
     }
 
     /// Looks until it is so, and says what it waits for whenever that changes.
