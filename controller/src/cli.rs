@@ -51,6 +51,8 @@ use self::{
     output::{Format, Output},
 };
 
+#[cfg(test)]
+pub(crate) use self::client::tests::client_of;
 pub(crate) use self::{
     client::{Client, elapsed_ms, encode},
     find::Context as CliContext,

@@ -6,6 +6,7 @@
 //!   supervise  session  pids  keeps them alive, adopts what survived, never signals a stranger
 //!   settle                    tokens, agents and the demo release: through the API, like anybody
 //!   roll                      after a pull: what runs a replaced program is restarted, one at a time
+//!   retired                   controllers that left the cluster for ever are left out
 //!   up  status  down          what people type
 //! ```
 //! It has no way into a controller but its API, and touches nothing outside DOTMAC_HOME.
@@ -20,6 +21,7 @@ mod pids;
 mod ports;
 mod preflight;
 pub(crate) mod release;
+mod retired;
 mod roll;
 pub(crate) mod session;
 mod settle;

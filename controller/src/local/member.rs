@@ -46,6 +46,13 @@ impl Member {
             .collect()
     }
 
+    /// All but the controllers that left the cluster for ever.
+    pub(crate) fn present(layout: &Layout) -> Vec<Self> {
+        let mut members = Self::all(layout);
+        members.retain(|member| !member.is_retired());
+        members
+    }
+
     fn new(layout: &Layout, name: String, kind: Kind) -> Self {
         let program = match kind {
             Kind::Controller(_) => "dotmac-controller",
@@ -98,9 +105,30 @@ impl Member {
         self.directory.join("join.token")
     }
 
-    /// Whether everything it needs for its start is there: an agent cannot enrol without a join token.
+    /// Where it is noted that the cluster calls a controller's disk retired.
+    pub(crate) fn retired(&self) -> PathBuf {
+        self.directory.join("retired")
+    }
+
+    /// Which life of its disk a controller has; none before it has keys.
+    pub(crate) fn incarnation(&self) -> Option<String> {
+        let path = self.data().join("keys/incarnation");
+        let text = std::fs::read_to_string(path).ok()?;
+        Some(text.trim().to_owned())
+    }
+
+    /// Whether it is noted that the disk which this controller has now left the cluster for ever.
+    pub(crate) fn is_retired(&self) -> bool {
+        let noted = std::fs::read_to_string(self.retired()).ok();
+        noted.is_some_and(|noted| self.incarnation().as_deref() == Some(noted.trim()))
+    }
+
+    /// Whether it is to run and everything it needs for its start is there: an agent cannot enrol without a join token.
     pub(crate) fn may_start(&self) -> bool {
-        self.is_controller() || self.join_token().is_file()
+        match self.kind {
+            Kind::Controller(_) => !self.is_retired(),
+            Kind::Agent(_) => self.join_token().is_file(),
+        }
     }
 
     /// Ports it listens on itself; those of an agent's instances are not among them.

@@ -68,13 +68,6 @@ impl Ports {
         let first = self.base + INSTANCES_OFFSET + region * INSTANCES_EACH;
         first..=first + INSTANCES_EACH - 1
     }
-
-    /// Addresses of the controllers' APIs.
-    pub(crate) fn servers(self) -> Vec<String> {
-        (1..=CONTROLLERS)
-            .map(|node| format!("http://127.0.0.1:{}", self.api(node)))
-            .collect()
-    }
 }
 
 impl Port {

@@ -56,7 +56,7 @@ pub(crate) fn check(layout: &Layout, settings: &Settings) -> Result<(), Failure>
 /// when its last thread has ended.
 fn taken_ports(layout: &Layout, settings: &Settings) -> Vec<String> {
     let look = || {
-        let members = Member::all(layout).into_iter();
+        let members = Member::present(layout).into_iter();
         let idle = members.filter(|member| member.pid_file.running().is_none());
         let taken = idle.filter_map(|member| {
             let mut ports = member.ports(settings).into_iter();

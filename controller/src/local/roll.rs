@@ -4,7 +4,8 @@
 //! ```text
 //!   supervisor -> following controllers -> the leading one -> agents
 //! ```
-//! It stops at the first process that does not come back, and leaves the rest as it is; a second `make up` goes on there.
+//! It stops at the first process that does not come back, and leaves the rest as it is; a second `make up` goes on there. A
+//! controller that left the cluster is not touched.
 
 use std::{os::unix::fs::MetadataExt as _, path::Path, time::Duration};
 
@@ -17,7 +18,7 @@ use super::{
     layout::Layout,
     member::{Kind, Member},
     pids::Lock,
-    settle,
+    retired, settle,
     supervise::supervisor_pid,
     up,
 };
@@ -48,6 +49,10 @@ pub(super) async fn run(
             "another `make up` is restarting the processes of this fleet: wait for it".into(),
         ));
     };
+    tell("programs were replaced: restarting them one at a time");
+    for line in retired::noted(layout) {
+        tell(&line);
+    }
     if replace_supervisor(layout, tell).await? {
         restarted.push("supervisor".to_owned());
     }
@@ -82,9 +87,10 @@ pub(super) fn foreign_supervisor(layout: &Layout) -> Option<ProcessIdentity> {
     (is_replaced && !is_detached(&supervisor)).then_some(supervisor)
 }
 
+/// A controller that left the cluster is not one of those: it is left as it is.
 fn runs_replaced(member: &Member) -> bool {
     let running = member.pid_file.running();
-    running.is_some_and(|process| is_replaced(&process, &member.program))
+    running.is_some_and(|process| is_replaced(&process, &member.program)) && !member.is_retired()
 }
 
 fn detached_and_replaced(layout: &Layout) -> Option<ProcessIdentity> {
@@ -143,16 +149,15 @@ impl<T: Fn(&str)> Roll<'_, T> {
         &self,
         members: &'m [Member],
     ) -> Result<Option<&'m Member>, Failure> {
-        let behind: Vec<&Member> = members
-            .iter()
-            .filter(|member| member.is_controller() && runs_replaced(member))
-            .collect();
-        if behind.is_empty() {
+        let is_behind = |member: &&Member| member.is_controller() && runs_replaced(member);
+        if !members.iter().any(|member| is_behind(&member)) {
             return Ok(None);
         }
         let leader = self.all_well("before the next restart").await?;
-        let follows = |member: &&&Member| member.kind != Kind::Controller(leader);
-        Ok(behind.iter().find(follows).or(behind.first()).copied())
+        // Looked at again: meanwhile one may be known to have left the cluster.
+        let mut behind: Vec<&Member> = members.iter().filter(is_behind).collect();
+        behind.sort_by_key(|member| member.kind == Kind::Controller(leader));
+        Ok(behind.first().copied())
     }
 
     /// Ends a process, lets the supervisor start it, and waits until it and everything else is well.
@@ -207,13 +212,15 @@ impl<T: Fn(&str)> Roll<'_, T> {
 
     /// The leader when all is well, otherwise what is lacking.
     async fn lacking(&self) -> Result<u16, String> {
-        let controllers = self.client.servers().len();
-        for index in 0..controllers {
-            match self.client.is_ready(index).await {
-                Ok(true) => {}
-                Ok(false) => return Err(format!("controller-{} is not ready", index + 1)),
-                Err(cause) => return Err(format!("controller-{}: {cause}", index + 1)),
+        if let Err(lacking) = self.all_ready().await {
+            // It may be one that was taken out of the cluster.
+            let left = retired::note(self.layout, self.client).await;
+            let left = left.unwrap_or_default();
+            if left.is_empty() {
+                return Err(lacking);
             }
+            left.iter().for_each(|line| (self.tell)(line));
+            self.all_ready().await?;
         }
         let status = self.client.get(cluster::PATH).await;
         let status: Value = status.map_err(|failure| failure.to_string())?;
@@ -235,6 +242,19 @@ impl<T: Fn(&str)> Roll<'_, T> {
         leader
             .and_then(|leader| u16::try_from(leader).ok())
             .ok_or_else(|| "no controller leads".to_owned())
+    }
+
+    /// Whether every controller of the fleet that is a member of the cluster is ready.
+    async fn all_ready(&self) -> Result<(), String> {
+        let found = retired::readiness(self.layout, self.client).await;
+        for (name, readiness) in found.map_err(|failure| failure.to_string())? {
+            match readiness {
+                Ok(true) => {}
+                Ok(false) => return Err(format!("{name} is not ready")),
+                Err(cause) => return Err(format!("{name}: {cause}")),
+            }
+        }
+        Ok(())
     }
 
     fn stopped(&self, why: &str) -> Failure {

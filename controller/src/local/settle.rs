@@ -8,7 +8,7 @@ use dotmac_runtime::{disk, entropy::Entropy, process::Signal};
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::{layout::Layout, member::Member, release};
+use super::{layout::Layout, member::Member, release, retired};
 use crate::cli::{
     Client, agents, cluster, elapsed_ms, encode, failure::Failure, logs::tail, releases, view,
 };
@@ -31,16 +31,20 @@ pub(crate) async fn settle(
     tell: &impl Fn(&str),
 ) -> Result<(), Failure> {
     let started = Instant::now();
-    let controllers = client.servers().len();
-    let mut ready = 0;
+    let (mut controllers, mut ready) = (0, 0);
     let all_ready = wait(
         layout,
         started,
         "the controllers are not ready",
         async || {
-            ready = 0;
-            for index in 0..controllers {
-                ready += usize::from(client.is_ready(index).await.unwrap_or(false));
+            let found = retired::readiness(layout, client).await?;
+            controllers = found.len();
+            let is_ready = |one: &&(String, Result<bool, String>)| one.1 == Ok(true);
+            ready = found.iter().filter(is_ready).count();
+            if (controllers / 2 + 1..controllers).contains(&ready) {
+                // What is not ready may have been taken out of the cluster.
+                let left = retired::note(layout, client).await;
+                left.unwrap_or_default().iter().for_each(|line| tell(line));
             }
             Ok(ready == controllers)
         },

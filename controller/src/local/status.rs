@@ -37,11 +37,11 @@ pub(crate) fn run(context: &CliContext) -> Result<(), Failure> {
         layout.home().display().to_string(),
     )];
     for member in Member::all(&layout) {
-        lines.push(line(
-            &member.name,
-            &member.pid_file,
-            member.address(&settings),
-        ));
+        let mut own = line(&member.name, &member.pid_file, member.address(&settings));
+        if member.is_retired() {
+            own.state = "retired";
+        }
+        lines.push(own);
         if !member.is_controller() {
             lines.extend(instances(&member));
         }

@@ -107,8 +107,10 @@ async fn renew(
             .output
             .note(&format!("{:>8}  {line}", duration(elapsed_ms(started))))
     };
-    tell("programs were replaced: restarting them one at a time");
     let restarted = roll::run(layout, &client, &tell).await?;
+    if restarted.is_empty() {
+        return Ok(());
+    }
     context.output.line(&format!(
         "restarted {}; instances ran on",
         restarted.join(", ")
@@ -161,7 +163,7 @@ async fn ready(context: &CliContext, layout: &Layout, started: Instant) -> Resul
             supervisor.pid
         ));
     }
-    for line in status::summary(layout, &Member::all(layout), deployments)? {
+    for line in status::summary(layout, &Member::present(layout), deployments)? {
         context.output.line(&line)?;
     }
     Ok(())

@@ -1,9 +1,13 @@
 //! Controllers that come and go: three become five and three again while others write. Agents follow the trust root, what
-//! runs goes on, nothing that was acknowledged is lost, and nothing is done that would lose the quorum.
+//! runs goes on, nothing that was acknowledged is lost, and nothing is done that would lose the quorum. What cannot be
+//! done is refused before anything is changed.
+//!
+//! Longer than 400 lines: it is one story with its steps.
 
 use std::{
     collections::BTreeSet,
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::PathBuf,
     process::{Child, Command, Stdio},
     sync::Arc,
@@ -15,7 +19,8 @@ use dotmac_tests::{
     api::Api,
     cli::{self, Ran},
     deployment,
-    fleet::{ACTIVE_WITHIN, Fleet},
+    fleet::{ACTIVE_WITHIN, CONTROLLERS as CONTROLLERS_OF_FLEET, Fleet},
+    programs,
     wait::until,
 };
 use reqwest::Method;
@@ -162,7 +167,9 @@ async fn run(fleet: &Arc<Fleet>) -> Result<()> {
     for further in [&four, &five] {
         further.init().await?;
     }
+    check_refusals(fleet, &four).await?;
     four.add().await?.ok()?;
+    check_admitted(&four).await?;
     let second = five.add().await?;
     ensure!(
         second.code != 0 && second.err.contains("one change at a time"),
@@ -201,10 +208,12 @@ async fn run(fleet: &Arc<Fleet>) -> Result<()> {
     );
     let refused = five.add().await?;
     ensure!(
-        refused.code != 0 && refused.err.contains("node"),
+        refused.code == 2 && refused.err.contains("\n  incarnation: "),
         "{refused:?}"
     );
     remove(fleet, 5).await?.ok()?;
+    let again = remove(fleet, 5).await?.ok()?;
+    ensure!(again.err.contains("nothing to do"), "{again:?}");
 
     let leader = first.get("/api/v1/cluster/status").await?["leader"].as_u64();
     let leader = leader.context("nobody leads")?;
@@ -236,6 +245,135 @@ async fn run(fleet: &Arc<Fleet>) -> Result<()> {
         deployment::process(&shown)? == process,
         "it was restarted: {shown}"
     );
+    check_upgrade(fleet, leader).await
+}
+
+/// Numbers that there are not, and a file that is there, before anything is changed.
+async fn check_refusals(fleet: &Fleet, four: &Further<'_>) -> Result<()> {
+    let (card, join, key) = (
+        four.file("card.json"),
+        four.file("join.json"),
+        root_key(fleet),
+    );
+    let taken = four.file("controller.toml");
+    let by_root = ["--root-key-file", key.as_str(), "--yes"];
+    let promote = ["cluster", "promote", "9"];
+    let remove = ["cluster", "remove-node", "0"];
+    let replace = [
+        "cluster",
+        "replace-node",
+        "9",
+        "--card",
+        &card,
+        "--join-file",
+        &join,
+    ];
+    let over = [
+        "cluster",
+        "replace-node",
+        "2",
+        "--card",
+        &card,
+        "--join-file",
+        &taken,
+    ];
+    let none = |number| format!("there is no controller {number}: the numbers are 1, 2, 3");
+    for (verb, why) in [
+        (&promote[..], none(9)),
+        (&remove[..], none(0)),
+        (&replace[..], none(9)),
+        (&over[..], format!("{taken} exists")),
+    ] {
+        let ran = fleet
+            .dotmac(&[verb, &by_root].concat())
+            .await?
+            .with_code(2)?;
+        ensure!(ran.err.contains(&why), "{ran:?}");
+        let plan = ["vote", "sign", "admit"]
+            .iter()
+            .any(|word| ran.err.contains(word));
+        ensure!(!plan, "a plan was shown: {ran:?}");
+    }
+    ensure!(fs::metadata(&join).is_err(), "{join} was written");
+    ensure!(
+        fs::read_to_string(&taken)?.starts_with("node = 4"),
+        "{taken} was changed"
+    );
+    let promoted = fleet
+        .dotmac(&[&["cluster", "promote", "1"][..], &by_root].concat())
+        .await?
+        .ok()?;
+    ensure!(promoted.err.contains("nothing to do"), "{promoted:?}");
+    let dry = [
+        "cluster",
+        "promote",
+        "1",
+        "--root-key-file",
+        &key,
+        "--dry-run",
+    ];
+    fleet.dotmac(&dry).await?.with_code(8)?;
+    let listed = fleet.api()?.get(CONTROLLERS).await?;
+    let count = listed["items"].as_array().map(Vec::len);
+    ensure!(count == Some(3), "{listed}");
+    Ok(())
+}
+
+/// Admitted once more: there is nothing to do, the file is kept, and another card under the number is refused.
+async fn check_admitted(four: &Further<'_>) -> Result<()> {
+    let join = four.directory().join("join.json");
+    let before = fs::read_to_string(&join)?;
+    let mode = fs::metadata(&join)?.permissions().mode() & 0o777;
+    ensure!(mode == 0o600, "the mode of {} is {mode:o}", join.display());
+    let again = four.add().await?.ok()?;
+    ensure!(again.err.contains("nothing to do"), "{again:?}");
+    ensure!(fs::read_to_string(&join)? == before, "it was written again");
+    let card = four.directory().join("card.json");
+    let own = fs::read_to_string(&card)?;
+    let mut moved: Value = serde_json::from_str(&own)?;
+    moved["api_address"] = "127.0.0.1:9".into();
+    fs::write(&card, moved.to_string())?;
+    let refused = four.add().await?.with_code(2)?;
+    ensure!(
+        refused.err.contains("\n  api_address: ")
+            && refused.err.contains("127.0.0.1:9 in the card"),
+        "{refused:?}"
+    );
+    Ok(fs::write(&card, own)?)
+}
+
+/// `make up` with new programs leaves out the controller that left, and upgrades the others.
+async fn check_upgrade(fleet: &Fleet, gone: u64) -> Result<()> {
+    let new = fleet.home().join("new");
+    fs::create_dir_all(&new)?;
+    for program in fs::read_dir(fleet.home().join("bin"))? {
+        let program = program?;
+        fs::copy(program.path(), new.join(program.file_name()))?;
+    }
+    programs::install_from(&new, fleet.home())?;
+    let left = format!("controller-{gone}");
+    let before = fleet.process(&left)?;
+    let ran = fleet.dotmac(&["local", "up", "--detach"]).await?.ok()?;
+    let line = format!("{left} is no member of the cluster any more (retired): it is left out");
+    ensure!(ran.err.matches(&line).count() == 1, "{ran:?}");
+    for name in CONTROLLERS_OF_FLEET {
+        let is_restarted = ran.err.contains(&format!("{name} restarted in"));
+        ensure!(is_restarted == (name != left), "{name}: {ran:?}");
+    }
+    ensure!(fleet.process(&left)? == before, "{left} was restarted");
+    let again = fleet.dotmac(&["local", "up", "--detach"]).await?.ok()?;
+    ensure!(!again.err.contains("restart"), "{again:?}");
+    // A fleet that starts anew finds it out again, and starts it no more once that is noted.
+    let up_again = async || {
+        fleet.dotmac(&["local", "down"]).await?.ok()?;
+        fleet.dotmac(&["local", "up", "--detach"]).await?.ok()
+    };
+    fs::remove_file(fleet.home().join(&left).join("retired"))?;
+    let found = up_again().await?;
+    ensure!(found.err.contains(&line), "{found:?}");
+    ensure!(found.err.contains("2 controllers are ready"), "{found:?}");
+    up_again().await?;
+    ensure!(fleet.process(&left).is_err(), "{left} was started");
     Ok(())
 }
 

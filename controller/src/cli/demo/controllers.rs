@@ -18,7 +18,7 @@ const AWAY: Duration = Duration::from_secs(3);
 pub(super) async fn run(scene: &Scene<'_>) -> Result<Verdict, Failure> {
     let (slot, deployment) = scene.an_instance().await?;
     let (id, before) = (view::text(&deployment, "id"), restarts(&deployment));
-    let controllers: Vec<_> = Member::all(&scene.layout)
+    let controllers: Vec<_> = Member::present(&scene.layout)
         .into_iter()
         .filter(Member::is_controller)
         .collect();

@@ -105,7 +105,7 @@ fn files(limit: Option<u64>) -> Check {
 fn processes(layout: &Layout, settings: &Settings, now_ms: u64) -> Vec<Check> {
     let mut checks = Vec::new();
     let (mut running, mut stopped, mut taken) = (0, Vec::new(), Vec::new());
-    for member in Member::all(layout) {
+    for member in Member::present(layout) {
         if member.pid_file.running().is_some() {
             running += 1;
         } else {

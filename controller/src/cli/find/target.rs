@@ -17,7 +17,7 @@ use crate::{
         contexts::{Contexts, Saved},
         failure::Failure,
     },
-    local::layout::Layout,
+    local::{layout::Layout, member::Member},
 };
 
 /// Bytes of a file with a token at most.
@@ -136,9 +136,12 @@ impl Target {
 
     /// A local fleet with its administrator's token.
     pub(crate) fn of_fleet(layout: &Layout) -> Result<Self, Failure> {
+        let settings = layout.settings()?;
+        let controllers = Member::present(layout).into_iter();
+        let controllers = controllers.filter(Member::is_controller);
         Ok(Self {
             name: format!("fleet {}", layout.home().display()),
-            servers: layout.settings()?.ports().servers(),
+            servers: controllers.map(|one| one.address(&settings)).collect(),
             ca_file: None,
             token: TokenSource::File(layout.admin_token()),
         })
