@@ -17,6 +17,8 @@ mod contexts;
 mod demo;
 pub(crate) mod deployments;
 mod doctor;
+#[cfg(test)]
+mod documented;
 mod events;
 mod explain;
 pub(crate) mod failure;
@@ -107,7 +109,7 @@ enum Command {
     /// The agents that run instances: list, and tokens for new ones
     #[command(subcommand)]
     Agents(agents::Agents),
-    /// The controllers: status, who comes and goes, whose signatures count, and the making of a new cluster
+    /// The controllers: status, health, who comes and goes, whose signatures count, and the making of a new cluster
     #[command(subcommand)]
     Cluster(cluster::Cluster),
     /// Backups of the cluster: create, status, list, verify, keygen, and the restore from one

@@ -57,45 +57,4 @@ mod tests {
             assert!(page.lines().count() < 60, "{code} is long");
         }
     }
-
-    /// Whether the command line knows the noun, the verb and the options of a line.
-    fn is_known(line: &str) -> bool {
-        let mut command = crate::cli::command();
-        command.build();
-        let mut place = &command;
-        for word in line.split_whitespace().skip(1) {
-            if let Some(option) = word.strip_prefix("--") {
-                let mut options = place.get_arguments().filter_map(|one| one.get_long());
-                if option != "help" && !options.any(|long| long == option) {
-                    return false;
-                }
-            } else if let Some(next) = place.find_subcommand(word) {
-                place = next;
-            } else if place.get_positionals().next().is_none()
-                && !place
-                    .get_arguments()
-                    .any(|one| one.get_action().takes_values())
-            {
-                return false;
-            }
-        }
-        !place.is_subcommand_required_set() || line.ends_with("--help")
-    }
-
-    #[test]
-    fn every_command_on_a_page_exists() {
-        let mut count = 0;
-        for (code, page) in PAGES {
-            for line in page.lines().filter(|line| line.starts_with("dotmac ")) {
-                assert!(is_known(line), "{code}: {line}");
-                count += 1;
-            }
-        }
-        assert!(count > 30, "{count}");
-        assert!(
-            !is_known("dotmac deployment list")
-                && !is_known("dotmac deployments")
-                && !is_known("dotmac audit --tenants X")
-        );
-    }
 }

@@ -98,7 +98,7 @@ async fn status(
     };
     let (found, digests) = futures::join!(find(&node), digests);
     let (leader, statuses) = (found.leader(), &found.statuses);
-    let newest = statuses.values().map(|one| one.applied).max();
+    let newest = found.newest();
     let nodes: Vec<Value> = node
         .controllers()
         .iter()

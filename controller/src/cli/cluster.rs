@@ -1,5 +1,6 @@
 //! `dotmac cluster`: how the controllers are, the making of a new cluster from their node cards, and who belongs to it.
 
+mod health;
 mod membership;
 mod status;
 mod trust_root;
@@ -31,6 +32,8 @@ use crate::{
 pub(crate) enum Cluster {
     /// Leader, nodes, how far each has come, and which rules are in force
     Status(status::Status),
+    /// Whether the whole is well; if not, what is the matter, since when and who can change it (exit codes 9 and 1)
+    Health,
     /// End the time in which an upgrade can be taken back: put the newest rules into force
     Finalize {
         #[command(flatten)]
@@ -98,6 +101,7 @@ impl Cluster {
     pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
         match self {
             Self::Status(asked) => asked.run(context).await,
+            Self::Health => health::run(context).await,
             Self::Finalize { consent } => finalize(context, consent).await,
             Self::Create(create) => create.run(context),
             Self::AddNode(add) => add.run(context).await,

@@ -21,7 +21,7 @@ pub(crate) const EXIT_CODES: &str = "Exit codes:
   6  still not done when the time to wait was over
   7  it was changed meanwhile by somebody else: look again (412)
   8  nothing to change (only with --dry-run)
-  9  it works, and something should be looked after (only doctor)
+  9  it works, and something should be looked after (only doctor and cluster health)
 `dotmac diff` ends with 0 when nothing differs, 1 when something does, and 2 when it cannot tell.";
 
 /// Why a command failed; each variant is an exit code.

@@ -404,6 +404,9 @@ async fn check_quorum(fleet: &Fleet, left: &[u64]) -> Result<()> {
     ensure!(refused.code != 0, "{refused:?}");
     let names = format!("no answer from controller {held}");
     ensure!(refused.err.contains(&names), "{refused:?}");
+    let health = fleet.dotmac(&["cluster", "health"]).await?;
+    let away = format!("quorum: controller {held} cannot be reached");
+    ensure!(health.code != 0 && health.out.contains(&away), "{health:?}");
     drop(hold);
     let api = api_of(fleet, other)?;
     until("it is back", Duration::from_secs(30), async || {

@@ -235,8 +235,7 @@ fn known(change: &Change, id: &str) -> Result<NodeId, Problem> {
 /// That a learner lacks so little that it does not hold up what it votes for.
 async fn require_caught_up(asked: &Arc<Node>, node: NodeId) -> Result<(), Problem> {
     let found = find(asked).await;
-    let newest = found.statuses.values().map(|one| one.applied).max();
-    let newest = newest.unwrap_or_default();
+    let newest = found.newest().unwrap_or_default();
     let detail = match found.statuses.get(&node) {
         None => format!("controller {node} cannot be reached: it may vote once it has caught up"),
         Some(status) => {

@@ -86,6 +86,11 @@ impl Found {
         self.statuses.values().map(|one| one.term).max()
     }
 
+    /// How far the one that applied most has come.
+    pub(super) fn newest(&self) -> Option<u64> {
+        self.statuses.values().map(|one| one.applied).max()
+    }
+
     /// Those that sign what they are asked to.
     fn signing(&self) -> usize {
         let signers = self.statuses.values();
@@ -150,6 +155,7 @@ pub(super) fn shown(state: &State, found: &Found, noticed: &Noticed, answered_by
         })
         .collect();
     let skews = found.skews();
+    let newest = found.newest();
     let controllers: Vec<Value> = found
         .controllers
         .iter()
@@ -159,6 +165,7 @@ pub(super) fn shown(state: &State, found: &Found, noticed: &Noticed, answered_by
                 "id": id, "reachable": status.is_some(),
                 "signing": found.signers.contains(id) && status.is_some_and(|one| one.refusals.is_empty()),
                 "takes_writes": status.is_some_and(|one| one.storage.is_none()),
+                "behind": status.and_then(|one| Some(newest?.saturating_sub(one.applied))),
                 "clock_skew_ms": skews.get(id),
             })
         })

@@ -96,6 +96,7 @@ fn health() -> Value {
             ("reachable", schema::flag()),
             ("signing", schema::flag()),
             ("takes_writes", schema::flag()),
+            ("behind", schema::count_or_null()),
             ("clock_skew_ms", json!({"type": ["integer", "null"]})),
         ],
         &[],

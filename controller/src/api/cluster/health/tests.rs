@@ -61,6 +61,19 @@ fn three_controllers_that_answer_are_healthy() {
 }
 
 #[test]
+fn how_far_each_controller_is_behind_is_told_of_those_that_answer() {
+    let late = NodeStatus {
+        applied: 4,
+        ..status(2)
+    };
+    let two = found(vec![status(1), late]);
+    let shown = shown(&State::default(), &two, &Noticed::default(), NodeId(1));
+    let controllers = shown["controllers"].as_array().unwrap().iter();
+    let behind: Vec<_> = controllers.map(|one| one["behind"].clone()).collect();
+    assert_eq!(behind, [json!(0), json!(5), json!(null)]);
+}
+
+#[test]
 fn one_controller_away_is_degraded_two_are_unhealthy() {
     let two = found(vec![status(1), status(2)]);
     assert_eq!(told(&two), ("degraded".into(), vec!["quorum".into()]));
