@@ -10,6 +10,7 @@
 
 pub mod batcher;
 mod config;
+mod elections;
 mod leadership;
 pub mod links;
 pub mod lives;
@@ -52,10 +53,7 @@ use dotmac_runtime::{causes, disk::SharedDisk, entropy::Entropy, supervise};
 use futures::future::BoxFuture;
 use openraft::error::{InitializeError, RaftError};
 use quinn::{ClientConfig, Connection, Endpoint};
-use tokio::{
-    sync::{Notify, watch},
-    task::JoinHandle,
-};
+use tokio::{sync::watch, task::JoinHandle};
 
 pub use config::{RaftConfig, SNAPSHOT_EVERY, StartError};
 
@@ -70,6 +68,7 @@ use crate::{
 };
 use batcher::{Batcher, Proposer};
 use config::{Timing, nodes, settings};
+use elections::Elections;
 pub use leadership::End;
 use leadership::watch_raft;
 use links::{AskError, Links, ends_at};
@@ -140,23 +139,13 @@ impl RaftLog {
         links: Links,
         pace: Pace,
     ) -> Result<Arc<Self>, StartError> {
-        let timing = Timing::for_sync(pace.fastest().unwrap_or_default());
-        if timing != Timing::SHORTEST {
-            let sync_ms = pace.fastest().unwrap_or_default().as_millis();
-            let sync_ms = u64::try_from(sync_ms).unwrap_or(u64::MAX);
-            let heartbeat_ms = timing.heartbeat_ms;
-            tracing::warn!(
-                sync_ms,
-                heartbeat_ms,
-                "the disk is slow: elections take longer"
-            );
-        }
+        let timing = timing(&pace);
         let nodes = nodes(&config.members);
         for (node, place) in nodes.iter().filter(|(node, _)| **node != config.node.0) {
             links.keep(*node, &place.link_address);
         }
-        let outvoted = Arc::new(Notify::new());
-        let network = Network::new(links.clone(), stores.ledger.clone(), Arc::clone(&outvoted));
+        let elections = Elections::default();
+        let network = Network::new(links.clone(), stores.ledger.clone(), elections.clone());
         let settings = Arc::new(settings(&config, timing)?);
         let entries = stores.log.clone();
         let raft = Raft::new(config.node.0, settings, network, stores.log, stores.machine)
@@ -188,6 +177,7 @@ impl RaftLog {
             snapshots: stores.snapshots,
             batcher: batcher.clone(),
             roster: roster.clone(),
+            elections: elections.clone(),
             handler: OnceLock::new(),
             receiving: tokio::sync::Mutex::default(),
         });
@@ -202,9 +192,12 @@ impl RaftLog {
                 config.metrics.leader_changes,
             ),
         );
-        let standing = supervise::spawn("elections", stand_again(raft.clone(), outvoted));
+        let patience = timing.silence_borne(config.node);
+        let standing = elections.clone().run(raft.clone(), patience);
+        let standing = supervise::spawn("elections", standing);
         let welcomed = watch_welcome(
             raft.clone(),
+            elections,
             links.welcome().clone(),
             links.connected(),
             ended_sender,
@@ -384,16 +377,20 @@ impl Log for RaftLog {
     }
 }
 
-/// Stands for election again as soon as it is outvoted by a node that cannot win. By itself Raft would wait for another
-/// timeout, and nothing would be written meanwhile.
-async fn stand_again(raft: Raft, outvoted: Arc<Notify>) {
-    loop {
-        outvoted.notified().await;
-        let has_leader = raft.metrics().borrow().current_leader.is_some();
-        if !has_leader && raft.trigger().elect().await.is_err() {
-            return;
-        }
+/// The timing that the disk of this controller allows.
+fn timing(pace: &Pace) -> Timing {
+    let sync = pace.fastest().unwrap_or_default();
+    let timing = Timing::for_sync(sync);
+    if timing != Timing::SHORTEST {
+        let sync_ms = u64::try_from(sync.as_millis()).unwrap_or(u64::MAX);
+        let heartbeat_ms = timing.heartbeat_ms;
+        tracing::warn!(
+            sync_ms,
+            heartbeat_ms,
+            "the disk is slow: elections take longer"
+        );
     }
+    timing
 }
 
 fn log_error(refusal: Refusal, deadline: Duration) -> LogError {

@@ -68,7 +68,7 @@ pub(super) struct Timing {
 const TURNS: u64 = 3;
 
 impl Timing {
-    /// For good disks: a dead leader is followed by another after 0.9 to 1.4 s.
+    /// For good disks: a dead leader is followed by another after 0.9 to 2 s.
     pub(super) const SHORTEST: Self = Self {
         heartbeat_ms: 100,
         election_ms: (400, 1_000),
@@ -82,6 +82,12 @@ impl Timing {
         let part = (latest - earliest) / TURNS;
         let first = earliest + node.0 % TURNS * part;
         (first, first + part / 8)
+    }
+
+    /// How long this node hears of no leader before it stands in any case: after the moment at which Raft lets it by itself.
+    pub(super) fn silence_borne(self, node: NodeId) -> Duration {
+        let (_, latest) = self.of(node);
+        Duration::from_millis(2 * latest + 3 * self.heartbeat_ms)
     }
 
     /// The timing for a disk whose sync takes so long: two syncs between heartbeats and five for an election, at most
@@ -230,6 +236,14 @@ mod tests {
         assert_eq!(timing(1_000), timing(60_000));
         assert_eq!(timing(60_000).lease_ms(), 10_000);
         assert_eq!(timing(0).of(NodeId(3)), (400, 425));
+        for node in (1..=5).map(NodeId) {
+            let borne = timing(0).silence_borne(node);
+            let by_itself = Duration::from_millis(2 * timing(0).of(node).1);
+            assert!(
+                by_itself < borne && borne < Duration::from_secs(2),
+                "{node}: {borne:?}"
+            );
+        }
         assert_eq!(timing(0).of(NodeId(1)), (600, 625));
         assert_eq!(timing(0).of(NodeId(2)), (800, 825));
         for ms in (0..2_000).step_by(7) {

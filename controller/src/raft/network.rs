@@ -3,7 +3,7 @@
 mod transfer;
 
 use dotmac_runtime::causes;
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, time::Duration};
 
 use openraft::{
     AnyError, OptionalSend, Snapshot,
@@ -16,9 +16,8 @@ use openraft::{
     },
 };
 
-use tokio::sync::Notify;
-
 use super::{
+    elections::Elections,
     links::{AskError, Links},
     rpc::{PeerReply, PeerRequest},
     types::{Node, RaftVote, TypeConfig},
@@ -35,18 +34,18 @@ type Failed = RPCError<u64, Node, RaftError<u64>>;
 pub struct Network {
     links: Links,
     ledger: Ledger,
-    outvoted: Arc<Notify>,
+    elections: Elections,
 }
 
 impl Network {
-    /// A network over kept connections; `ledger` gives the facts that go with a snapshot. `outvoted` is told when a vote was
-    /// refused by a node that stands itself and cannot win, because it has less of the log.
+    /// A network over kept connections; `ledger` gives the facts that go with a snapshot. `elections` is told
+    /// when a vote was refused by a node that cannot win.
     #[must_use]
-    pub fn new(links: Links, ledger: Ledger, outvoted: Arc<Notify>) -> Self {
+    pub fn new(links: Links, ledger: Ledger, elections: Elections) -> Self {
         Self {
             links,
             ledger,
-            outvoted,
+            elections,
         }
     }
 }
@@ -60,7 +59,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
             target,
             links: self.links.clone(),
             ledger: self.ledger.clone(),
-            outvoted: Arc::clone(&self.outvoted),
+            elections: self.elections.clone(),
         }
     }
 }
@@ -71,7 +70,7 @@ pub struct Way {
     target: u64,
     links: Links,
     ledger: Ledger,
-    outvoted: Arc<Notify>,
+    elections: Elections,
 }
 
 impl RaftNetwork<TypeConfig> for Way {
@@ -104,7 +103,7 @@ impl RaftNetwork<TypeConfig> for Way {
         {
             Ok(PeerReply::Vote(response)) => {
                 if is_outvoted(&rpc, &response) {
-                    self.outvoted.notify_one();
+                    self.elections.outvoted();
                 }
                 Ok(response)
             }

@@ -22,6 +22,7 @@ use quinn::{Connection, RecvStream, SendStream};
 use self::receive::{Offer, Partial};
 use super::{
     batcher::Batcher,
+    elections::Elections,
     links::{Links, WhoError, ends_at, who},
     lives::{Life, LivesError},
     read,
@@ -57,6 +58,7 @@ pub(super) struct Shared {
     pub(super) snapshots: Snapshots,
     pub(super) batcher: Batcher,
     pub(super) roster: Roster,
+    pub(super) elections: Elections,
     pub(super) handler: OnceLock<Arc<dyn PeerHandler>>,
     pub(super) receiving: tokio::sync::Mutex<Option<Partial>>,
 }
@@ -189,7 +191,12 @@ impl Shared {
     async fn reply(&self, node: u64, request: PeerRequest, budget: Duration) -> PeerReply {
         match request {
             PeerRequest::Vote(request) => match self.raft.vote(request).await {
-                Ok(response) => PeerReply::Vote(response),
+                Ok(response) => {
+                    if response.vote_granted {
+                        self.elections.heard();
+                    }
+                    PeerReply::Vote(response)
+                }
                 Err(error) => other(&error),
             },
             PeerRequest::Append(request) => self.append(request).await,
@@ -225,7 +232,11 @@ impl Shared {
         if is_full {
             request.entries.clear();
         }
-        match self.raft.append_entries(request).await {
+        let answer = self.raft.append_entries(request).await;
+        if !matches!(answer, Err(_) | Ok(AppendEntriesResponse::HigherVote(_))) {
+            self.elections.heard();
+        }
+        match answer {
             // The beat counts, or this node would call for an election and take the leader down that the others have. What
             // it does not keep it does not confirm.
             Ok(AppendEntriesResponse::Success) if is_full => {

@@ -15,7 +15,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{leadership::End, types::Raft};
+use super::{elections::Elections, leadership::End, types::Raft};
 
 /// How long a majority refuses this controller before it ends: longer than controllers take to hear of each other's changes.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -77,6 +77,7 @@ impl Welcome {
 /// Lets this controller stand for election only while that is of use, and tells of its end.
 pub(super) async fn watch_welcome(
     raft: Raft,
+    elections: Elections,
     welcome: Welcome,
     mut connected: watch::Receiver<BTreeSet<NodeId>>,
     ended: watch::Sender<Option<End>>,
@@ -102,7 +103,7 @@ pub(super) async fn watch_welcome(
             };
             is_majority(voters, hears)
         });
-        raft.runtime_config().elect(is_whole);
+        elections.let_stand(&raft, is_whole);
         let is_refused =
             |voters: &BTreeSet<u64>| is_majority(voters, |node| refusing.contains_key(node));
         since = configs

@@ -147,6 +147,7 @@ impl Shared {
     ) -> Result<(), ReceiveError> {
         loop {
             let part = tokio::time::timeout(STEP, quic::read_frame(receive)).await;
+            self.elections.heard();
             let part = part.map_err(|_| ReceiveError::Slow(STEP))??;
             match part.ok_or(ReceiveError::Ended)? {
                 // Facts are made from committed entries only: they stay, whatever becomes of the snapshot.
