@@ -15,6 +15,7 @@ mod metrics;
 mod platform;
 mod reads;
 mod reported;
+mod restores;
 mod rights;
 mod tokens;
 mod updates;

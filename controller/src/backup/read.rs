@@ -21,7 +21,7 @@ use super::{
     manifest::{MANIFEST, Manifest, ManifestError, Part},
     recipient::{BackupKey, Identity, KeyError},
     target::{Target, TargetError},
-    write::{HEADS, LEDGER, STATE},
+    write::{HEADS, Head, LEDGER, STATE},
 };
 
 /// Pieces that wait to be read at most; the target waits then.
@@ -184,6 +184,18 @@ pub async fn verify(target: &Target, name: &str) -> Result<Manifest, ReadError> 
     Ok(manifest)
 }
 
+/// A backup whose State is proven, and whose facts are still to be read.
+#[derive(Debug)]
+pub struct Begun {
+    /// What it is.
+    pub manifest: Manifest,
+    /// The State in it.
+    pub state: State,
+    target: Target,
+    key: BackupKey,
+    heads: Vec<Head>,
+}
+
 /// Opens a backup with an identity and proves all of it; `facts` is shown every fact in the order of the streams, a
 /// few hundred at a time.
 ///
@@ -198,6 +210,14 @@ pub async fn open<F>(
 where
     F: FnMut(Vec<Fact>) -> io::Result<()> + Send + 'static,
 {
+    begin(target, name, identity).await?.facts(facts).await
+}
+
+/// Opens a backup with an identity and proves its State. [`Begun::facts`] does the rest.
+///
+/// # Errors
+/// What is wrong, by the part's name.
+pub async fn begin(target: &Target, name: &str, identity: &Identity) -> Result<Begun, ReadError> {
     let manifest = manifest(target, name).await?;
     check_form(&manifest)?;
     let key = identity.open(name, &manifest.keys)?;
@@ -221,20 +241,50 @@ where
         let detail = format!("the state knows another end of stream {stream}");
         return Err(reading.content(HEADS, detail));
     }
-    let mut chains = Chains::new(&state, heads, facts);
-    let ledgers = manifest
-        .parts
-        .iter()
-        .filter(|part| part.name.starts_with(LEDGER));
-    for part in ledgers {
-        chains = reading
-            .sealed(&key, &part.name, move |body| chains.take(body))
-            .await?;
+    Ok(Begun {
+        manifest,
+        state,
+        target: target.clone(),
+        key,
+        heads,
+    })
+}
+
+impl Begun {
+    /// Reads and proves every fact, and shows them to `facts` as [`open`] does.
+    ///
+    /// # Errors
+    /// What is wrong, by the part's name.
+    pub async fn facts<F>(self, facts: F) -> Result<Opened, ReadError>
+    where
+        F: FnMut(Vec<Fact>) -> io::Result<()> + Send + 'static,
+    {
+        let Self {
+            manifest,
+            state,
+            target,
+            key,
+            heads,
+        } = self;
+        let reading = Reading {
+            target: &target,
+            manifest: &manifest,
+        };
+        let mut chains = Chains::new(&state, heads, facts);
+        let ledgers = manifest
+            .parts
+            .iter()
+            .filter(|part| part.name.starts_with(LEDGER));
+        for part in ledgers {
+            chains = reading
+                .sealed(&key, &part.name, move |body| chains.take(body))
+                .await?;
+        }
+        if let Err(detail) = chains.check_end(manifest.facts) {
+            return Err(reading.content(LEDGER, detail));
+        }
+        Ok(Opened { manifest, state })
     }
-    if let Err(detail) = chains.check_end(manifest.facts) {
-        return Err(reading.content(LEDGER, detail));
-    }
-    Ok(Opened { manifest, state })
 }
 
 /// Whether the parts are those of this form, in its order.

@@ -23,12 +23,12 @@ use tokio::runtime::Handle;
 
 use super::{
     manifest::Manifest,
-    read::{self, Opened, ReadError},
+    read::{self, Begun, Opened, ReadError},
     recipient::Identity,
     target::Target,
 };
 use crate::{
-    raft::restored::{Beginning, RestoredError, RestoredStore},
+    raft::restored::{self, Beginning, RestoredError, RestoredStore},
     trust_root::{self, TrustRootError},
 };
 
@@ -49,9 +49,28 @@ pub enum CannotRestore {
     /// The trust root cannot be signed.
     #[error(transparent)]
     Trust(#[from] TrustRootError),
-    /// The store cannot be written.
-    #[error("the store cannot be written")]
+    /// There is a store already, or it cannot be written.
+    #[error(transparent)]
     Store(#[from] RestoredError),
+    /// The store could not be written.
+    #[error(
+        "the store was not written, and nothing of it is left: mend what failed and restore again"
+    )]
+    Failed(#[source] Box<CannotRestore>),
+    /// The store could not be written, nor what was begun removed.
+    #[error(
+        "the store was not written, and {} cannot be removed ({removal}): the next restore removes it",
+        path.display()
+    )]
+    Left {
+        /// What is left.
+        path: PathBuf,
+        /// Why.
+        removal: io::Error,
+        /// Why the store was not written.
+        #[source]
+        source: Box<CannotRestore>,
+    },
     /// The file system refuses.
     #[error("{} cannot be used", path.display())]
     File {
@@ -116,6 +135,13 @@ pub async fn restore(
     if store.exists() {
         return Err(RestoredError::Exists(store).into());
     }
+    // Whatever can be wrong with backup, identity and genesis is found before anything is written.
+    let begun = read::begin(target, name, identity).await?;
+    begun
+        .state
+        .clone()
+        .restored(&how(&begun.manifest, genesis))?;
+    restored::check_room(data_dir, begun.manifest.bytes())?;
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |source| CannotRestore::File { path, source }
@@ -123,36 +149,36 @@ pub async fn restore(
     if unfinished.exists() {
         std::fs::remove_dir_all(&unfinished).map_err(failed(&unfinished))?;
     }
-    let written = write(
-        target,
-        name,
-        identity,
-        (genesis, node, &unfinished),
-        disk.clone(),
-    )
-    .await;
+    let written = write(begun, (genesis, node, &unfinished), disk.clone()).await;
     let manifest = match written {
         Ok(manifest) => manifest,
-        Err(error) => {
-            if let Err(cause) = std::fs::remove_dir_all(&unfinished) {
-                tracing::debug!(error = %cause, "an unfinished store stays; the next attempt removes it");
-            }
-            return Err(error);
-        }
+        Err(error) => return Err(without(unfinished, error)),
     };
     std::fs::rename(&unfinished, &store).map_err(failed(&store))?;
     disk.sync_dir(data_dir).map_err(failed(data_dir))?;
     Ok(manifest)
 }
 
+/// Removes a store that was begun, and says that nothing is left of it.
+fn without(unfinished: PathBuf, error: CannotRestore) -> CannotRestore {
+    let source = Box::new(error);
+    match std::fs::remove_dir_all(&unfinished) {
+        Err(removal) if removal.kind() != io::ErrorKind::NotFound => CannotRestore::Left {
+            path: unfinished,
+            removal,
+            source,
+        },
+        Ok(()) | Err(_) => CannotRestore::Failed(source),
+    }
+}
+
+/// Writes the store; when this returns, nothing is written any more.
 async fn write(
-    target: &Target,
-    name: &str,
-    identity: &Identity,
+    begun: Begun,
     (genesis, node, directory): (&Genesis, NodeId, &Path),
     disk: SharedDisk,
 ) -> Result<Manifest, CannotRestore> {
-    let manifest = read::manifest(target, name).await?;
+    let manifest = &begun.manifest;
     let beginning = Beginning {
         directory: directory.to_owned(),
         node,
@@ -161,17 +187,26 @@ async fn write(
         index: manifest.index.saturating_add(1),
     };
     let store = Arc::new(RestoredStore::create(beginning, disk).await?);
-    let (writing, handle) = (Arc::clone(&store), Handle::current());
+    let filled = fill(&store, begun, genesis).await;
+    store.close().await?;
+    filled
+}
+
+async fn fill(
+    store: &Arc<RestoredStore>,
+    begun: Begun,
+    genesis: &Genesis,
+) -> Result<Manifest, CannotRestore> {
+    let (writing, handle) = (Arc::clone(store), Handle::current());
     let take = move |facts: Vec<Fact>| {
         let written = handle.block_on(writing.append(&facts));
         written.map_err(|error| io::Error::other(causes::in_full(&error)))
     };
-    let opened = read::open(target, name, identity, take).await?;
-    let (state, facts) = opened.state.restored(&how(&opened.manifest, genesis))?;
+    let Opened { manifest, state } = begun.facts(take).await?;
+    let (state, facts) = state.restored(&how(&manifest, genesis))?;
     store.append(&facts).await?;
-    let store = Arc::into_inner(store).ok_or(RestoredError::Interrupted)?;
     store.finish(state).await?;
-    Ok(opened.manifest)
+    Ok(manifest)
 }
 
 fn how(manifest: &Manifest, genesis: &Genesis) -> recovery::Restore {

@@ -2,7 +2,11 @@
 //! backup's, the new members, and a vote that was given to nobody else. It refuses a directory that is there already: a
 //! node that forgets its vote could vote twice.
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
+};
 
 use dotmac_domain::{
     State,
@@ -10,19 +14,19 @@ use dotmac_domain::{
     command::NodeCard,
 };
 use dotmac_protocol::{codec, ids::NodeId, record::ChainHead};
-use dotmac_runtime::disk::SharedDisk;
+use dotmac_runtime::{causes, disk::SharedDisk};
 use openraft::{CommittedLeaderId, Vote};
 use thiserror::Error;
 
 use super::{
-    config::{StartError, nodes},
+    config::{START_BYTES_MIN, StartError, nodes},
     log_store::LogStore,
     state_machine::{StateMachineError, check_facts, write_state},
     types::{Failure, LogId, Membership, Meta, SnapshotHeader},
 };
 use crate::storage::{
     directory::Directory,
-    engine::{Engine, EngineConfig, abort_on_fatal},
+    engine::{Engine, EngineConfig, OnFatal, free_bytes},
     ledger::{Ledger, LedgerError},
     snapshots::{SnapshotError, Snapshots},
 };
@@ -50,6 +54,20 @@ pub enum RestoredError {
         "{0} exists: nothing is restored over a store, for a controller that forgets its vote could vote twice"
     )]
     Exists(PathBuf),
+    /// There is not enough room for it.
+    #[error(
+        "{} has room for {free_bytes} bytes, and the restored store takes {needed_bytes} at least: make room there, or \
+         give the controller another data_dir",
+        path.display()
+    )]
+    Room {
+        /// Where it would lie.
+        path: PathBuf,
+        /// What is free there.
+        free_bytes: u64,
+        /// What it takes.
+        needed_bytes: u64,
+    },
     /// It cannot be opened.
     #[error(transparent)]
     Open(#[from] StartError),
@@ -65,18 +83,46 @@ pub enum RestoredError {
     /// The vote cannot be written.
     #[error("the vote cannot be written: {0}")]
     Vote(String),
+    /// The disk failed while it was written.
+    #[error("the disk below {} failed: {cause}", path.display())]
+    Disk {
+        /// The store's directory.
+        path: PathBuf,
+        /// What the first write said that failed.
+        cause: String,
+    },
     /// A blocking task ended early.
     #[error("the work was interrupted")]
     Interrupted,
 }
 
-/// A restored store that is being written.
+/// A restored store that is being written. It ends with [`RestoredStore::close`], whatever came before: until then a
+/// thread writes below its directory.
 #[derive(Debug)]
 pub struct RestoredStore {
     beginning: Beginning,
     disk: SharedDisk,
     engine: Engine,
     ledger: Ledger,
+    /// What the first write said that failed.
+    fatal: Arc<OnceLock<String>>,
+}
+
+/// Whether a directory has room for a store of a State and facts of so many bytes.
+///
+/// # Errors
+/// When it has not: nothing was touched.
+pub fn check_room(path: &Path, bytes: u64) -> Result<(), RestoredError> {
+    let (free_bytes, needed_bytes) = (free_bytes(path), bytes.saturating_add(START_BYTES_MIN));
+    if free_bytes < needed_bytes {
+        let path = path.to_owned();
+        return Err(RestoredError::Room {
+            path,
+            free_bytes,
+            needed_bytes,
+        });
+    }
+    Ok(())
 }
 
 impl RestoredStore {
@@ -89,14 +135,11 @@ impl RestoredStore {
             return Err(RestoredError::Exists(beginning.directory));
         }
         let (path, shared) = (beginning.directory.clone(), disk.clone());
+        let fatal = Arc::new(OnceLock::new());
+        let on_fatal = keep_fatal(Arc::clone(&fatal));
         let opening = tokio::task::spawn_blocking(move || {
             let directory = Directory::open(&path, shared.as_ref())?;
-            let engine = Engine::open(
-                directory,
-                &EngineConfig::default(),
-                shared,
-                abort_on_fatal(),
-            )?;
+            let engine = Engine::open(directory, &EngineConfig::default(), shared, on_fatal)?;
             let ledger = Ledger::open(engine.clone())?;
             Ok::<_, StartError>((engine, ledger))
         });
@@ -106,6 +149,7 @@ impl RestoredStore {
             disk,
             engine,
             ledger,
+            fatal,
         })
     }
 
@@ -133,11 +177,11 @@ impl RestoredStore {
         Ok(self.ledger.append(self.beginning.index, facts).await?)
     }
 
-    /// Writes the State and closes the store: a controller can start from it.
+    /// Writes the State: once the store is closed, a controller can start from it.
     ///
     /// # Errors
     /// When the facts are not those of the State, or the disk fails.
-    pub async fn finish(self, state: State) -> Result<(), RestoredError> {
+    pub async fn finish(&self, state: State) -> Result<(), RestoredError> {
         // A stream may have ended long ago: then nothing of it is left but its end.
         for (stream, retained) in &state.retained {
             self.ledger.begin_behind(stream, retained.dropped).await?;
@@ -150,11 +194,12 @@ impl RestoredStore {
             members,
             term,
             index,
-        } = self.beginning;
+        } = &self.beginning;
+        let (term, index) = (*term, *index);
         let voters: BTreeSet<u64> = members.iter().map(|card| card.node.0).collect();
         let first = voters.first().copied().unwrap_or_default();
         let log_id = LogId::new(CommittedLeaderId::new(term, first), index);
-        let members = openraft::Membership::new(vec![voters], nodes(&members));
+        let members = openraft::Membership::new(vec![voters], nodes(members));
         let meta = Meta {
             last_log_id: Some(log_id),
             last_membership: Membership::new(Some(log_id), members),
@@ -162,17 +207,39 @@ impl RestoredStore {
         };
         let header =
             codec::encode(&SnapshotHeader(meta)).expect("the members of a cluster fit in a header");
-        let snapshots = Snapshots::open(&directory, self.disk)?;
+        let snapshots = Snapshots::open(directory, self.disk.clone())?;
         let writing = tokio::task::spawn_blocking(move || {
             snapshots.write(index, &header, |body| write_state(&state, body))
         });
         writing.await.map_err(|_| RestoredError::Interrupted)??;
         let failed = |error: Failure| RestoredError::Vote(error.to_string());
-        let log = LogStore::open(self.engine.clone(), self.ledger).map_err(StartError::from)?;
+        let log =
+            LogStore::open(self.engine.clone(), self.ledger.clone()).map_err(StartError::from)?;
         log.begin_at(log_id, Vote::new(term, node.0))
             .await
-            .map_err(failed)?;
-        self.engine.close().await;
-        Ok(())
+            .map_err(failed)
     }
+
+    /// Ends the store's thread: behind this nothing is written below its directory any more.
+    ///
+    /// # Errors
+    /// What the disk said, when it failed at any time since the store was made. That counts before every other error, for
+    /// those come from it.
+    pub async fn close(&self) -> Result<(), RestoredError> {
+        self.engine.close().await;
+        match self.fatal.get() {
+            None => Ok(()),
+            Some(cause) => Err(RestoredError::Disk {
+                path: self.beginning.directory.clone(),
+                cause: cause.clone(),
+            }),
+        }
+    }
+}
+
+/// Keeps the first error for [`RestoredStore::close`]. Nobody relies on this store yet, so the process need not end.
+fn keep_fatal(kept: Arc<OnceLock<String>>) -> OnFatal {
+    Arc::new(move |error| {
+        kept.get_or_init(|| causes::in_full(error));
+    })
 }

@@ -29,19 +29,19 @@ use crate::{
     raft::restored::{Beginning, RestoredStore},
 };
 
-const NAME: &str = "20261123T165400Z-00a1f9";
+pub(super) const NAME: &str = "20261123T165400Z-00a1f9";
 const SECOND: &str = "20261123T165401Z-00a1f9";
 
 /// A controller with some history, a directory for backups, and a key.
-struct Stage {
-    world: World,
-    folder: tempfile::TempDir,
-    target: Target,
-    identity: Identity,
+pub(super) struct Stage {
+    pub(super) world: World,
+    pub(super) folder: tempfile::TempDir,
+    pub(super) target: Target,
+    pub(super) identity: Identity,
 }
 
 impl Stage {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let world = World::new().await;
         for name in ["One", "Two", "Three"] {
             world.post(DEPLOYMENTS, &named(name)).await;
@@ -59,7 +59,7 @@ impl Stage {
         }
     }
 
-    async fn back_up(&self, name: &str) -> Result<Manifest, write::WriteError> {
+    pub(super) async fn back_up(&self, name: &str) -> Result<Manifest, write::WriteError> {
         let node = &self.world.node;
         let moment = node.log.moment();
         let order = Order {
@@ -75,7 +75,7 @@ impl Stage {
         write::create(&self.target, order, log, &node.entropy, &written).await
     }
 
-    fn part(&self, name: &str, part: &str) -> std::path::PathBuf {
+    pub(super) fn part(&self, name: &str, part: &str) -> std::path::PathBuf {
         self.folder.path().join(name).join(part)
     }
 
@@ -161,6 +161,7 @@ async fn chains_whose_oldest_facts_were_dropped_are_backed_up_and_restored() {
     let store = store.await.unwrap();
     store.append(&facts).await.unwrap();
     store.finish(state).await.unwrap();
+    store.close().await.unwrap();
     stage.world.stop().await;
 }
 
