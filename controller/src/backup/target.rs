@@ -1,23 +1,21 @@
 //! Where backups lie: a directory, or a bucket of an S3-compatible store. A backup is a folder `NAME/` of parts. It knows
 //! names and bytes, never what is in them, and says no word of the credentials.
 
-use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+mod folder;
+mod s3;
+
+use std::{collections::BTreeMap, fmt, fs, io, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
 use dotmac_domain::backups;
-use futures::{StreamExt as _, stream::BoxStream};
+use futures::{StreamExt as _, TryStreamExt as _, stream::BoxStream};
 use object_store::{
-    ClientOptions, ObjectStore, ObjectStoreExt as _, RetryConfig, WriteMultipart,
-    aws::AmazonS3Builder, local::LocalFileSystem, path::Path,
+    ObjectStore, ObjectStoreExt as _, WriteMultipart, local::LocalFileSystem, path::Path,
 };
 use thiserror::Error;
 
-/// How long the store may take for one answer.
-const ANSWER: Duration = Duration::from_secs(30);
-/// How often and how long one question to the store is repeated.
-const RETRIES: usize = 3;
-/// How long one question to the store is repeated at most.
-const RETRY: Duration = Duration::from_secs(20);
+use s3::Bucket;
+
 /// Bytes of a small file, such as a manifest, at most.
 pub const SMALL_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// Pieces of one part (5 MiB each) that are under way to the store at most; the writer waits then.
@@ -30,9 +28,9 @@ pub struct Reach {
     pub endpoint: Option<String>,
     /// Region; many stores take any.
     pub region: Option<String>,
-    /// The access key; without one the environment's `AWS_ACCESS_KEY_ID`, or the machine's role.
+    /// The access key; without one the environment's `AWS_ACCESS_KEY_ID`, or what else it asks for.
     pub access_key_id: Option<String>,
-    /// Its secret; without one the environment's `AWS_SECRET_ACCESS_KEY`, or the machine's role.
+    /// Its secret; without one the environment's `AWS_SECRET_ACCESS_KEY`, or what else it asks for.
     pub secret_access_key: Option<String>,
 }
 
@@ -58,10 +56,18 @@ pub enum TargetError {
         path: PathBuf,
         /// Why.
         #[source]
-        source: std::io::Error,
+        source: io::Error,
+    },
+    /// There are no credentials for the store.
+    #[error("backup target {target} cannot be reached: {missing}")]
+    Credentials {
+        /// Its address.
+        target: String,
+        /// Which, and what to do.
+        missing: String,
     },
     /// The store does not do what was asked.
-    #[error("backup target {target} cannot {action} {what}")]
+    #[error("backup target {target} cannot {action} {what}: {said}")]
     Store {
         /// Its address.
         target: String,
@@ -70,8 +76,9 @@ pub enum TargetError {
         /// With what.
         what: String,
         /// What the store said.
-        #[source]
-        source: Box<object_store::Error>,
+        said: String,
+        /// Whether it said that there is no such thing.
+        is_missing: bool,
     },
     /// A small file is too large.
     #[error("{what} at backup target {target} is larger than {SMALL_BYTES_MAX} bytes")]
@@ -87,7 +94,13 @@ impl TargetError {
     /// Whether there simply is no such thing.
     #[must_use]
     pub fn is_missing(&self) -> bool {
-        matches!(self, Self::Store { source, .. } if matches!(**source, object_store::Error::NotFound { .. }))
+        matches!(
+            self,
+            Self::Store {
+                is_missing: true,
+                ..
+            }
+        )
     }
 }
 
@@ -97,6 +110,14 @@ pub struct Target {
     store: Arc<dyn ObjectStore>,
     prefix: Path,
     shown: String,
+    place: Place,
+}
+
+/// What kind of place it is.
+#[derive(Debug, Clone)]
+enum Place {
+    Directory(PathBuf),
+    Bucket(Bucket),
 }
 
 /// One part on its way to the target. It is not there before [`Upload::finish`].
@@ -104,7 +125,8 @@ pub struct Target {
 pub struct Upload {
     writer: WriteMultipart,
     target: Target,
-    what: String,
+    name: String,
+    part: String,
 }
 
 impl Target {
@@ -122,18 +144,18 @@ impl Target {
             if !path.is_absolute() {
                 return Err(wrong());
             }
-            let listed = std::fs::read_dir(&path);
+            let listed = fs::read_dir(&path);
             listed.map_err(|source| TargetError::Directory {
                 path: path.clone(),
                 source,
             })?;
             let store = LocalFileSystem::new_with_prefix(&path).map_err(|_| wrong())?;
             let store = Arc::new(store.with_fsync(true).with_automatic_cleanup(true));
-            let prefix = Path::default();
             return Ok(Self {
                 store,
-                prefix,
+                prefix: Path::default(),
                 shown,
+                place: Place::Directory(path),
             });
         }
         let (bucket, prefix) = address
@@ -141,17 +163,23 @@ impl Target {
             .map(|rest| rest.split_once('/').unwrap_or((rest, "")))
             .filter(|(bucket, _)| !bucket.is_empty())
             .ok_or_else(wrong)?;
-        let store = Arc::new(s3(bucket, reach).map_err(|source| TargetError::Store {
+        let bucket = Bucket::of(bucket, reach, |name| std::env::var(name).ok());
+        let bucket = bucket.map_err(|missing| TargetError::Credentials {
+            target: shown.clone(),
+            missing,
+        })?;
+        let store = bucket.open(reach).map_err(|error| TargetError::Store {
             target: shown.clone(),
             action: "be reached with",
             what: format!("{reach:?}"),
-            source: Box::new(source),
-        })?);
-        let prefix = Path::from(prefix.trim_matches('/'));
+            said: bucket.said(&error),
+            is_missing: false,
+        })?;
         Ok(Self {
-            store,
-            prefix,
+            store: Arc::new(store),
+            prefix: Path::from(prefix.trim_matches('/')),
             shown,
+            place: Place::Bucket(bucket),
         })
     }
 
@@ -196,9 +224,10 @@ impl Target {
     /// # Errors
     /// When the target does not take it.
     pub async fn write(&self, name: &str, part: &str, bytes: Bytes) -> Result<(), TargetError> {
+        self.make_folder(name).await?;
         let put = self.store.put(&self.path(name, part), bytes.into()).await;
-        put.map(|_| ())
-            .map_err(|error| self.error("write", &format!("{name}/{part}"), error))
+        put.map_err(|error| self.error("write", &format!("{name}/{part}"), error))?;
+        self.narrow(name, part).await
     }
 
     /// A part of a backup, piece by piece.
@@ -225,13 +254,14 @@ impl Target {
     /// # Errors
     /// When the target does not take it.
     pub async fn upload(&self, name: &str, part: &str) -> Result<Upload, TargetError> {
-        let what = format!("{name}/{part}");
+        self.make_folder(name).await?;
         let begun = self.store.put_multipart(&self.path(name, part)).await;
-        let begun = begun.map_err(|error| self.error("write", &what, error))?;
+        let failed = |error| self.error("write", &format!("{name}/{part}"), error);
         Ok(Upload {
-            writer: WriteMultipart::new(begun),
+            writer: WriteMultipart::new(begun.map_err(failed)?),
             target: self.clone(),
-            what,
+            name: name.to_owned(),
+            part: part.to_owned(),
         })
     }
 
@@ -259,6 +289,22 @@ impl Target {
         Ok(())
     }
 
+    /// What lies in the folder of a backup: names and bytes.
+    ///
+    /// # Errors
+    /// When the target cannot be asked.
+    pub async fn sizes(&self, name: &str) -> Result<BTreeMap<String, u64>, TargetError> {
+        let folder = self.prefix.clone().join(name);
+        let found = self.store.list(Some(&folder));
+        let named = found.try_filter_map(async |part| {
+            let name = part.location.filename().map(ToOwned::to_owned);
+            Ok(name.map(|name| (name, part.size)))
+        });
+        let listed: Result<Vec<_>, _> = named.try_collect().await;
+        let listed = listed.map_err(|error| self.error("list", name, error))?;
+        Ok(listed.into_iter().collect())
+    }
+
     /// Whether nothing lies in a folder: some stores go on naming one whose files were removed.
     ///
     /// # Errors
@@ -276,12 +322,21 @@ impl Target {
         self.prefix.clone().join(name).join(part)
     }
 
-    fn error(&self, action: &'static str, what: &str, source: object_store::Error) -> TargetError {
+    fn error(&self, action: &'static str, what: &str, error: object_store::Error) -> TargetError {
+        let is_missing = matches!(error, object_store::Error::NotFound { .. });
+        let (said, is_missing) = match &self.place {
+            Place::Directory(_) => (error.to_string(), is_missing),
+            Place::Bucket(bucket) => (
+                bucket.said(&error),
+                is_missing && !Bucket::is_missing(&error),
+            ),
+        };
         TargetError::Store {
             target: self.shown.clone(),
             action,
             what: what.to_owned(),
-            source: Box::new(source),
+            said,
+            is_missing,
         }
     }
 }
@@ -300,7 +355,7 @@ impl Upload {
     /// When the target does not take them.
     pub async fn write(&mut self, bytes: Bytes) -> Result<(), TargetError> {
         let waited = self.writer.wait_for_capacity(PIECES_UNDER_WAY_MAX).await;
-        waited.map_err(|error| self.target.error("write", &self.what, error))?;
+        waited.map_err(|error| self.target.error("write", &self.what(), error))?;
         self.writer.put(bytes);
         Ok(())
     }
@@ -310,50 +365,27 @@ impl Upload {
     /// # Errors
     /// When the target did not take all of it.
     pub async fn finish(self) -> Result<(), TargetError> {
+        let what = self.what();
         let Self {
             writer,
             target,
-            what,
+            name,
+            part,
         } = self;
         let finished = writer.finish().await;
-        finished
-            .map(|_| ())
-            .map_err(|error| target.error("write", &what, error))
+        finished.map_err(|error| target.error("write", &what, error))?;
+        target.narrow(&name, &part).await
     }
 
     /// Gives the part up; the target forgets what it has of it.
     pub async fn abort(self) {
+        let what = self.what();
         if let Err(error) = self.writer.abort().await {
-            tracing::debug!(%error, path = self.what, "an unfinished part stays at the target");
+            tracing::debug!(%error, path = what, "an unfinished part stays at the target");
         }
     }
-}
 
-fn s3(bucket: &str, reach: &Reach) -> object_store::Result<object_store::aws::AmazonS3> {
-    let retry = RetryConfig {
-        max_retries: RETRIES,
-        retry_timeout: RETRY,
-        ..RetryConfig::default()
-    };
-    let options = ClientOptions::new()
-        .with_timeout(ANSWER)
-        .with_connect_timeout(Duration::from_secs(5))
-        .with_allow_http(true);
-    let mut builder = AmazonS3Builder::from_env()
-        .with_bucket_name(bucket)
-        .with_retry(retry)
-        .with_client_options(options);
-    if let Some(region) = &reach.region {
-        builder = builder.with_region(region);
+    fn what(&self) -> String {
+        format!("{}/{}", self.name, self.part)
     }
-    if let Some(endpoint) = &reach.endpoint {
-        builder = builder.with_endpoint(endpoint);
-    }
-    if let Some(id) = &reach.access_key_id {
-        builder = builder.with_access_key_id(id);
-    }
-    if let Some(secret) = &reach.secret_access_key {
-        builder = builder.with_secret_access_key(secret);
-    }
-    builder.build()
 }
