@@ -69,6 +69,14 @@ pub enum KeyError {
     /// The file cannot be read.
     #[error(transparent)]
     File(#[from] keyfile::KeyFileError),
+    /// The file is there already.
+    #[error(
+        "{path} exists and is left as it is, for backups may be sealed to the key in it: name a new file with --out"
+    )]
+    Exists {
+        /// Which file.
+        path: String,
+    },
     /// The file cannot be written.
     #[error("backup identity {path} cannot be written")]
     Write {
@@ -124,8 +132,8 @@ impl Identity {
             source,
         };
         if path.exists() {
-            let exists = std::io::Error::from(std::io::ErrorKind::AlreadyExists);
-            return Err(failed(exists));
+            let path = path.display().to_string();
+            return Err(KeyError::Exists { path });
         }
         let identity = Self(SealKey::generate(entropy));
         let secret = Zeroizing::new(Base64UrlUnpadded::encode_string(
@@ -265,7 +273,7 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         assert!(matches!(
             Identity::create(&path, &entropy),
-            Err(KeyError::Write { .. })
+            Err(KeyError::Exists { .. })
         ));
         let read = Identity::read(&path).unwrap();
         assert_eq!(read.recipient(), made.recipient());
