@@ -2,6 +2,8 @@
 //! ordered of them, and what the State does not know is quarantined and shown. It removes and reverts nothing (law 2).
 //! Longer than 400 lines: the restore and the adoption that follows from it are one story.
 
+mod observed;
+
 use dotmac_protocol::{
     codec,
     frame::InventoryItem,
@@ -24,6 +26,8 @@ use crate::{
     state::{Map, State},
     tenancy::Status,
 };
+
+pub use observed::Observed;
 
 /// The rules since which a State remembers a restore.
 const RULES_SINCE: u16 = 2;
@@ -247,6 +251,18 @@ impl State {
                     .insert_mut(agent.clone(), Awaited::Records(last));
             }
         }
+        self.note_told(agent);
+    }
+
+    /// An agent and what it keeps look different now that it has told.
+    fn note_told(&mut self, agent: &AgentId) {
+        let kept: Vec<DeploymentId> = self
+            .units_of(agent)
+            .map(|(_, unit)| unit.deployment.clone())
+            .collect();
+        for id in &kept {
+            self.deployments.note(id);
+        }
         self.agents.note(agent);
     }
 
@@ -257,7 +273,7 @@ impl State {
         };
         if matches!(recovery.awaited.get(agent), Some(Awaited::Records(last)) if *last <= through) {
             recovery.awaited.remove_mut(agent);
-            self.agents.note(agent);
+            self.note_told(agent);
             self.refresh_waiting(agent, now);
         }
     }
@@ -273,6 +289,7 @@ impl State {
             for unit in units {
                 recovery.quarantined.remove_mut(&(agent.clone(), unit));
             }
+            self.note_told(agent);
         }
     }
 

@@ -4,6 +4,7 @@
 use dotmac_domain::{
     Command, State,
     audit::{Link, Stream},
+    changed::Changed,
     command::Genesis,
     desired::Unit,
     envelope::Actor,
@@ -12,7 +13,7 @@ use dotmac_domain::{
 };
 use dotmac_protocol::{
     frame::InventoryItem,
-    ids::{AgentId, DeploymentId, Epoch, UnitId},
+    ids::{AgentId, DeploymentId, Epoch, Generation, UnitId},
     record::{HealthStatus, SignedRecord},
     time::Timestamp,
     wave::Verb,
@@ -59,6 +60,14 @@ fn inventory(world: &World, agent: &TestAgent, ids: &[&DeploymentId]) -> Vec<Inv
         }
     };
     ids.iter().map(item).collect()
+}
+
+/// How a deployment is, and whether that is known of any generation.
+fn seen(world: &World, id: &DeploymentId) -> (HealthStatus, bool) {
+    let observed = world
+        .state
+        .observed(world.state.deployments.get(id).unwrap());
+    (observed.health, observed.generation > Generation(0))
 }
 
 fn is_ordering(world: &World) -> bool {
@@ -126,6 +135,8 @@ fn law_2_what_is_newer_than_a_restored_backup_is_adopted_and_left() {
     );
     world.state = state;
     assert!(world.state.awaits(&agent.id) && !is_ordering(&world));
+    // What its agent said before the backup is not how it is.
+    assert_eq!(seen(&world, &deleted), (HealthStatus::Unknown, false));
     assert_eq!(
         world.state.deployments.get(&deleted).unwrap().status,
         Status::Active
@@ -142,6 +153,10 @@ fn law_2_what_is_newer_than_a_restored_backup_is_adopted_and_left() {
     }
     world.report(&agent, records).unwrap();
     assert!(!world.state.awaits(&agent.id) && !is_ordering(&world));
+    assert_eq!(seen(&world, &deleted), (HealthStatus::Healthy, true));
+    // Whoever watches is told of what looks different now.
+    let told = &world.applied.last().unwrap().changed;
+    assert!(told.contains(&Changed::Deployment(deleted)), "{told:?}");
 
     assert_adopted(&world, &agent.id, (&changed, &removed, &unknown), &newest);
 }

@@ -28,8 +28,12 @@ pub(in crate::api) fn deployment(state: &State, id: &DeploymentId, one: &Deploym
 
 /// The contract's `Deployment`.
 pub(super) fn shown<'a>(state: &State, id: &'a DeploymentId, one: &'a Deployment) -> Shown<'a> {
+    let observed = state.observed(one);
     let sum = |count: fn(&ComponentHealth) -> u16| {
-        let counts = one.components.iter().map(|part| u32::from(count(part)));
+        let counts = observed
+            .components
+            .iter()
+            .map(|part| u32::from(count(part)));
         counts.sum()
     };
     let release = state.releases.get(&one.release);
@@ -55,10 +59,10 @@ pub(super) fn shown<'a>(state: &State, id: &'a DeploymentId, one: &'a Deployment
         tier_max_replicas: one.tier_max_replicas,
         pod_count: sum(|part| part.desired),
         ready_pods: sum(|part| part.ready),
-        health_status: health(one.health),
-        health_reason: &one.health_reason,
+        health_status: health(observed.health),
+        health_reason: observed.reason,
         generation: one.generation,
-        observed_generation: one.observed_generation,
+        observed_generation: observed.generation,
         revision: one.revision,
         restarts_ordered: one.restarts,
         suspended_reason: one.suspended_reason.as_deref(),
@@ -89,7 +93,7 @@ pub(super) fn shown<'a>(state: &State, id: &'a DeploymentId, one: &'a Deployment
         waiting: waiting.map(wait),
         reason: reason(one),
         next_step: next_step(id, one),
-        components: &one.components,
+        components: observed.components,
         journey: one.journey.iter().map(hop).collect(),
     }
 }
@@ -118,7 +122,7 @@ pub(super) struct Shown<'a> {
     pod_count: u32,
     ready_pods: u32,
     health_status: &'static str,
-    health_reason: &'a str,
+    health_reason: Cow<'a, str>,
     generation: Generation,
     observed_generation: Generation,
     revision: u64,

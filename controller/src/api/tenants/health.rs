@@ -125,16 +125,16 @@ const SHARES: [&str; 3] = [
 async fn show(reading: Reading, Named(id): Named<String>) -> Result<Response, Problem> {
     let now = reading.now();
     let (asked, ()) = series::read(reading, &id, |_| ())?;
-    let one = asked.one();
+    let seen = asked.state.observed(asked.one());
     let none = Reported::default();
     let reported = asked.state.reported.get(&asked.deployment);
     let reported = reported.unwrap_or(&none);
     let sum = |count: fn(&dotmac_protocol::record::ComponentHealth) -> u16| {
-        let counts = one.components.iter().map(|part| u32::from(count(part)));
+        let counts = seen.components.iter().map(|part| u32::from(count(part)));
         counts.sum::<u32>()
     };
     let observed = json!({
-        "status": deployments::health(one.health), "reason": one.health_reason,
+        "status": deployments::health(seen.health), "reason": seen.reason,
         "pod_count": sum(|part| part.desired), "ready_pods": sum(|part| part.ready),
         "last_hour": reported.availability(now).map(hour),
     });
