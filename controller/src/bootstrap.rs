@@ -273,16 +273,43 @@ fn check_cards(cards: &[NodeCard]) -> Result<(), BootstrapError> {
     if cards.is_empty() || cards.len() > 7 {
         return refuse("a cluster begins with 1 to 7 controllers");
     }
+    check_distinct(cards)
+}
+
+/// Whether each card is of another controller than those before it.
+pub(crate) fn check_distinct(cards: &[NodeCard]) -> Result<(), BootstrapError> {
     for (place, card) in cards.iter().enumerate() {
-        let repeats = cards[..place].iter().any(|other| {
-            other.node == card.node
-                || other.signing_key == card.signing_key
-                || other.incarnation == card.incarnation
-                || other.link_address == card.link_address
-                || other.api_address == card.api_address
-        });
-        if repeats {
-            return refuse("two cards share a number, a key, an incarnation or an address");
+        let shared = |other: &NodeCard| {
+            let same = [
+                (other.node == card.node, format!("number {}", card.node)),
+                (
+                    other.signing_key == card.signing_key,
+                    "signing key".to_owned(),
+                ),
+                (
+                    other.incarnation == card.incarnation,
+                    format!("incarnation {}", card.incarnation),
+                ),
+                (
+                    other.link_address == card.link_address,
+                    format!("link address {}", card.link_address),
+                ),
+                (
+                    other.api_address == card.api_address,
+                    format!("API address {}", card.api_address),
+                ),
+            ];
+            same.into_iter()
+                .find_map(|(is_same, what)| is_same.then_some(what))
+        };
+        let mut before = cards[..place].iter().enumerate();
+        let found = before.find_map(|(first, other)| Some((first, shared(other)?)));
+        if let Some((first, what)) = found {
+            return Err(BootstrapError::Cards(format!(
+                "card {} and card {} have the same {what}: give one card of each controller",
+                first + 1,
+                place + 1
+            )));
         }
     }
     Ok(())

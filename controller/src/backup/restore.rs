@@ -16,6 +16,7 @@ use dotmac_domain::{
 use dotmac_protocol::{
     ids::{Epoch, NodeId},
     time::Timestamp,
+    trust::majority,
 };
 use dotmac_runtime::{causes, disk::SharedDisk};
 use thiserror::Error;
@@ -28,6 +29,7 @@ use super::{
     target::Target,
 };
 use crate::{
+    bootstrap::{self, BootstrapError},
     raft::restored::{self, Beginning, RestoredError, RestoredStore},
     trust_root::{self, TrustRootError},
 };
@@ -36,6 +38,20 @@ use crate::{
 const UNFINISHED: &str = "store.restoring";
 /// Name of the store.
 const STORE: &str = "store";
+
+/// Controllers of a cluster at most.
+const CONTROLLERS_MAX: usize = 7;
+
+/// With what a cluster goes on.
+#[derive(Debug)]
+pub struct New<'a> {
+    /// Cards of its controllers.
+    pub cards: Vec<NodeCard>,
+    /// How many that should be, when not as many as before.
+    pub controllers: Option<usize>,
+    /// The file with its root key.
+    pub root_key: &'a Path,
+}
 
 /// Why nothing was restored.
 #[derive(Debug, Error)]
@@ -81,8 +97,32 @@ pub enum CannotRestore {
         source: io::Error,
     },
     /// The cards do not make a cluster.
-    #[error("{0}")]
-    Cards(String),
+    #[error(transparent)]
+    Cards(#[from] BootstrapError),
+    /// There are more or fewer cards than controllers.
+    #[error(
+        "{cards} cards are given and the cluster of the backup has {controllers} controllers: give one card of each new \
+         controller, or say --controllers {cards} if it is to go on with {cards}, of which it may lose {losses}"
+    )]
+    Count {
+        /// Cards given.
+        cards: usize,
+        /// Controllers before.
+        controllers: usize,
+        /// Controllers that may be lost with so many.
+        losses: usize,
+    },
+    /// There are more or fewer cards than it was said.
+    #[error("{cards} cards are given and --controllers says {said}: both must be the same")]
+    Said {
+        /// Cards given.
+        cards: usize,
+        /// Controllers as said.
+        said: usize,
+    },
+    /// There are none, or too many.
+    #[error("{0} cards are given: a cluster goes on with 1 to {CONTROLLERS_MAX} controllers")]
+    Size(usize),
 }
 
 /// The genesis of a cluster that goes on from a backup, signed with the root key in a file. Opens and proves the whole
@@ -94,30 +134,46 @@ pub async fn plan(
     target: &Target,
     name: &str,
     identity: &Identity,
-    (cards, root_key): (Vec<NodeCard>, &Path),
+    new: New<'_>,
     now: Timestamp,
 ) -> Result<(Manifest, Genesis), CannotRestore> {
-    let Opened { manifest, state } = read::open(target, name, identity, |_| Ok(())).await?;
-    if cards.is_empty() || cards.len() > 7 {
-        return Err(CannotRestore::Cards(
-            "a cluster goes on with 1 to 7 controllers".to_owned(),
-        ));
+    let New {
+        cards, root_key, ..
+    } = &new;
+    if cards.is_empty() || cards.len() > CONTROLLERS_MAX {
+        return Err(CannotRestore::Size(cards.len()));
     }
+    bootstrap::check_distinct(cards)?;
+    let Opened { manifest, state } = read::open(target, name, identity, |_| Ok(())).await?;
     let (Some(before), Some(trust)) = (state.genesis.clone(), state.trust.clone()) else {
         return Err(RestoreError::NotFounded.into());
     };
+    check_count(cards.len(), trust.controllers.len(), new.controllers)?;
     let controllers = cards.iter().map(trust_root::identity_of).collect();
     let epoch = Epoch(trust.epoch.0.saturating_add(1));
     let next = trust_root::next(&trust, controllers, epoch);
     let genesis = Genesis {
         created_at: now,
         trust_root: trust_root::sign(&trust, &next, root_key)?,
-        nodes: cards,
+        nodes: new.cards,
         ..before
     };
     // What every controller will do is tried here first.
     state.restored(&how(&manifest, &genesis))?;
     Ok((manifest, genesis))
+}
+
+/// A forgotten card is no smaller cluster: another number of controllers must be said.
+fn check_count(cards: usize, controllers: usize, said: Option<usize>) -> Result<(), CannotRestore> {
+    match said {
+        Some(said) if said != cards => Err(CannotRestore::Said { cards, said }),
+        None if cards != controllers => Err(CannotRestore::Count {
+            cards,
+            controllers,
+            losses: cards - usize::from(majority(cards)),
+        }),
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// Writes the store of one controller below its data directory.

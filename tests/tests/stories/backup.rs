@@ -296,7 +296,7 @@ async fn begin_again(fleet: &Fleet, name: &str) -> Result<()> {
         &identity,
     ];
     plan.extend(["--root-key-file", &root, "--out", &out]);
-    for card in &cards {
+    for card in &cards[..2] {
         plan.extend(["--card", card]);
     }
     fleet.dotmac(&plan).await?.ok()?;
@@ -305,6 +305,9 @@ async fn begin_again(fleet: &Fleet, name: &str) -> Result<()> {
         let own = shown(&config(controller));
         let mut restore = vec!["backup", "restore", name, "--config", &own];
         restore.extend(["--identity", &identity, "--controller", &own]);
+    let few = fleet.dotmac(&plan).await?.with_code(1)?.err;
+    ensure!(few.contains("2 cards are given"), "{few}");
+    plan.extend(["--card", &cards[2]]);
         fleet.dotmac(&restore).await?.ok()?;
         let again = fleet.dotmac(&restore).await?.with_code(1)?.err;
         ensure!(again.contains("could vote twice"), "{again}");

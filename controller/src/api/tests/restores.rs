@@ -11,8 +11,16 @@ use std::{
     },
 };
 
-use dotmac_domain::command::{Genesis, NodeCard};
-use dotmac_protocol::{ids::NodeId, keys::PublicKey};
+use dotmac_domain::{
+    command::{Genesis, NodeCard},
+    recovery,
+    tenancy::Deployment,
+};
+use dotmac_protocol::{
+    ids::NodeId,
+    keys::PublicKey,
+    record::{ComponentHealth, HealthStatus},
+};
 use dotmac_runtime::{
     causes,
     disk::{Disk, SystemDisk},
@@ -21,7 +29,8 @@ use ed25519_dalek::SigningKey;
 
 use super::backups::{NAME, Stage};
 use crate::{
-    backup::restore::{self, CannotRestore},
+    api::DEPLOYMENTS,
+    backup::restore::{self, CannotRestore, New},
     raft::restored::{self, RestoredError},
 };
 
@@ -66,12 +75,19 @@ fn root_key(folder: &Path) -> PathBuf {
     path
 }
 
-async fn plan(stage: &Stage, cards: Vec<NodeCard>) -> Result<Genesis, CannotRestore> {
+async fn plan(
+    stage: &Stage,
+    cards: Vec<NodeCard>,
+    controllers: Option<usize>,
+) -> Result<Genesis, CannotRestore> {
     let folder = tempfile::tempdir().unwrap();
-    let new = (cards, root_key(folder.path()).as_path().to_owned());
+    let new = New {
+        cards,
+        controllers,
+        root_key: &root_key(folder.path()),
+    };
     let now = stage.world.node.clock.now();
-    let (target, identity) = (&stage.target, &stage.identity);
-    let planned = restore::plan(target, NAME, identity, (new.0, &new.1), now);
+    let planned = restore::plan(&stage.target, NAME, &stage.identity, new, now);
     planned.await.map(|(_, genesis)| genesis)
 }
 
@@ -108,7 +124,7 @@ async fn a_genesis_that_does_not_fit_is_refused_before_anything_is_written() {
 async fn a_disk_that_fails_at_any_sync_is_told_with_its_path_and_leaves_nothing() {
     let stage = Stage::new().await;
     stage.back_up(NAME).await.unwrap();
-    let genesis = plan(&stage, vec![new_card(1)]).await.unwrap();
+    let genesis = plan(&stage, vec![new_card(1)], None).await.unwrap();
     let data = tempfile::tempdir().unwrap();
     let mut failures = 0;
     for syncs in 0.. {
@@ -145,4 +161,88 @@ fn a_directory_without_room_is_named_with_what_is_free_and_what_is_needed() {
     let path = folder.path().display().to_string();
     assert!(said.contains(&path) && said.contains("make room"), "{said}");
     restored::check_room(folder.path(), 0).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cards_that_are_doubled_or_too_few_are_refused_with_their_numbers() {
+    let stage = Stage::new().await;
+    stage.back_up(NAME).await.unwrap();
+    let two = || vec![new_card(1), new_card(2)];
+    let refused = async |cards, said| plan(&stage, cards, said).await.unwrap_err().to_string();
+    let double = refused(vec![new_card(1), new_card(2), new_card(1)], None).await;
+    assert!(
+        double.contains("card 1 and card 3") && double.contains("number 1"),
+        "{double}"
+    );
+    // The cluster of the tests has one controller that signs.
+    let count = refused(two(), None).await;
+    for part in [
+        "2 cards",
+        "has 1 controllers",
+        "--controllers 2",
+        "may lose 0",
+    ] {
+        assert!(count.contains(part), "{count}");
+    }
+    let said = refused(two(), Some(3)).await;
+    assert!(
+        said.contains("2 cards") && said.contains("says 3"),
+        "{said}"
+    );
+    assert!(refused(Vec::new(), None).await.contains("1 to 7"));
+    let genesis = plan(&stage, two(), Some(2)).await.unwrap();
+    assert_eq!(genesis.nodes.len(), 2);
+    stage.world.stop().await;
+}
+
+/// What an agent said before the backup is not told as how its instances are.
+#[tokio::test(flavor = "multi_thread")]
+async fn until_an_agent_has_told_after_a_restore_its_instances_are_unknown() {
+    let stage = Stage::new().await;
+    let state = stage.world.node.state();
+    let id = state.deployments.keys().next().unwrap().clone();
+    let path = format!("{DEPLOYMENTS}/{id}");
+    let show = async || stage.world.get(&path).await.json();
+    stage.world.log.change(|state| {
+        let one = state.deployments.get(&id).unwrap().clone();
+        let components = vec![ComponentHealth {
+            name: "web".parse().unwrap(),
+            desired: 1,
+            ready: 1,
+            pids: Vec::new(),
+            restarts: 0,
+            address: None,
+        }];
+        let seen = Deployment {
+            health: HealthStatus::Healthy,
+            observed_generation: one.generation,
+            components,
+            ..one
+        };
+        state.deployments.insert_mut(id.clone(), seen);
+    });
+    let shown = |one: &serde_json::Value| {
+        (
+            one["health_status"].as_str().unwrap().to_owned(),
+            one["ready_pods"].as_u64(),
+            one["health_reason"]
+                .as_str()
+                .unwrap()
+                .contains("has not told yet"),
+        )
+    };
+    assert_eq!(shown(&show().await), ("healthy".into(), Some(1), false));
+    stage.back_up(NAME).await.unwrap();
+    let genesis = plan(&stage, vec![new_card(1)], None).await.unwrap();
+    stage.world.log.change(|state| {
+        let how = recovery::Restore {
+            backup: NAME.to_owned(),
+            index: 1,
+            at: genesis.created_at,
+            genesis: genesis.clone(),
+        };
+        *state = state.clone().restored(&how).unwrap().0;
+    });
+    assert_eq!(shown(&show().await), ("unknown".into(), Some(0), true));
+    stage.world.stop().await;
 }

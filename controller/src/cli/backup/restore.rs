@@ -26,6 +26,9 @@ pub(crate) struct Plan {
     /// Card of a new controller, as `dotmac-controller init` writes it (once for each)
     #[arg(long = "card", required = true, value_name = "FILE")]
     cards: Vec<PathBuf>,
+    /// How many controllers the cluster goes on with, when not as many as before
+    #[arg(long, value_name = "COUNT")]
+    controllers: Option<usize>,
     /// The offline key that signs trust roots
     #[arg(long, value_name = "FILE")]
     root_key_file: PathBuf,
@@ -63,7 +66,11 @@ impl Plan {
             .map(|card| bootstrap::read_card(card))
             .collect();
         let cards = cards.map_err(|error| failed(&error))?;
-        let new = (cards, self.root_key_file.as_path());
+        let new = restore::New {
+            cards,
+            controllers: self.controllers,
+            root_key: &self.root_key_file,
+        };
         let planned = restore::plan(&target, &name, &identity, new, context.clock.now()).await;
         let (manifest, genesis) = planned.map_err(|error| failed(&error))?;
         bootstrap::write_genesis(&self.out, &genesis).map_err(|error| failed(&error))?;
