@@ -8,6 +8,8 @@
 //! A backup under way delays nothing else, and one without its manifest is none. It refuses to write a secret in clear.
 
 pub mod keeper;
+pub mod latest;
+pub mod listing;
 pub mod manifest;
 pub mod read;
 pub mod recipient;
@@ -101,12 +103,13 @@ pub fn reach(config: &Backup) -> Result<Reach, SettingsError> {
     })
 }
 
-/// A name for a backup that begins now.
+/// A name for a backup that begins now: second and millisecond, so that names sort by time, and a few random digits.
 #[must_use]
 pub fn name_at(now: Timestamp, entropy: &Entropy) -> String {
     let seconds = i64::try_from(now.0 / 1_000).unwrap_or(i64::MAX);
     let moment = jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::MAX);
-    format!("{}-{}", moment.strftime("%Y%m%dT%H%M%SZ"), entropy.hex(3))
+    let (moment, random) = (moment.strftime("%Y%m%dT%H%M%SZ"), entropy.hex(2));
+    format!("{moment}-{:03x}{}", now.0 % 1_000, &random[..3])
 }
 
 /// When a backup of this name began.
@@ -118,4 +121,24 @@ pub fn began(name: &str) -> Option<Timestamp> {
     u64::try_from(moment.timestamp().as_millisecond())
         .ok()
         .map(Timestamp)
+}
+
+#[cfg(test)]
+mod tests {
+    use dotmac_domain::backups::is_name;
+    use dotmac_protocol::time::Timestamp;
+    use dotmac_runtime::entropy::Entropy;
+
+    use super::{began, name_at};
+
+    #[test]
+    fn names_of_one_second_sort_by_their_time() {
+        let entropy = Entropy::seeded(3);
+        let names: Vec<String> = [0, 1, 9, 10, 255, 256, 999, 1_000]
+            .map(|millis| name_at(Timestamp(1_700_000_000_000 + millis), &entropy))
+            .into();
+        assert!(names.iter().all(|name| is_name(name)), "{names:?}");
+        assert!(names.is_sorted(), "{names:?}");
+        assert_eq!(began(&names[6]), Some(Timestamp(1_700_000_000_000)));
+    }
 }

@@ -23,12 +23,7 @@ use super::{
     schema,
 };
 use crate::{
-    backup::{
-        began,
-        keeper::VerifyError,
-        manifest::Manifest,
-        read::{Listed, ReadError},
-    },
+    backup::{began, keeper::VerifyError, listing::Listed, manifest::Manifest, read::ReadError},
     node::Node,
 };
 

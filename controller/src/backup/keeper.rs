@@ -2,22 +2,22 @@
 //! ended, and removes those that are too many. A failed one is tried again later and later. Nothing else waits for it.
 
 use std::{
-    collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use dotmac_domain::{Command, backups::BackupNews, envelope::Actor};
-use dotmac_protocol::time::Timestamp;
+use dotmac_protocol::{ids::ClusterId, time::Timestamp};
 use dotmac_runtime::causes;
 use tokio::sync::watch;
 
 use super::{
     Settings, began,
-    manifest::Manifest,
+    listing::{self, Listed},
+    manifest::{MANIFEST, Manifest},
     name_at,
     read::{self, ReadError},
-    retention::UNFINISHED_KEPT_MS,
+    retention::{Retention, UNFINISHED_KEPT_MS},
     target::{Target, TargetError},
     write::{self, Order, WriteError},
 };
@@ -186,33 +186,42 @@ async fn tidy(node: &Arc<Node>) -> Result<(), ReadError> {
     let Ok(target) = open(settings).await else {
         return Ok(());
     };
-    let (mut whole, mut unfinished) = (Vec::new(), BTreeSet::new());
-    for listed in read::list(&target).await? {
-        match listed.manifest {
-            Ok(manifest) if manifest.cluster == node.genesis.cluster => {
-                whole.push((listed.name, manifest.at));
-            }
-            Err(ReadError::Unfinished(name)) => {
-                unfinished.insert(name);
-            }
-            // Somebody else's, or damaged: for people to look at.
-            Ok(_) | Err(_) => {}
-        }
-    }
-    let now = node.clock.now();
-    let is_old =
-        |name: &str| began(name).is_some_and(|at| now.millis_since(at) > UNFINISHED_KEPT_MS);
-    let gone = settings.retention.expired(&whole).into_iter();
-    for name in gone.chain(unfinished.into_iter().filter(|name| is_old(name))) {
-        target.remove(&name, super::manifest::MANIFEST).await?;
+    let listed = listing::list(&target).await?;
+    let own = (&node.genesis.cluster, &settings.retention);
+    for name in going(&listed, own, node.clock.now()) {
+        target.remove(&name, MANIFEST).await?;
         tracing::info!(backup = name, "old backup removed");
     }
     Ok(())
 }
 
+/// Names of the backups of a cluster that go. One that is damaged counts for nothing: it neither keeps its place nor pushes
+/// a whole one out, and stays for people to look at.
+pub(crate) fn going(
+    listed: &[Listed],
+    (cluster, retention): (&ClusterId, &Retention),
+    now: Timestamp,
+) -> Vec<String> {
+    let (mut whole, mut unfinished) = (Vec::new(), Vec::new());
+    for one in listed {
+        match &one.manifest {
+            Ok(manifest) if manifest.cluster == *cluster => {
+                whole.push((one.name.clone(), manifest.at));
+            }
+            Err(ReadError::Unfinished(name)) => unfinished.push(name.clone()),
+            // Somebody else's, or damaged.
+            Ok(_) | Err(_) => {}
+        }
+    }
+    let is_old =
+        |name: &String| began(name).is_some_and(|at| now.millis_since(at) > UNFINISHED_KEPT_MS);
+    let gone = retention.expired(&whole).into_iter();
+    gone.chain(unfinished.into_iter().filter(is_old)).collect()
+}
+
 /// What the target was last found to hold, so that many who ask cost one look.
 #[derive(Debug, Default)]
-pub struct Shelf(Mutex<Option<(Timestamp, Arc<Vec<read::Listed>>)>>);
+pub struct Shelf(Mutex<Option<(Timestamp, Arc<Vec<Listed>>)>>);
 
 /// Milliseconds for which a look at the target counts.
 const SHELF_MS: u64 = 2_000;
@@ -222,7 +231,7 @@ impl Shelf {
     ///
     /// # Errors
     /// When it cannot be asked: the reason, for people.
-    pub async fn list(&self, node: &Node) -> Result<Arc<Vec<read::Listed>>, String> {
+    pub async fn list(&self, node: &Node) -> Result<Arc<Vec<Listed>>, String> {
         let now = node.clock.now();
         let known = self
             .0
@@ -240,7 +249,7 @@ impl Shelf {
         let target = open(settings)
             .await
             .map_err(|error| causes::in_full(&error))?;
-        let listed = read::list(&target)
+        let listed = listing::list(&target)
             .await
             .map_err(|error| causes::in_full(&error))?;
         let listed = Arc::new(listed);

@@ -1,4 +1,4 @@
-//! Reads backups: which there are, whether one is whole, and, with an identity, what is in it. Every part is checked by
+//! Reads backups: whether one is whole, and, with an identity, what is in it. Every part is checked by
 //! name, length and SHA-256; with the key the State's digest and every chain of facts are computed anew. It changes
 //! nothing at the target.
 //! Longer than 400 lines: most of it names what can be wrong with a backup.
@@ -105,15 +105,6 @@ pub enum ReadError {
     Interrupted,
 }
 
-/// One backup in a list.
-#[derive(Debug)]
-pub struct Listed {
-    /// Its name.
-    pub name: String,
-    /// What it is, or why it does not count.
-    pub manifest: Result<Manifest, ReadError>,
-}
-
 /// A backup that was opened.
 #[derive(Debug)]
 pub struct Opened {
@@ -121,22 +112,6 @@ pub struct Opened {
     pub manifest: Manifest,
     /// The State in it.
     pub state: State,
-}
-
-/// All backups, the oldest first; unfinished and damaged ones with the reason.
-///
-/// # Errors
-/// When the target cannot be asked.
-pub async fn list(target: &Target) -> Result<Vec<Listed>, ReadError> {
-    let mut listed = Vec::new();
-    for name in target.names().await? {
-        let manifest = manifest(target, &name).await;
-        if matches!(manifest, Err(ReadError::Unfinished(_))) && target.is_empty(&name).await? {
-            continue;
-        }
-        listed.push(Listed { name, manifest });
-    }
-    Ok(listed)
 }
 
 /// The manifest of one backup.

@@ -3,6 +3,7 @@
 //! Longer than 400 lines: the verbs of one noun, each a few lines.
 
 mod restore;
+mod which;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -22,8 +23,9 @@ use super::{
 use crate::{
     backup::{
         self, began,
+        listing::{self, Listed},
         manifest::Manifest,
-        read::{self, Listed},
+        read::{self, ReadError},
         recipient::Identity,
         target::{Reach, Target},
     },
@@ -284,7 +286,9 @@ impl List {
                 .show(context, &client, (PATH, &[]), (&header, &row), empty);
             return shown.await;
         };
-        let listed = read::list(&target).await.map_err(|error| failed(&error))?;
+        let listed = listing::list(&target)
+            .await
+            .map_err(|error| failed(&error))?;
         let items: Vec<Value> = listed.iter().map(item).collect();
         if context.output.is_data() {
             return context
@@ -320,7 +324,7 @@ fn item(listed: &Listed) -> Value {
         }),
         Err(error) => {
             let state = match error {
-                read::ReadError::Unfinished(_) => "unfinished",
+                ReadError::Unfinished(_) => "unfinished",
                 _ => "damaged",
             };
             json!({
@@ -331,20 +335,9 @@ fn item(listed: &Listed) -> Value {
     }
 }
 
-/// The name that is meant: `latest` is the newest one with a manifest that counts.
-pub(crate) async fn named(target: &Target, name: &str) -> Result<String, Failure> {
-    if name != "latest" {
-        return Ok(name.to_owned());
-    }
-    let listed = read::list(target).await.map_err(|error| failed(&error))?;
-    let newest = listed.into_iter().rev().find(|one| one.manifest.is_ok());
-    newest
-        .map(|one| one.name)
-        .ok_or_else(|| Failure::Failed(format!("there is no whole backup at {target}")))
-}
-
 impl Verify {
     async fn run(self, context: &Context) -> Result<(), Failure> {
+        which::check(&self.name)?;
         let Some(target) = self.place.open()? else {
             if self.identity.is_some() {
                 let detail =
@@ -353,7 +346,7 @@ impl Verify {
             }
             return self.ask(context).await;
         };
-        let name = named(&target, &self.name).await?;
+        let name = which::at_target(context, &target, &self.name).await?;
         let (manifest, depth) = match &self.identity {
             None => {
                 let checked = read::verify(&target, &name).await;
@@ -377,7 +370,8 @@ impl Verify {
 
     async fn ask(self, context: &Context) -> Result<(), Failure> {
         let client = context.client()?;
-        let path = format!("{PATH}/{}/verification", encode(&self.name));
+        let name = which::at_controller(context, &client, &self.name).await?;
+        let path = format!("{PATH}/{}/verification", encode(&name));
         let found: Value = client.get(&path).await?;
         if found["is_whole"] != true {
             let problem = view::text(&found, "problem");

@@ -219,7 +219,13 @@ async fn back_up(fleet: &Fleet, deployment: &str) -> Result<String> {
         listed["items"][0]["id"] == name.as_str() && listed["items"][0]["state"] == "whole",
         "{listed}"
     );
-    fleet.dotmac(&["backup", "verify", &name]).await?.ok()?;
+    for one in [name.as_str(), "latest"] {
+        let told = fleet.dotmac(&["backup", "verify", one]).await?.ok()?.out;
+        ensure!(told.contains(&name), "{told}");
+    }
+    let odd = fleet.dotmac(&["backup", "verify", "../../etc"]).await?;
+    let odd = odd.with_code(2)?.err;
+    ensure!(odd.contains("no backup's name"), "{odd}");
     let config = fleet
         .home()
         .join("controller-1/controller.toml")
@@ -299,15 +305,15 @@ async fn begin_again(fleet: &Fleet, name: &str) -> Result<()> {
     for card in &cards[..2] {
         plan.extend(["--card", card]);
     }
+    let few = fleet.dotmac(&plan).await?.with_code(1)?.err;
+    ensure!(few.contains("2 cards are given"), "{few}");
+    plan.extend(["--card", &cards[2]]);
     fleet.dotmac(&plan).await?.ok()?;
     fs::rename(&out, home.join("genesis.json"))?;
     for controller in CONTROLLERS {
         let own = shown(&config(controller));
-        let mut restore = vec!["backup", "restore", name, "--config", &own];
+        let mut restore = vec!["backup", "restore", "latest", "--config", &own];
         restore.extend(["--identity", &identity, "--controller", &own]);
-    let few = fleet.dotmac(&plan).await?.with_code(1)?.err;
-    ensure!(few.contains("2 cards are given"), "{few}");
-    plan.extend(["--card", &cards[2]]);
         fleet.dotmac(&restore).await?.ok()?;
         let again = fleet.dotmac(&restore).await?.with_code(1)?.err;
         ensure!(again.contains("could vote twice"), "{again}");

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::Path,
     sync::{Arc, Mutex},
 };
@@ -11,7 +12,7 @@ use dotmac_domain::{
     audit::{Fact, Stream},
     retention::Retained,
 };
-use dotmac_protocol::record::ChainHead;
+use dotmac_protocol::{record::ChainHead, time::Timestamp};
 use dotmac_runtime::{causes, disk::SystemDisk, entropy::Entropy};
 use tokio::sync::watch;
 
@@ -19,9 +20,12 @@ use super::{changes::named, world::World};
 use crate::{
     api::DEPLOYMENTS,
     backup::{
+        keeper::going,
+        listing,
         manifest::{MANIFEST, Manifest},
         read::{self, ReadError},
         recipient::Identity,
+        retention::Retention,
         target::{Reach, Target, TargetError},
         write::{self, Order},
     },
@@ -234,7 +238,7 @@ async fn a_manifest_counts_only_as_a_controller_signed_it_under_its_name() {
     for said in stage.refusals().await {
         assert!(said.contains("unfinished"), "{said}");
     }
-    let listed = read::list(&stage.target).await.unwrap();
+    let listed = listing::list(&stage.target).await.unwrap();
     assert!(matches!(listed[..], [ref one] if one.manifest.is_err()));
     stage.world.stop().await;
 }
@@ -276,7 +280,7 @@ async fn a_target_that_is_away_or_takes_nothing_is_a_clear_error_and_leaves_no_b
         "{said}"
     );
     fs::remove_file(stage.folder.path().join(NAME)).unwrap();
-    assert!(read::list(&stage.target).await.unwrap().is_empty());
+    assert!(listing::list(&stage.target).await.unwrap().is_empty());
     let gone = Target::open("file:///nowhere/at/all", &Reach::default()).unwrap_err();
     assert!(matches!(gone, TargetError::Directory { .. }), "{gone}");
     for wrong in ["ftp://x", "file://relative", "s3://", "/tmp"] {
@@ -302,4 +306,55 @@ async fn a_request_is_taken_once_and_told_until_it_is_answered() {
     );
     assert_eq!(told["is_configured"], false);
     world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_without_a_part_is_listed_as_damaged_and_pushes_no_whole_one_out() {
+    let stage = Stage::new().await;
+    let names = [NAME, SECOND, "20261123T165402Z-00a1f9"];
+    for name in names {
+        stage.back_up(name).await.unwrap();
+    }
+    let retention = Retention {
+        last: 1,
+        daily: 0,
+        weekly: 0,
+    };
+    let cluster = stage.world.node.genesis.cluster.clone();
+    let own = (&cluster, &retention);
+    let all = listing::list(&stage.target).await.unwrap();
+    assert_eq!(going(&all, own, Timestamp(0)), names[..2]);
+    fs::remove_file(stage.part(names[2], "heads")).unwrap();
+    let state = stage.part(names[1], "state");
+    let length = fs::metadata(&state).unwrap().len();
+    let file = fs::OpenOptions::new().write(true).open(&state).unwrap();
+    file.set_len(length - 1).unwrap();
+    let all = listing::list(&stage.target).await.unwrap();
+    let problem = |place: usize| all[place].manifest.as_ref().unwrap_err().to_string();
+    let cut = problem(1);
+    assert!(
+        cut.contains("part state") && cut.contains(&format!("has {} bytes", length - 1)),
+        "{cut}"
+    );
+    let missing = problem(2);
+    assert!(
+        missing.contains("part heads") && missing.contains("missing"),
+        "{missing}"
+    );
+    assert!(going(&all, own, Timestamp(0)).is_empty());
+    stage.world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parts_in_a_directory_are_their_owners_alone() {
+    let stage = Stage::new().await;
+    stage.back_up(NAME).await.unwrap();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let folder = stage.folder.path().join(NAME);
+    assert_eq!(mode(&folder), 0o700);
+    for entry in fs::read_dir(&folder).unwrap() {
+        let path = entry.unwrap().path();
+        assert_eq!(mode(&path), 0o600, "{}", path.display());
+    }
+    stage.world.stop().await;
 }

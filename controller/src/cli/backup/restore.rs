@@ -6,7 +6,7 @@ use clap::Args;
 use dotmac_runtime::disk::SystemDisk;
 use serde_json::json;
 
-use super::{Place, failed, named};
+use super::{Place, failed, which};
 use crate::{
     backup::{recipient::Identity, restore},
     bootstrap,
@@ -39,7 +39,7 @@ pub(crate) struct Plan {
 
 #[derive(Args)]
 pub(crate) struct Restore {
-    /// Name of the backup, the one that `plan` named
+    /// Name of the backup, the one that `plan` named, or `latest`
     name: String,
     #[command(flatten)]
     place: Place,
@@ -53,12 +53,13 @@ pub(crate) struct Restore {
 
 impl Plan {
     pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
+        which::check(&self.name)?;
         if self.out.exists() {
             let path = self.out.display();
             return Err(Failure::Usage(format!("{path} exists: name another file")));
         }
         let target = self.place.open()?.ok_or_else(no_place)?;
-        let name = named(&target, &self.name).await?;
+        let name = which::at_target(context, &target, &self.name).await?;
         let identity = Identity::read(&self.identity).map_err(|error| failed(&error))?;
         let cards: Result<Vec<_>, _> = self
             .cards
@@ -95,6 +96,7 @@ impl Plan {
 
 impl Restore {
     pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
+        which::check(&self.name)?;
         let target = self.place.open()?.ok_or_else(no_place)?;
         let config = Config::load(&self.controller).map_err(|error| failed(&error))?;
         let beginning =
@@ -113,9 +115,10 @@ impl Restore {
             )));
         }
         let identity = Identity::read(&self.identity).map_err(|error| failed(&error))?;
+        let name = which::at_target(context, &target, &self.name).await?;
         let whose = (&genesis, config.node, config.data_dir.as_path());
         let disk = std::sync::Arc::new(SystemDisk);
-        let restored = restore::restore(&target, &self.name, &identity, whose, disk).await;
+        let restored = restore::restore(&target, &name, &identity, whose, disk).await;
         let manifest = restored.map_err(|error| failed(&error))?;
         if context.output.is_data() {
             return context
