@@ -16,7 +16,7 @@ use dotmac_controller::{
     metrics::Metrics,
     node::{Node, NodeParts},
     peers::{PeerAnswer, PeerCall, PeerHandler},
-    raft::{RaftConfig, RaftLog, simulation::granted},
+    raft::{End, RaftConfig, RaftLog, simulation::granted},
     storage::engine::{EngineConfig, FatalError, MemoryRecords},
     traces::Traces,
 };
@@ -166,10 +166,14 @@ impl Controller {
         supervise::spawn("dispatch", dispatch::run(Arc::clone(&node)));
         supervise::spawn("planners", leader::run_planners(Arc::clone(&node)));
         let (watched, troubles) = (log.clone(), Arc::clone(&self.troubles));
+        let is_wiped = self.is_wiped;
         supervise::spawn("watch", async move {
-            let reason = watched.stopped().await;
-            let text = format!("controller {place} stopped by itself: {reason}");
-            troubles.lock().unwrap().push(text);
+            let end = watched.ended().await;
+            // Whoever lost its disk has to end when the others tell it so.
+            if !(is_wiped && matches!(end, End::Refused(_))) {
+                let text = format!("controller {place} stopped by itself: {end:?}");
+                troubles.lock().unwrap().push(text);
+            }
         });
         (log, node, Instant::now())
     }

@@ -28,7 +28,7 @@ type Break = fn(&Place) -> Result<Kept>;
 /// A reason: its name, how it comes about, the exit code, and what the line says.
 type Case = (&'static str, Break, i32, &'static str);
 
-const CASES: [Case; 17] = [
+const CASES: [Case; 18] = [
     (
         "an unknown key",
         |place| place.edit("node = 1", "node = 1\nnonsense = 2"),
