@@ -105,7 +105,7 @@ fn untouched(fleet: &Fleet, before: &[String]) -> Result<()> {
 }
 
 /// Every path below a directory with its length, in order.
-fn listing(directory: &Path) -> Vec<String> {
+pub(crate) fn listing(directory: &Path) -> Vec<String> {
     let mut lines = Vec::new();
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         let path = entry.path();

@@ -12,6 +12,8 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use dotmac_tests::{cli, fleet::Fleet, programs};
 
+use crate::refusals::listing;
+
 /// One controller's directory, to be broken.
 struct Place {
     home: PathBuf,
@@ -318,22 +320,4 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     let copied = Command::new("cp").arg("-a").arg(from).arg(to).status()?;
     ensure!(copied.success(), "{} cannot be copied", from.display());
     Ok(())
-}
-
-/// Every path below a directory with its length, in order.
-fn listing(directory: &Path) -> Vec<String> {
-    let mut lines = Vec::new();
-    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        let path = entry.path();
-        let Ok(metadata) = entry.metadata() else {
-            continue;
-        };
-        let length = if metadata.is_dir() { 0 } else { metadata.len() };
-        lines.push(format!("{} {length}", path.display()));
-        if metadata.is_dir() {
-            lines.extend(listing(&path));
-        }
-    }
-    lines.sort();
-    lines
 }
