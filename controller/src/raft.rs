@@ -139,7 +139,7 @@ impl RaftLog {
         links: Links,
         pace: Pace,
     ) -> Result<Arc<Self>, StartError> {
-        let timing = timing(&pace);
+        let timing = Timing::of_disk(&pace);
         let nodes = nodes(&config.members);
         for (node, place) in nodes.iter().filter(|(node, _)| **node != config.node.0) {
             links.keep(*node, &place.link_address);
@@ -375,22 +375,6 @@ impl Log for RaftLog {
         let facts = self.ledger.read(stream, after, limit);
         facts.map_err(|error| LogError::Storage(causes::in_full(&error)))
     }
-}
-
-/// The timing that the disk of this controller allows.
-fn timing(pace: &Pace) -> Timing {
-    let sync = pace.fastest().unwrap_or_default();
-    let timing = Timing::for_sync(sync);
-    if timing != Timing::SHORTEST {
-        let sync_ms = u64::try_from(sync.as_millis()).unwrap_or(u64::MAX);
-        let heartbeat_ms = timing.heartbeat_ms;
-        tracing::warn!(
-            sync_ms,
-            heartbeat_ms,
-            "the disk is slow: elections take longer"
-        );
-    }
-    timing
 }
 
 fn log_error(refusal: Refusal, deadline: Duration) -> LogError {

@@ -17,6 +17,7 @@ use crate::{
         directory::DirectoryError,
         engine::{EngineConfig, OpenError},
         ledger::LedgerError,
+        pace::Pace,
         snapshots::SnapshotError,
     },
     traces::Traces,
@@ -84,6 +85,22 @@ impl Timing {
         (first, first + part / 8)
     }
 
+    /// The timing that the disk of this controller allows, which is told when it is not the shortest.
+    pub(super) fn of_disk(pace: &Pace) -> Self {
+        let sync = pace.fastest().unwrap_or_default();
+        let timing = Self::for_sync(sync);
+        if timing != Self::SHORTEST {
+            let sync_ms = u64::try_from(sync.as_millis()).unwrap_or(u64::MAX);
+            let heartbeat_ms = timing.heartbeat_ms;
+            tracing::warn!(
+                sync_ms,
+                heartbeat_ms,
+                "the disk is slow: elections take longer"
+            );
+        }
+        timing
+    }
+
     /// How long this node hears of no leader before it stands in any case: after the moment at which Raft lets it by itself.
     pub(super) fn silence_borne(self, node: NodeId) -> Duration {
         let (_, latest) = self.of(node);
@@ -92,7 +109,7 @@ impl Timing {
 
     /// The timing for a disk whose sync takes so long: two syncs between heartbeats and five for an election, at most
     /// those of a second. A lost leader is then missed for up to twenty-five syncs.
-    pub(super) fn for_sync(sync: Duration) -> Self {
+    fn for_sync(sync: Duration) -> Self {
         let sync_ms = u64::try_from(sync.as_millis()).unwrap_or(u64::MAX);
         if sync_ms <= SYNC_BORNE_MS {
             return Self::SHORTEST;
