@@ -286,6 +286,7 @@ fn raft_config(
         members: beginning.members.clone(),
         founds: beginning.founds,
         directory: store_directory(config),
+        mark: Some(bootstrap::store_mark(&config.data_dir)),
         engine: EngineConfig {
             reserve_bytes,
             ..EngineConfig::default()

@@ -29,11 +29,14 @@ use ed25519_dalek::SigningKey;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::{config::Config, trust_root};
+use crate::{config::Config, raft::mark::StoreMark, trust_root};
 
 mod genesis;
 
 pub use genesis::{Beginning, Founding, read_beginning, write_genesis};
+
+/// The folder of the keys, below the data directory.
+const KEYS: &str = "keys";
 
 /// Why a cluster cannot begin.
 #[derive(Debug, Error)]
@@ -356,7 +359,13 @@ pub fn read_offline_key(path: &Path) -> Result<SigningKey, BootstrapError> {
 }
 
 fn key_folder(config: &Config) -> PathBuf {
-    config.data_dir.join("keys")
+    config.data_dir.join(KEYS)
+}
+
+/// Where it is noted which store belongs to the keys below a data directory.
+#[must_use]
+pub fn store_mark(data_dir: &Path) -> StoreMark {
+    StoreMark::at(data_dir.join(KEYS).join("store"))
 }
 
 fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), BootstrapError> {

@@ -15,6 +15,7 @@ mod leadership;
 pub mod links;
 pub mod lives;
 pub mod log_store;
+pub mod mark;
 pub mod membership;
 pub mod network;
 pub mod read;
@@ -126,8 +127,17 @@ impl RaftLog {
         entropy: &Entropy,
     ) -> Result<Arc<Self>, StartError> {
         let pace = Pace::default();
-        let stores = Stores::open(&config, pace.observe(disk), on_fatal).await?;
+        if let Some(mark) = &config.mark {
+            mark.check_there(&config.directory)?;
+        }
+        let stores = Stores::open(&config, pace.observe(Arc::clone(&disk)), on_fatal).await?;
         let lives = Lives::open(stores.engine.clone(), entropy).await?;
+        if let Some(mark) = &config.mark
+            && let Err(wiped) = mark.check_life(&config.directory, lives.own(), disk.as_ref())
+        {
+            stores.engine.close().await;
+            return Err(wiped);
+        }
         let links = Links::new(endpoint, client, lives, Roster::of(&config.members));
         Self::join(config, stores, links, pace).await
     }

@@ -134,6 +134,7 @@ impl Controller {
             members: self.genesis.nodes.clone(),
             founds: true,
             directory: self.home.clone(),
+            mark: None,
             engine: EngineConfig::default(),
             snapshot_every: NEVER,
             traces: Traces::default(),

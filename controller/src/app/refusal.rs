@@ -137,9 +137,12 @@ fn of_bootstrap(error: &BootstrapError) -> Refusal {
 fn of_start(error: &StartError) -> Refusal {
     match error {
         StartError::Directory(DirectoryError::Newer { .. }) => Refusal::Newer,
-        StartError::Directory(DirectoryError::Foreign { .. }) => Refusal::Stranger,
+        StartError::Directory(DirectoryError::Foreign { .. }) | StartError::Wiped { .. } => {
+            Refusal::Stranger
+        }
         StartError::Directory(DirectoryError::Locked { .. } | DirectoryError::Io { .. })
         | StartError::NoRoom { .. }
+        | StartError::Mark { .. }
         | StartError::Engine(OpenError::Io { .. })
         | StartError::Snapshots(SnapshotError::Io { .. }) => Refusal::InTheWay,
         StartError::Engine(_)

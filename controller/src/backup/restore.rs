@@ -210,6 +210,9 @@ pub async fn restore(
         Ok(manifest) => manifest,
         Err(error) => return Err(without(unfinished, error)),
     };
+    let mark = bootstrap::store_mark(data_dir);
+    let marked = mark.expect_restored(disk.as_ref());
+    marked.map_err(failed(data_dir))?;
     std::fs::rename(&unfinished, &store).map_err(failed(&store))?;
     disk.sync_dir(data_dir).map_err(failed(data_dir))?;
     Ok(manifest)

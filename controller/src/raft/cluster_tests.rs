@@ -2,6 +2,7 @@
 
 pub(super) mod fleet;
 mod membership;
+mod wiped;
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,13 +10,9 @@ use dotmac_domain::audit::{Fact, Stream};
 use dotmac_protocol::ids::NodeId;
 use dotmac_runtime::quic;
 use futures::future::{BoxFuture, join_all};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
-use super::{
-    End,
-    rpc::{PeerReply, PeerRequest, Refusal, SnapshotPart},
-    welcome::Unwelcome,
-};
+use super::rpc::{PeerReply, PeerRequest, Refusal, SnapshotPart};
 use crate::{
     log::{Log, LogError},
     peers::{PeerAnswer, PeerCall, PeerHandler, Subject},
@@ -304,38 +301,6 @@ fn a_full_disk_keeps_nothing_confirms_nothing_and_takes_no_leader_down() {
     fleet.revive(full);
     fleet.catch_up(full, leader);
     assert_agree(&fleet, &[1, 2, 3]);
-}
-
-#[test]
-fn a_controller_without_its_storage_is_not_taken_back() {
-    let mut fleet = Fleet::start(NEVER);
-    fleet.propose(1, note(1)).unwrap().unwrap();
-    assert_agree(&fleet, &[1, 2, 3]);
-    let leader = fleet.leader(1, |_| true);
-    let wiped = 1 + leader % 3;
-    fleet.kill(wiped);
-    std::fs::remove_dir_all(&fleet.members[usize::try_from(wiped).unwrap() - 1].directory).unwrap();
-    fleet.revive(wiped);
-    let log = fleet.log(wiped);
-    fleet.on(wiped, async move {
-        loop {
-            let call = log.call(NodeId(leader), PeerCall::Status, Duration::from_secs(1));
-            match call.await {
-                Err(LogError::Unavailable(detail)) if detail.contains("its disk was wiped") => {
-                    break;
-                }
-                _ => tokio::time::sleep(Duration::from_millis(20)).await,
-            }
-        }
-    });
-    for number in 2..10 {
-        fleet.propose(leader, note(number)).unwrap().unwrap();
-    }
-    assert_eq!(*fleet.log(wiped).applied().borrow(), 0);
-    let (log, others) = (fleet.log(wiped), (1..=3).filter(|node| *node != wiped));
-    let end = fleet.on(wiped, async move { timeout(PATIENCE, log.ended()).await });
-    let reborn = others.map(|node| (NodeId(node), Unwelcome::Reborn));
-    assert_eq!(end, Ok(End::Refused(reborn.collect())));
 }
 
 #[test]

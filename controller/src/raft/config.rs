@@ -1,7 +1,7 @@
 //! How one controller takes part, and why it cannot. Raft's timing is decided here: a lost leader is replaced within two
 //! seconds, later only where the disk is too slow for that.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, io, path::PathBuf, time::Duration};
 
 use dotmac_domain::command::NodeCard;
 use dotmac_protocol::ids::{ClusterId, NodeId};
@@ -9,7 +9,8 @@ use openraft::SnapshotPolicy;
 use thiserror::Error;
 
 use super::{
-    lives::LivesError, log_store::LogStoreError, state_machine::StateMachineError, types::Node,
+    lives::LivesError, log_store::LogStoreError, mark::StoreMark, state_machine::StateMachineError,
+    types::Node,
 };
 use crate::{
     metrics::RaftMetrics,
@@ -36,6 +37,8 @@ pub struct RaftConfig {
     pub founds: bool,
     /// Where everything is kept.
     pub directory: PathBuf,
+    /// Where it is noted which store belongs to this controller's keys; none in tests that need no such note.
+    pub mark: Option<StoreMark>,
     /// Limits of the storage.
     pub engine: EngineConfig,
     /// Entries between two snapshots.
@@ -171,6 +174,26 @@ pub enum StartError {
         path: PathBuf,
         /// What is free.
         free_bytes: u64,
+    },
+    /// The store is not the one that this controller had.
+    #[error(
+        "the store in {store} is not the one that {mark} notes: the disk was wiped, and what this controller promised and \
+         acknowledged is lost"
+    )]
+    Wiped {
+        /// The storage directory.
+        store: PathBuf,
+        /// The file that notes which store it was.
+        mark: PathBuf,
+    },
+    /// The note of the store cannot be read or written.
+    #[error("{path}, which notes the store of this controller, cannot be used")]
+    Mark {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
     },
     /// The log begins behind the newest readable snapshot.
     #[error(

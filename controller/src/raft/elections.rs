@@ -61,7 +61,10 @@ impl Elections {
             let due = *heard.borrow_and_update() + patience;
             let is_due = tokio::select! {
                 biased;
-                () = self.outvoted.notified() => raft.metrics().borrow().current_leader.is_none(),
+                () = self.outvoted.notified() => {
+                    let has_leader = raft.metrics().borrow().current_leader.is_some();
+                    !has_leader && self.may_stand.load(Ordering::Relaxed)
+                }
                 _ = heard.changed() => continue,
                 () = tokio::time::sleep_until(due) => {
                     self.heard();

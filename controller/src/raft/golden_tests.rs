@@ -84,6 +84,7 @@ async fn try_open(config: &Config) -> Result<Stores, StartError> {
         members: founding.members,
         founds: founding.founds,
         directory: config.data_dir.join("store"),
+        mark: None,
         engine: EngineConfig::default(),
         snapshot_every: super::SNAPSHOT_EVERY,
         traces: Traces::default(),

@@ -24,7 +24,7 @@ use thiserror::Error;
 use tokio::{sync::watch, time::Instant};
 
 use super::{
-    lives::{Lives, LivesError},
+    lives::{Life, Lives, LivesError},
     roster::Roster,
     rpc::{Answered, Asked, PeerReply, PeerRequest, Refusal},
     welcome::{Unwelcome, Welcome},
@@ -280,10 +280,18 @@ impl Links {
         self.heard(node, answered).await
     }
 
+    /// Refuses what comes from another life of a node than the known one.
+    pub(super) async fn admit(&self, node: u64, life: Life) -> Result<(), LivesError> {
+        let admitted = self.shared.lives.admit(node, life).await;
+        let is_reborn = matches!(admitted, Err(LivesError::Reborn { .. }));
+        self.shared.welcome.refuses(NodeId(node), is_reborn);
+        admitted
+    }
+
     /// An answer, once it is clear whose it is.
     async fn heard(&self, node: u64, answered: Answered) -> Result<PeerReply, AskError> {
-        self.shared.lives.admit(node, answered.life).await?;
         let (welcome, by) = (&self.shared.welcome, NodeId(node));
+        self.admit(node, answered.life).await?;
         match &answered.reply {
             PeerReply::Refused(Refusal::Reborn) => welcome.refused(by, Unwelcome::Reborn),
             _ => welcome.is_heard_by(by),

@@ -173,7 +173,7 @@ impl Shared {
     }
 
     async fn admit(&self, node: u64, life: Life) -> Result<(), PeerReply> {
-        let admitted = self.links.lives().admit(node, life).await;
+        let admitted = self.links.admit(node, life).await;
         admitted.map_err(|error| {
             tracing::error!(node, %error, "a controller is refused");
             PeerReply::Refused(match error {

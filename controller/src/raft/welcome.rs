@@ -1,6 +1,6 @@
 //! What the other controllers say to this one: while it does not reach a majority that takes it for one of theirs, it stands
 //! for no election, which nobody could win by its help and which would take a leader down for nothing. When a majority goes
-//! on refusing it, it has no place in the cluster any more and ends.
+//! on refused_by it, it has no place in the cluster any more and ends.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -38,14 +38,15 @@ impl fmt::Display for Unwelcome {
     }
 }
 
-/// Who refuses this controller at present, and why; clones share it.
-#[derive(Debug, Clone)]
-pub struct Welcome(Arc<watch::Sender<BTreeMap<NodeId, Unwelcome>>>);
+/// Who refuses this controller at present, and why, and whom it refuses itself; clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Welcome(Arc<watch::Sender<Words>>);
 
-impl Default for Welcome {
-    fn default() -> Self {
-        Self(Arc::new(watch::Sender::new(BTreeMap::new())))
-    }
+#[derive(Debug, Clone, Default)]
+struct Words {
+    refused_by: BTreeMap<NodeId, Unwelcome>,
+    /// They have other storage than they had; nothing that they say counts.
+    refuses: BTreeSet<NodeId>,
 }
 
 impl Welcome {
@@ -53,7 +54,7 @@ impl Welcome {
     pub fn refused(&self, by: NodeId, why: Unwelcome) {
         let is_new = self
             .0
-            .send_if_modified(|all| all.insert(by, why) != Some(why));
+            .send_if_modified(|all| all.refused_by.insert(by, why) != Some(why));
         if is_new {
             tracing::error!(node = by.0, reason = %why, "a controller refuses this one");
         }
@@ -61,15 +62,30 @@ impl Welcome {
 
     /// A controller took a connection of this one.
     pub fn is_known_to(&self, by: NodeId) {
-        let is_unknown = |all: &BTreeMap<_, _>| all.get(&by) == Some(&Unwelcome::Unknown);
-        self.0
-            .send_if_modified(|all| is_unknown(all) && all.remove(&by).is_some());
+        self.0.send_if_modified(|all| {
+            let is_unknown = all.refused_by.get(&by) == Some(&Unwelcome::Unknown);
+            is_unknown && all.refused_by.remove(&by).is_some()
+        });
     }
 
     /// A controller answered a question of this one.
     pub fn is_heard_by(&self, by: NodeId) {
-        if self.0.borrow().contains_key(&by) {
-            self.0.send_if_modified(|all| all.remove(&by).is_some());
+        if self.0.borrow().refused_by.contains_key(&by) {
+            self.0
+                .send_if_modified(|all| all.refused_by.remove(&by).is_some());
+        }
+    }
+
+    /// Whether this controller refuses another one.
+    pub fn refuses(&self, node: NodeId, refuses: bool) {
+        if self.0.borrow().refuses.contains(&node) != refuses {
+            self.0.send_if_modified(|all| {
+                if refuses {
+                    all.refuses.insert(node)
+                } else {
+                    all.refuses.remove(&node)
+                }
+            });
         }
     }
 }
@@ -82,7 +98,7 @@ pub(super) async fn watch_welcome(
     mut connected: watch::Receiver<BTreeSet<NodeId>>,
     ended: watch::Sender<Option<End>>,
 ) {
-    let mut refused = welcome.0.subscribe();
+    let mut words = welcome.0.subscribe();
     let mut metrics = raft.metrics();
     let mut since: Option<Instant> = None;
     loop {
@@ -94,18 +110,24 @@ pub(super) async fn watch_welcome(
                 .get_joint_config()
                 .clone()
         };
-        let refusing = refused.borrow_and_update().clone();
+        let Words {
+            refused_by,
+            refuses,
+        } = words.borrow_and_update().clone();
         let reached = connected.borrow_and_update().clone();
         let own = NodeId(metrics.borrow().id);
         let is_whole = configs.iter().all(|voters| {
             let hears = |node: &NodeId| {
-                *node == own || (reached.contains(node) && !refusing.contains_key(node))
+                *node == own
+                    || (reached.contains(node)
+                        && !refused_by.contains_key(node)
+                        && !refuses.contains(node))
             };
             is_majority(voters, hears)
         });
         elections.let_stand(&raft, is_whole);
         let is_refused =
-            |voters: &BTreeSet<u64>| is_majority(voters, |node| refusing.contains_key(node));
+            |voters: &BTreeSet<u64>| is_majority(voters, |node| refused_by.contains_key(node));
         since = configs
             .iter()
             .any(is_refused)
@@ -114,7 +136,7 @@ pub(super) async fn watch_welcome(
         if end.is_some_and(|end| Instant::now() >= end) {
             ended.send_if_modified(|ended| {
                 let is_first = ended.is_none();
-                ended.get_or_insert_with(|| End::Refused(refusing));
+                ended.get_or_insert_with(|| End::Refused(refused_by));
                 is_first
             });
             return;
@@ -122,7 +144,7 @@ pub(super) async fn watch_welcome(
         let changed = async {
             tokio::select! {
                 changed = metrics.changed() => changed,
-                changed = refused.changed() => changed,
+                changed = words.changed() => changed,
                 changed = connected.changed() => changed,
             }
         };

@@ -102,6 +102,12 @@ impl Directory {
         })
     }
 
+    /// Whether there is anything that [`Directory::open`] would not begin with.
+    #[must_use]
+    pub fn is_there(path: &Path) -> bool {
+        !matches!(check_version(path), Ok(None))
+    }
+
     /// Notes on the disk that only programs which know this version may open the directory from now on; it never goes
     /// back. To be called before anything of the version is written. Blocks when it is news.
     pub fn raise(&self, version: u16, disk: &dyn Disk) -> Result<(), DirectoryError> {

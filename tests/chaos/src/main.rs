@@ -139,9 +139,14 @@ async fn run(arguments: Arguments) -> Result<bool> {
             }
             tally.fail(format!("{name}: {error:#}"));
         }
+        tally.expect(name, count);
         tally.took(started.elapsed());
         whole.add(tally);
         whole.write()?;
+    }
+    let is_nothing = phases.iter().all(|(_, count)| *count == 0);
+    if is_nothing {
+        whole.fail("no fault was asked for");
     }
     println!("{}", whole.write()?);
     let wrong = whole.wrong();

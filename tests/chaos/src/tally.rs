@@ -106,6 +106,20 @@ impl Tally {
         self.failures.push(failure);
     }
 
+    /// Fails if fewer faults of a kind happened, and had an effect, than were asked for.
+    pub(crate) fn expect(&mut self, faults: &str, asked: u64) {
+        let happened = match faults {
+            "power cuts" => self.power_cuts,
+            "kills" => self.kills,
+            "partitions" => self.partitions,
+            "disk faults" => self.disk_faults,
+            _ => self.bit_flips,
+        };
+        if happened < asked {
+            self.fail(format!("{happened} {faults} of {asked} happened"));
+        }
+    }
+
     /// Notes how long a phase took.
     pub(crate) fn took(&mut self, elapsed: Duration) {
         self.seconds += elapsed.as_secs();
@@ -184,6 +198,11 @@ mod tests {
             ..Tally::default()
         };
         assert!(good().wrong().is_empty());
+        let mut idle = Tally { kills: 9, ..good() };
+        idle.expect("kills", 9);
+        assert!(idle.wrong().is_empty());
+        idle.expect("kills", 10);
+        assert_eq!(idle.wrong(), ["9 kills of 10 happened"]);
         let mut slow = good();
         slow.failovers_ms.extend([3_000, 3_000]);
         assert_eq!(slow.wrong(), ["failover_p99_ms is 3000"]);

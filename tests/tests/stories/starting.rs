@@ -30,7 +30,7 @@ type Break = fn(&Place) -> Result<Kept>;
 /// A reason: its name, how it comes about, the exit code, and what the line says.
 type Case = (&'static str, Break, i32, &'static str);
 
-const CASES: [Case; 18] = [
+const CASES: [Case; 19] = [
     (
         "an unknown key",
         |place| place.edit("node = 1", "node = 1\nnonsense = 2"),
@@ -74,6 +74,12 @@ const CASES: [Case; 18] = [
         "its number is not in the cluster",
     ),
     ("a wiped disk", Place::wipe, 5, "the disk was wiped"),
+    (
+        "a wiped store",
+        |place| Ok(Box::new(fs::remove_dir_all(place.at.join("data/store"))?)),
+        5,
+        "is not the one that",
+    ),
     (
         "no keys",
         |place| Ok(Box::new(fs::remove_dir_all(place.at.join("data"))?)),

@@ -175,6 +175,7 @@ impl Fleet {
             members: cards,
             founds: member.founds,
             directory: member.directory.clone(),
+            mark: None,
             engine,
             snapshot_every: self.snapshot_every,
             traces: crate::traces::Traces::default(),

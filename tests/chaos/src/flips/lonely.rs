@@ -73,7 +73,7 @@ impl Lonely {
         self.seat.start(&self.program)
     }
 
-    /// Index and digest of its State once it has applied all that it knows to be committed; or what came instead.
+    /// Index and digest of its State, and its vote's term, once it has applied all that it knows to be committed; or what came instead.
     pub(super) async fn state(&mut self) -> Result<Result<(u64, String), Found>> {
         let request = Request::get("/api/v1/cluster/status?digests=true");
         let end = Instant::now() + TOLD_WITHIN;
@@ -101,8 +101,10 @@ impl Lonely {
 /// What the asked controller tells of itself.
 fn own_state(status: &Value) -> Option<(u64, String)> {
     let own = &status["nodes"][VICTIM];
-    let digest = own["state_digest"].as_str()?.to_owned();
-    Some((own["applied"].as_u64()?, digest))
+    let digest = own["state_digest"].as_str()?;
+    // Nobody connects to it, so it stands for no election, and its term is that of the vote on its disk.
+    let term = status["term"].as_u64()?;
+    Some((own["applied"].as_u64()?, format!("{digest} in term {term}")))
 }
 
 /// The words in which a process that ended has refused; without any it has refused nothing.
