@@ -1,6 +1,6 @@
 //! Controllers of a local fleet that left the cluster for ever, as after `dotmac cluster replace-node`. What the cluster
-//! says of one is noted beside its disk, and it is left out from then on: nobody starts it, waits for it or asks it. It
-//! ends none of them.
+//! says of one, or its own exit code, is noted beside its disk, and it is left out from then on: nobody starts it, waits
+//! for it or asks it. It ends none of them.
 
 use dotmac_runtime::disk;
 use serde_json::Value;
@@ -25,12 +25,25 @@ pub(super) async fn note(layout: &Layout, client: &Client) -> Result<Vec<String>
         if !member.is_controller() || !known.iter().any(|one| is_gone(&one)) {
             continue;
         }
-        let path = member.retired();
-        disk::write_atomic(&path, format!("{incarnation}\n").as_bytes(), 0o600)
-            .map_err(|cause| Failure::io("write", &path, &cause))?;
+        write(&member, &incarnation)?;
         noted.push(words(&member));
     }
     Ok(noted)
+}
+
+/// Notes that the disk which a controller has now left the cluster, as the controller itself found out.
+///
+/// # Errors
+/// When it cannot be noted.
+pub(super) fn note_ended(member: &Member) -> Result<(), Failure> {
+    let incarnation = member.incarnation();
+    incarnation.map_or(Ok(()), |incarnation| write(member, &incarnation))
+}
+
+fn write(member: &Member, incarnation: &str) -> Result<(), Failure> {
+    let path = member.retired();
+    disk::write_atomic(&path, format!("{incarnation}\n").as_bytes(), 0o600)
+        .map_err(|cause| Failure::io("write", &path, &cause))
 }
 
 /// Those that were noted, in words.

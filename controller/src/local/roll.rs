@@ -50,9 +50,6 @@ pub(super) async fn run(
         ));
     };
     tell("programs were replaced: restarting them one at a time");
-    for line in retired::noted(layout) {
-        tell(&line);
-    }
     if replace_supervisor(layout, tell).await? {
         restarted.push("supervisor".to_owned());
     }

@@ -32,6 +32,7 @@ pub(crate) async fn settle(
 ) -> Result<(), Failure> {
     let started = Instant::now();
     let (mut controllers, mut ready) = (0, 0);
+    let mut left_out = BTreeSet::new();
     let all_ready = wait(
         layout,
         started,
@@ -43,8 +44,15 @@ pub(crate) async fn settle(
             ready = found.iter().filter(is_ready).count();
             if (controllers / 2 + 1..controllers).contains(&ready) {
                 // What is not ready may have been taken out of the cluster.
-                let left = retired::note(layout, client).await;
-                left.unwrap_or_default().iter().for_each(|line| tell(line));
+                if let Err(failure) = retired::note(layout, client).await {
+                    tracing::debug!(error = %failure, "who is a member is not known");
+                }
+            }
+            // Noted here, at an earlier start, or by the supervisor when one of them ended.
+            for line in retired::noted(layout) {
+                if left_out.insert(line.clone()) {
+                    tell(&line);
+                }
             }
             Ok(ready == controllers)
         },

@@ -1,5 +1,6 @@
 //! Keeps the processes of a local fleet alive: adopts what survived, starts what is missing, starts again what ended,
-//! with back-off. It decides nothing about instances: those belong to their agents.
+//! with back-off. A controller that ends because the cluster knows it no more is started no more. It decides nothing
+//! about instances: those belong to their agents.
 
 use std::{
     fs::File,
@@ -19,8 +20,9 @@ use tokio::{
 use super::{
     hold,
     layout::Layout,
-    member::{Kind, Member},
+    member::Member,
     pids::{Noted, PidFile},
+    retired,
 };
 use crate::{app::Refusal, cli::failure::Failure};
 
@@ -101,7 +103,8 @@ async fn keep(layout: &Layout, member: &Member, mut stop: watch::Receiver<bool>)
         match running {
             Ok(running) => {
                 let status = running.ended().await;
-                is_final = status.is_some_and(|status| is_final_end(member, status));
+                let refusal = status.and_then(|status| refusal_of(member, status));
+                is_final = refusal.is_some_and(|refusal| !refusal.is_tried_again());
                 let status =
                     status.map_or_else(|| "unknown".to_owned(), |status| status.to_string());
                 let stopping = *stop.borrow();
@@ -111,6 +114,9 @@ async fn keep(layout: &Layout, member: &Member, mut stop: watch::Receiver<bool>)
                     expected = stopping,
                     "ended"
                 );
+                if refusal == Some(Refusal::Removed) {
+                    leave_out(member);
+                }
             }
             Err(cause) => {
                 tracing::error!(process = member.name, error = %cause, "cannot be started")
@@ -128,14 +134,21 @@ async fn keep(layout: &Layout, member: &Member, mut stop: watch::Receiver<bool>)
     }
 }
 
-/// Whether a controller ended for a reason that another try does not change.
-fn is_final_end(member: &Member, status: ExitStatus) -> bool {
-    let code = status.code().and_then(|code| u8::try_from(code).ok());
-    let refusal = Refusal::ALL
-        .into_iter()
-        .find(|refusal| Some(refusal.exit_code()) == code);
-    matches!(member.kind, Kind::Controller(_))
-        && refusal.is_some_and(|refusal| !refusal.is_tried_again())
+/// Why a controller will not run, by the exit code that it ended with.
+fn refusal_of(member: &Member, status: ExitStatus) -> Option<Refusal> {
+    let code = u8::try_from(status.code()?).ok()?;
+    let mut refusals = Refusal::ALL.into_iter();
+    let refusal = refusals.find(|refusal| refusal.exit_code() == code);
+    refusal.filter(|_| member.is_controller())
+}
+
+/// Notes that a controller is none of the cluster's any more; where that fails it is started again and says so again.
+fn leave_out(member: &Member) {
+    let process = &member.name;
+    match retired::note_ended(member) {
+        Ok(()) => tracing::info!(process, "it left the cluster: it is started no more"),
+        Err(failure) => tracing::error!(process, error = %failure, "not noted as retired"),
+    }
 }
 
 /// Waits for what a process needs and for the end of any hold on it; false when the fleet stops.
@@ -222,7 +235,15 @@ fn open_crash_log(path: &Path) -> Result<File, Failure> {
 
 #[cfg(test)]
 mod tests {
-    use super::Backoff;
+    use std::{fs, os::unix::fs::PermissionsExt as _, time::Duration};
+
+    use tokio::{sync::watch, time::timeout};
+
+    use super::{Backoff, keep};
+    use crate::{
+        app::Refusal,
+        local::{alive, layout::Layout, member::Member},
+    };
 
     #[test]
     fn what_keeps_ending_is_started_less_and_less_often_until_it_runs_again() {
@@ -230,5 +251,34 @@ mod tests {
         let pauses: Vec<_> = (0..7).map(|_| backoff.after(5)).collect();
         assert_eq!(pauses, [250, 500, 1000, 2000, 4000, 8000, 8000]);
         assert_eq!(backoff.after(Backoff::STEADY_MS), 250);
+    }
+
+    #[tokio::test]
+    async fn a_controller_that_the_cluster_knows_no_more_is_noted_and_not_started_again() {
+        let home = tempfile::tempdir().unwrap();
+        let layout = Layout::new(home.path().join("home"));
+        layout.prepare().unwrap();
+        let member = Member::all(&layout).swap_remove(1);
+        fs::create_dir_all(member.data().join("keys")).unwrap();
+        fs::write(member.data().join("keys/incarnation"), "its disk\n").unwrap();
+        let program = layout.program("dotmac");
+        fs::create_dir_all(program.parent().unwrap()).unwrap();
+        let code = Refusal::Removed.exit_code();
+        fs::write(&program, format!("#!/bin/sh\necho started\nexit {code}\n")).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
+
+        let (stop, stopped) = watch::channel(false);
+        let end_when_noted = async {
+            let is_noted = alive::wait(10_000, || member.is_retired()).await;
+            stop.send_replace(true);
+            is_noted
+        };
+        let keeping = timeout(Duration::from_secs(20), keep(&layout, &member, stopped));
+        let (kept, is_noted) = tokio::join!(keeping, end_when_noted);
+        assert!(is_noted && kept.is_ok());
+        assert_eq!(fs::read_to_string(member.crash_log()).unwrap(), "started\n");
+        assert!(!member.may_start());
+        fs::write(member.data().join("keys/incarnation"), "another disk").unwrap();
+        assert!(member.may_start());
     }
 }

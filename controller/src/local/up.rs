@@ -19,7 +19,7 @@ use super::{
     log_of_supervisor,
     member::Member,
     pids::Lock,
-    preflight, roll, settle, status,
+    preflight, retired, roll, settle, status,
     supervise::{note_own, supervise, supervisor_pid},
 };
 use crate::cli::{
@@ -54,6 +54,7 @@ pub(crate) async fn run(context: &CliContext, wish: Wish) -> Result<(), Failure>
     if Lock::is_taken(&layout)? {
         let alive = Alive::look(&layout).describe();
         context.output.line(&format!("already up: {alive}"))?;
+        tell_left_out(context, &layout).await?;
         renew(context, &layout, &settings, started).await?;
         return ready(context, &layout, started).await;
     }
@@ -87,6 +88,20 @@ pub(crate) async fn run(context: &CliContext, wish: Wish) -> Result<(), Failure>
     context.output.note("");
     let ended = supervisor.end(context, &layout).await;
     told(context, ended)
+}
+
+/// Asks a fleet that runs which of its controllers are no members any more, and says which are left out.
+async fn tell_left_out(context: &CliContext, layout: &Layout) -> Result<(), Failure> {
+    let client = context.client_at(layout, SETTLE_MS.0, SETTLE_MS.1)?;
+    if let Err(failure) = retired::note(layout, &client).await {
+        context.output.note(&format!(
+            "whether all controllers are members of the cluster is not known: {failure}"
+        ));
+    }
+    for line in retired::noted(layout) {
+        context.output.note(&line);
+    }
+    Ok(())
 }
 
 /// Restarts, one at a time, what runs a program from before the last build.

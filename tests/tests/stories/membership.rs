@@ -28,6 +28,8 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 const CONTROLLERS: &str = "/api/v1/cluster/controllers";
+/// A controller that left hears it from the others for ten seconds, and ends.
+const ENDED_WITHIN: Duration = Duration::from_secs(60);
 
 /// A controller beside those of `make up`; killed when it is dropped.
 struct Further<'a> {
@@ -245,6 +247,7 @@ async fn run(fleet: &Arc<Fleet>) -> Result<()> {
         deployment::process(&shown)? == process,
         "it was restarted: {shown}"
     );
+    check_left_out(fleet, leader).await?;
     check_upgrade(fleet, leader).await
 }
 
@@ -342,6 +345,34 @@ async fn check_admitted(four: &Further<'_>) -> Result<()> {
     Ok(fs::write(&card, own)?)
 }
 
+/// A controller that left ends by itself and is started no more; `make up` on the fleet that runs says so, and does not
+/// list its address.
+async fn check_left_out(fleet: &Fleet, gone: u64) -> Result<()> {
+    let left = format!("controller-{gone}");
+    let noted = fleet.home().join(&left).join("retired");
+    until("it is noted as retired", ENDED_WITHIN, async || {
+        Ok(noted.exists().then_some(()))
+    })
+    .await?;
+    ensure!(fleet.process(&left).is_err(), "{left} runs");
+    // What the supervisor noted the cluster says, too.
+    fs::remove_file(&noted)?;
+    let ran = fleet.dotmac(&["local", "up", "--detach"]).await?.ok()?;
+    let said = ran.err.matches(&left_out(&left)).count();
+    let address = format!(
+        "http://127.0.0.1:{}",
+        u64::from(fleet.port_base()) + gone - 1
+    );
+    ensure!(said == 1 && !ran.out.contains(&address), "{ran:?}");
+    ensure!(ran.out.contains("already up: "), "{ran:?}");
+    ensure!(noted.exists(), "{left} is not noted");
+    Ok(())
+}
+
+fn left_out(left: &str) -> String {
+    format!("{left} is no member of the cluster any more (retired): it is left out")
+}
+
 /// `make up` with new programs leaves out the controller that left, and upgrades the others.
 async fn check_upgrade(fleet: &Fleet, gone: u64) -> Result<()> {
     let new = fleet.home().join("new");
@@ -352,18 +383,14 @@ async fn check_upgrade(fleet: &Fleet, gone: u64) -> Result<()> {
     }
     programs::install_from(&new, fleet.home())?;
     let left = format!("controller-{gone}");
-    until("it ends by itself", Duration::from_secs(30), async || {
-        Ok(fleet.process(&left).is_err().then_some(()))
-    })
-    .await?;
     let ran = fleet.dotmac(&["local", "up", "--detach"]).await?.ok()?;
-    let line = format!("{left} is no member of the cluster any more (retired): it is left out");
+    let line = left_out(&left);
     ensure!(ran.err.matches(&line).count() == 1, "{ran:?}");
     for name in CONTROLLERS_OF_FLEET {
         let is_restarted = ran.err.contains(&format!("{name} restarted in"));
         ensure!(is_restarted == (name != left), "{name}: {ran:?}");
     }
-    ensure!(fleet.process(&left).is_err(), "{left} was restarted");
+    ensure!(fleet.process(&left).is_err(), "{left} was started");
     let again = fleet.dotmac(&["local", "up", "--detach"]).await?.ok()?;
     ensure!(!again.err.contains("restart"), "{again:?}");
     // A fleet that starts anew finds it out again, and starts it no more once that is noted.
