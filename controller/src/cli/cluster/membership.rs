@@ -141,7 +141,9 @@ impl RemoveNode {
     pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
         let node = NodeId(self.node);
         let work = Work::new(context, self.patience)?;
-        let steps = work.known().await?.removal(node, &self.root_key_file)?;
+        let known = work.known().await?;
+        let steps = known.removal(node, &self.root_key_file)?;
+        known.require_another(node)?;
         if is_agreed(context, &steps, self.consent)? {
             work.remove(node, &self.root_key_file).await?;
         } else if self.consent.dry_run {

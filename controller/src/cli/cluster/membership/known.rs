@@ -95,6 +95,22 @@ impl Known {
         let steps = [(known["signs"] == true).then_some(sign), Some(take)];
         Ok(steps.into_iter().flatten().collect())
     }
+
+    /// That another one votes when a controller is gone.
+    ///
+    /// # Errors
+    /// When it is the last one: it stays.
+    pub(super) fn require_another(&self, node: NodeId) -> Result<(), Failure> {
+        let votes = |one: &&Value| one["standing"] == "voter" || one["standing"] == "joining";
+        let mut voters = self.0.iter().filter(votes).map(|one| &one["id"]);
+        if voters.next() != Some(&node.0.into()) || voters.next().is_some() {
+            return Ok(());
+        }
+        Err(Failure::Usage(format!(
+            "controller {node} is the last one that votes, and the last one stays: put another one in its place with \
+             `dotmac cluster replace-node {node}`"
+        )))
+    }
 }
 
 /// That a controller neither left nor is about to.

@@ -94,6 +94,24 @@ fn only_what_is_not_done_yet_is_planned() {
 }
 
 #[test]
+fn the_last_controller_stays() {
+    let stay = |known: &Known, node| known.require_another(NodeId(node));
+    assert!(stay(&known(), 1).is_ok() && stay(&known(), 4).is_ok());
+    let left = [
+        shown(1, "retired", false),
+        shown(2, "voter", true),
+        shown(4, "learner", false),
+    ];
+    let mut last = Known(left.into());
+    let said = "controller 2 is the last one that votes, and the last one stays: put another one in its place with \
+                `dotmac cluster replace-node 2`";
+    assert_eq!(refused(stay(&last, 2)), said);
+    assert!(stay(&last, 4).is_ok() && stay(&last, 1).is_ok());
+    last.0[2]["standing"] = "joining".into();
+    assert!(stay(&last, 2).is_ok());
+}
+
+#[test]
 fn who_leaves_or_has_left_is_not_taken_back() {
     for result in [promotion(5), joining(&card(5))] {
         assert!(refused(result).contains("`dotmac cluster remove-node 5`"));
