@@ -170,6 +170,7 @@ async fn run(fleet: &Arc<Fleet>) -> Result<()> {
         further.init().await?;
     }
     check_refusals(fleet, &four).await?;
+    check_cards(fleet, &four).await?;
     four.add().await?.ok()?;
     check_admitted(&four).await?;
     let second = five.add().await?;
@@ -319,6 +320,62 @@ async fn check_refusals(fleet: &Fleet, four: &Further<'_>) -> Result<()> {
     let listed = fleet.api()?.get(CONTROLLERS).await?;
     let count = listed["items"].as_array().map(Vec::len);
     ensure!(count == Some(3), "{listed}");
+    Ok(())
+}
+
+/// Cards that would not be admitted and a file that cannot be written are refused without a plan, and admit nobody.
+async fn check_cards(fleet: &Fleet, four: &Further<'_>) -> Result<()> {
+    let (card, join, key) = (
+        four.file("wrong.json"),
+        four.file("join.json"),
+        root_key(fleet),
+    );
+    let own = fs::read_to_string(four.file("card.json"))?;
+    let listed = fleet.api()?.get(CONTROLLERS).await?;
+    let first = &listed["items"][0];
+    let wrong = [
+        ("link_address", first["link_address"].clone()),
+        ("api_address", "foo".into()),
+        ("node", 0.into()),
+        ("incarnation", first["incarnation"].clone()),
+    ];
+    let add = ["add-node"];
+    let replace = ["replace-node", "2", "--root-key-file", &key];
+    for (field, value) in wrong {
+        let mut changed: Value = serde_json::from_str(&own)?;
+        changed[field] = value;
+        fs::write(&card, changed.to_string())?;
+        for verb in [&add[..], &replace[..]] {
+            for consent in ["--dry-run", "--yes"] {
+                let words = ["--card", &card, "--join-file", &join, consent];
+                let asked = [&["cluster"], verb, &words].concat();
+                let ran = fleet.dotmac(&asked).await?.with_code(4)?;
+                let names_it = ran.err.contains(&format!("\n  {field}: "));
+                ensure!(names_it && !ran.err.contains("admit controller"), "{ran:?}");
+            }
+        }
+    }
+    let own = four.file("card.json");
+    let nowhere = [
+        "cluster",
+        "add-node",
+        "--card",
+        &own,
+        "--join-file",
+        "/nonexistent/j.json",
+        "--yes",
+    ];
+    let ran = fleet.dotmac(&nowhere).await?.with_code(2)?;
+    let why = "--join-file: /nonexistent/j.json cannot be written";
+    ensure!(
+        ran.err.contains(why) && !ran.err.contains("admit"),
+        "{ran:?}"
+    );
+    ensure!(
+        fleet.api()?.get(CONTROLLERS).await? == listed,
+        "somebody was admitted"
+    );
+    ensure!(fs::metadata(&join).is_err(), "{join} was written");
     Ok(())
 }
 

@@ -96,6 +96,7 @@ impl AddNode {
         let work = Work::new(context, Patience { timeout: 0 })?;
         let known = work.known().await?;
         let steps = known.joining(&card, &self.join_file)?;
+        work.rehearse(&known, &card).await?;
         if is_agreed(context, &steps, self.consent)? {
             work.admit(&card, &self.join_file).await?;
         } else if self.consent.dry_run {
@@ -168,6 +169,7 @@ impl ReplaceNode {
         let removal = known.removal(gone, root_key)?;
         let joining = known.joining(&card, &self.join_file)?;
         let promotion = known.promotion(node, root_key)?;
+        work.rehearse(&known, &card).await?;
         let steps = [joining, promotion, removal].concat();
         if is_agreed(context, &steps, self.consent)? {
             work.admit(&card, &self.join_file).await?;

@@ -1,7 +1,11 @@
 //! What the cluster says of its controllers, and what there is to do by that, in words. Every number and every card is
-//! checked here, before anything is shown or changed. It asks nobody and changes nothing.
+//! checked here, before anything is shown or changed. It asks nobody and leaves nothing changed.
 
-use std::path::Path;
+use std::{
+    fs::{self, File},
+    io,
+    path::Path,
+};
 
 use dotmac_domain::command::NodeCard;
 use dotmac_protocol::{digest::Digest, ids::NodeId};
@@ -44,7 +48,8 @@ impl Known {
     /// What lets the controller of a card learn: its admission, and the file that it starts from.
     ///
     /// # Errors
-    /// When its number belongs to another card or to one that left, or another file is in the place of its own.
+    /// When its number belongs to another card or to one that left, another file is in the place of its own, or none can
+    /// be written there.
     pub(super) fn joining(&self, card: &NodeCard, join_file: &Path) -> Result<Steps, Failure> {
         let node = card.node;
         let is_admitted = match self.find(node) {
@@ -56,6 +61,9 @@ impl Known {
             }
         };
         let is_written = is_written(join_file, card)?;
+        if !is_written {
+            require_writable(join_file)?;
+        }
         let admit = format!("admit controller {node}, which learns and has no vote");
         let write = format!("write what it starts from to {}", join_file.display());
         let steps = [
@@ -178,6 +186,26 @@ pub(super) fn is_written(join_file: &Path, card: &NodeCard) -> Result<bool, Fail
     Err(Failure::Usage(format!(
         "--join-file: {shown} exists and is not what lets controller {node} join: name a file that does not exist"
     )))
+}
+
+/// That a file can be made there: another one is made beside it, and removed.
+///
+/// # Errors
+/// With the cause: afterwards it would be too late, the controller would be admitted already.
+fn require_writable(join_file: &Path) -> Result<(), Failure> {
+    let mut name = join_file.as_os_str().to_owned();
+    name.push(".probe");
+    let probe = Path::new(&name);
+    let made = File::options().write(true).create_new(true).open(probe);
+    match made.and_then(|_| fs::remove_file(probe)) {
+        Err(cause) if cause.kind() != io::ErrorKind::AlreadyExists => {
+            let shown = join_file.display();
+            Err(Failure::Usage(format!(
+                "--join-file: {shown} cannot be written: {cause}: name a file in a directory that exists and takes new files"
+            )))
+        }
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ use crate::{
         failure::Failure,
         find::Context,
         output::duration,
+        plan::Plan,
         view,
     },
     trust_root,
@@ -61,6 +62,14 @@ impl<'a> Work<'a> {
         Ok(Known(controllers(&self.client).await?))
     }
 
+    /// Asks whether a card would be admitted, unless it is.
+    ///
+    /// # Errors
+    /// What the API refuses: an address of another controller, an incarnation that was used, and the like.
+    pub(super) async fn rehearse(&self, known: &Known, card: &NodeCard) -> Result<(), Failure> {
+        rehearse(&self.client, known, card).await
+    }
+
     /// Admits a controller unless it is, and writes what it starts from unless that is there.
     pub(super) async fn admit(&self, card: &NodeCard, join_file: &Path) -> Result<(), Failure> {
         let node = card.node;
@@ -70,9 +79,8 @@ impl<'a> Work<'a> {
                 self.say(&format!("controller {node} is admitted already"));
             }
             None => {
-                let body = serde_json::to_value(CardFile::from(card.clone()))
-                    .map_err(|error| explain(&error))?;
-                self.client.post(CONTROLLERS, Some(&body)).await?;
+                let admission = admission(card)?;
+                admission.commit(&self.client, &self.client.key()).await?;
                 self.say(&format!("controller {node} is admitted"));
             }
         }
@@ -236,6 +244,22 @@ impl<'a> Work<'a> {
     }
 }
 
+async fn rehearse(client: &Client, known: &Known, card: &NodeCard) -> Result<(), Failure> {
+    if known.find(card.node).is_some() {
+        return Ok(());
+    }
+    let admission = admission(card)?;
+    admission.foresee(client, &client.key()).await.map(|_| ())
+}
+
+/// The change that admits the controller of a card.
+fn admission(card: &NodeCard) -> Result<Plan, Failure> {
+    let body = serde_json::to_value(CardFile::from(card.clone()));
+    let body = body.map_err(|error| explain(&error))?;
+    let title = format!("admit controller {}", card.node);
+    Ok(Plan::create(title, CONTROLLERS, body))
+}
+
 /// Whether a controller stands where it should, or what it waits for.
 fn reached(known: &Value, standing: &str) -> Result<(), String> {
     if known["standing"] == standing {
@@ -262,9 +286,59 @@ fn identity_of(known: &Value) -> Option<ControllerIdentity> {
 
 #[cfg(test)]
 mod tests {
+    use axum::{
+        Json, Router, extract::Request, http::StatusCode, response::IntoResponse as _,
+        routing::post,
+    };
+    use dotmac_domain::command::NodeCard;
+    use dotmac_protocol::{ids::NodeId, keys::PublicKey};
     use serde_json::json;
 
-    use super::{identity_of, reached};
+    use super::{CONTROLLERS, Known, identity_of, reached, rehearse};
+    use crate::cli::{client_of, failure::Failure};
+
+    fn card(node: u64, api_address: &str) -> NodeCard {
+        NodeCard {
+            node: NodeId(node),
+            incarnation: format!("{node:032x}").parse().unwrap(),
+            link_address: "10.0.0.4:8010".into(),
+            api_address: api_address.into(),
+            signing_key: PublicKey([1; 32]),
+            issuer: vec![1],
+        }
+    }
+
+    #[tokio::test]
+    async fn a_card_that_would_not_be_admitted_is_refused_by_a_rehearsal() {
+        let answer = post(async |request: Request| {
+            assert_eq!(request.uri().query(), Some("dry_run=true"));
+            let body = axum::body::to_bytes(request.into_body(), 65_536)
+                .await
+                .unwrap();
+            match String::from_utf8(body.into()).unwrap().contains("foo") {
+                true => {
+                    let error =
+                        json!({"field": "api_address", "value": "foo", "allowed": "HOST:PORT"});
+                    let problem = json!({"status": 422, "code": "invalid", "errors": [error]});
+                    (StatusCode::UNPROCESSABLE_ENTITY, Json(problem)).into_response()
+                }
+                false => {
+                    Json(json!({"dry_run": true, "changes": [], "result": {}})).into_response()
+                }
+            }
+        });
+        let client = client_of(Router::new().route(CONTROLLERS, answer)).await;
+        let none = Known(Vec::new());
+        rehearse(&client, &none, &card(4, "10.0.0.4:8000"))
+            .await
+            .unwrap();
+        let failure = rehearse(&client, &none, &card(4, "foo")).await.unwrap_err();
+        assert!(matches!(failure, Failure::Refused(_)), "{failure}");
+        assert!(failure.to_string().contains("api_address"), "{failure}");
+        // One that is admitted already is not asked for again.
+        let admitted = Known(vec![json!({"id": 4})]);
+        rehearse(&client, &admitted, &card(4, "foo")).await.unwrap();
+    }
 
     #[test]
     fn what_a_step_waits_for_is_said_in_the_words_of_the_cluster() {

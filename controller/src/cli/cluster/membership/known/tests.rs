@@ -52,7 +52,8 @@ fn refused<T>(result: Result<T, Failure>) -> String {
 }
 
 fn joining(card: &NodeCard) -> Result<Steps, Failure> {
-    known().joining(card, Path::new("/nonexistent/join.json"))
+    let directory = tempfile::tempdir().unwrap();
+    known().joining(card, &directory.path().join("join.json"))
 }
 
 fn promotion(node: u64) -> Result<Steps, Failure> {
@@ -89,8 +90,8 @@ fn only_what_is_not_done_yet_is_planned() {
     assert_eq!(removal(5).unwrap(), [last]);
     assert_eq!(removal(2).unwrap().len(), 2);
     assert_eq!(joining(&card(7)).unwrap().len(), 2);
-    let write = "write what it starts from to /nonexistent/join.json".to_owned();
-    assert_eq!(joining(&card(4)).unwrap(), [write]);
+    let steps = joining(&card(4)).unwrap();
+    assert!(steps.len() == 1 && steps[0].starts_with("write what it starts from to "));
 }
 
 #[test]
@@ -176,6 +177,27 @@ fn a_card_that_differs_in_anything_is_refused_with_both_values() {
     };
     let both = "link_address: 10.0.0.4:8010 in the cluster, 10.0.0.9:8010 in the card";
     assert!(refused(joining(&moved)).contains(both));
+}
+
+#[test]
+fn a_file_that_cannot_be_written_is_refused_before_anything_is_planned() {
+    let nowhere = Path::new("/nonexistent/join.json");
+    for number in [4, 7] {
+        let said = refused(known().joining(&card(number), nowhere));
+        let start =
+            "--join-file: /nonexistent/join.json cannot be written: No such file or directory";
+        assert!(said.starts_with(start), "{said}");
+        assert!(
+            said.contains("name a file in a directory that exists"),
+            "{said}"
+        );
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("join.json");
+    assert!(known().joining(&card(7), &path).is_ok());
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+    let below = Path::new("/dev/null/join.json");
+    assert!(refused(known().joining(&card(7), below)).contains("/dev/null/join.json"));
 }
 
 #[test]
