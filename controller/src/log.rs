@@ -73,6 +73,9 @@ pub enum LogError {
     /// This node's disk is at its reserve or failing.
     #[error("this controller's storage refuses: {0}")]
     Storage(String),
+    /// The disk of whoever leads is at its reserve: no controller can get anything written. It names that controller.
+    #[error("{0}")]
+    LeaderStorage(String),
     /// A peer refused a call, for example because it does not agree with what it was asked to vouch for.
     #[error("controller {node} refuses: {reason}")]
     Refused { node: NodeId, reason: String },

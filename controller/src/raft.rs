@@ -391,7 +391,7 @@ fn log_error(refusal: Refusal, deadline: Duration) -> LogError {
     match refusal {
         Refusal::NotLeader => LogError::Unavailable("there is no leader".into()),
         Refusal::Overloaded => LogError::Overloaded,
-        Refusal::Reserve(detail) => LogError::Storage(detail),
+        Refusal::Reserve(detail) => LogError::LeaderStorage(detail),
         Refusal::TimedOut => LogError::TimedOut(deadline),
         Refusal::Other(detail) => LogError::Unavailable(detail),
         Refusal::Reborn => LogError::Unavailable(Unwelcome::Reborn.to_string()),

@@ -145,16 +145,24 @@ impl From<Rejection> for Problem {
     }
 }
 
+/// What helps when the disk of whoever leads is full: another controller would ask the same one.
+const LEADER_FULL: &str = "make room on the disk of that controller, or stop it so that another one leads; until then \
+                           every controller answers this";
+
 impl From<LogError> for Problem {
     fn from(error: LogError) -> Self {
         let kind = match &error {
             LogError::Unavailable(_) => &UNAVAILABLE,
             LogError::TimedOut(_) => &TIMED_OUT,
             LogError::Overloaded => &OVERLOADED,
-            LogError::Storage(_) => &kind::STORAGE,
+            LogError::Storage(_) | LogError::LeaderStorage(_) => &kind::STORAGE,
             LogError::Refused { .. } => &kind::REFUSED_BY_PEER,
         };
-        Self::new(kind, error.to_string())
+        let problem = Self::new(kind, error.to_string());
+        match error {
+            LogError::LeaderStorage(_) => problem.with_next(LEADER_FULL),
+            _ => problem,
+        }
     }
 }
 
@@ -241,6 +249,21 @@ mod tests {
     }
 
     #[test]
+    fn a_full_leader_is_named_and_nobody_is_sent_to_another_controller() {
+        let detail = "controller 3, which leads, takes no writes: the disk has 5 bytes left, below the reserve of 9";
+        let problem = Problem::from(LogError::LeaderStorage(detail.into()));
+        assert_eq!(
+            (problem.kind.code, problem.detail.as_str()),
+            ("storage", detail)
+        );
+        let next = problem.next.unwrap();
+        assert!(next.contains("stop it so that another one leads"), "{next}");
+        let own = Problem::from(LogError::Storage("full".into()));
+        assert_eq!(own.detail, "this controller's storage refuses: full");
+        assert!(own.next.is_none() && own.kind.next.contains("ask another controller"));
+    }
+
+    #[test]
     fn whoever_may_try_again_is_told_when() {
         let attestations = AskError::Attestations {
             found: 1,
@@ -260,6 +283,11 @@ mod tests {
             ),
             (Problem::from(LogError::Overloaded), 429, true),
             (Problem::from(LogError::Storage(String::new())), 503, true),
+            (
+                Problem::from(LogError::LeaderStorage(String::new())),
+                503,
+                true,
+            ),
             (Problem::from(attestations), 503, true),
         ];
         for (problem, status, has_time) in errors {

@@ -238,7 +238,9 @@ impl Proposer {
 
     async fn propose_here(&self, batch: &[Waiting], latest: Instant) -> Outcome {
         if let Err(error) = self.engine.check_reserve() {
-            return refuse_all(batch, &Refusal::Reserve(error.to_string()));
+            let node = self.node;
+            let detail = format!("controller {node}, which leads, takes no writes: {error}");
+            return refuse_all(batch, &Refusal::Reserve(detail));
         }
         let unanswered = {
             let metrics = self.raft.metrics();

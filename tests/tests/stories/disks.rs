@@ -167,6 +167,10 @@ async fn full(fleet: &Fleet, disks: &[Disk]) -> Result<()> {
     let behind = write(&all.of_node(follower), "Through the Full One").await?;
     says_reserve(&behind)?;
 
+    disks[follower - 1].empty()?;
+    disks[leader - 1].fill()?;
+    check_full_leader(fleet, &all.of_node(follower), leader).await?;
+
     for disk in disks {
         disk.fill()?;
     }
@@ -207,6 +211,36 @@ async fn full(fleet: &Fleet, disks: &[Disk]) -> Result<()> {
     }
     fleet.dotmac(&["audit", "verify"]).await?.ok()?;
     fleet.down().await
+}
+
+/// The leader alone is full: a controller with room names it, and the whole is unhealthy, because nothing is written.
+async fn check_full_leader(fleet: &Fleet, follower: &Api, leader: usize) -> Result<()> {
+    let body = json!({"tenant_name": "Full Leader"});
+    let names = format!("controller {leader}, which leads, takes no writes: the disk has ");
+    let refused = until("the leader refuses", Duration::from_secs(10), async || {
+        let answer = follower.post("/api/v1/tenants", &body).await?;
+        let is_named = deployment::text(&answer.body, "detail").starts_with(&names);
+        Ok(is_named.then_some(answer))
+    })
+    .await?;
+    says_reserve(&refused)?;
+    let next = deployment::text(&refused.body, "next");
+    ensure!(
+        next.contains("stop it so that another one leads"),
+        "{refused:?}"
+    );
+    let health = follower
+        .get("/api/v1/tenant-orchestration/cluster/health")
+        .await?;
+    let controllers = health["controllers"].as_array().context("none")?;
+    ensure!(
+        controllers.iter().all(|one| one["takes_writes"] == false),
+        "{health}"
+    );
+    let ran = fleet.dotmac(&["cluster", "health"]).await?.with_code(1)?;
+    let why = format!("storage: controller {leader} takes no writes: ");
+    ensure!(ran.out.contains(&why), "{ran:?}");
+    Ok(())
 }
 
 /// That an answer refuses for now, and says that a disk is at its reserve.

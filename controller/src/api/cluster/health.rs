@@ -81,6 +81,13 @@ impl Found {
         knows.max_by_key(|one| one.term)?.leader
     }
 
+    /// The leader when its disk takes no writes: then none succeeds on any controller.
+    fn full_leader(&self) -> Option<NodeId> {
+        let leader = self.leader()?;
+        let is_full = self.statuses.get(&leader)?.storage.is_some();
+        is_full.then_some(leader)
+    }
+
     /// The highest term that anybody is in.
     pub(super) fn term(&self) -> Option<u64> {
         self.statuses.values().map(|one| one.term).max()
@@ -154,7 +161,8 @@ pub(super) fn shown(state: &State, found: &Found, noticed: &Noticed, answered_by
             })
         })
         .collect();
-    let skews = found.skews();
+    let (skews, full_leader) = (found.skews(), found.full_leader());
+    let takes_writes = |one: &NodeStatus| full_leader.is_none() && one.storage.is_none();
     let newest = found.newest();
     let controllers: Vec<Value> = found
         .controllers
@@ -164,7 +172,7 @@ pub(super) fn shown(state: &State, found: &Found, noticed: &Noticed, answered_by
             json!({
                 "id": id, "reachable": status.is_some(),
                 "signing": found.signers.contains(id) && status.is_some_and(|one| one.refusals.is_empty()),
-                "takes_writes": status.is_some_and(|one| one.storage.is_none()),
+                "takes_writes": status.is_some_and(takes_writes),
                 "behind": status.and_then(|one| Some(newest?.saturating_sub(one.applied))),
                 "clock_skew_ms": skews.get(id),
             })
@@ -266,12 +274,20 @@ fn of_disks_and_clocks(found: &Found, reasons: &mut Vec<Reason>) {
         let Some(refusal) = &status.storage else {
             continue;
         };
+        let leads = found.full_leader() == Some(*id);
+        let (so, or) = match leads {
+            true => (
+                "; it leads, so no write succeeds anywhere",
+                ", or stop it so that another one leads",
+            ),
+            false => ("", ""),
+        };
         reasons.push(Reason {
-            grade: Grade::unhealthy_if(taking < found.needed()),
+            grade: Grade::unhealthy_if(leads || taking < found.needed()),
             about: "storage",
-            reason: format!("controller {id} takes no writes: {refusal}"),
+            reason: format!("controller {id} takes no writes: {refusal}{so}"),
             since: None,
-            who: format!("whoever runs controller {id}: free its disk"),
+            who: format!("whoever runs controller {id}: free its disk{or}"),
         });
     }
     let slow = |one: &Description| Some((one.node, one.slow_disk.clone()?));

@@ -138,7 +138,7 @@ kinds! {
         "try again with the same Idempotency-Key: that is safe";
     OVERLOADED "overloaded" TOO_MANY_REQUESTS "Too much is waiting already"
         "try again later with the same Idempotency-Key" 1;
-    STORAGE "storage" SERVICE_UNAVAILABLE "This controller's storage refuses"
+    STORAGE "storage" SERVICE_UNAVAILABLE "The storage of a controller refuses"
         "ask another controller; see this one's log" 5;
     REFUSED_BY_PEER "refused-by-peer" SERVICE_UNAVAILABLE "Another controller refuses"
         "see `dotmac cluster status` and try again" 1;

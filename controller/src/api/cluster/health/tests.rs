@@ -126,3 +126,33 @@ fn a_refusal_a_full_disk_and_a_wrong_clock_are_told_apart() {
     assert_eq!(word, "unhealthy");
     assert!(about.contains(&"signing".to_owned()) && about.contains(&"storage".to_owned()));
 }
+
+#[test]
+fn a_full_leader_is_unhealthy_because_no_write_succeeds_anywhere() {
+    let full = |node| NodeStatus {
+        storage: Some("the disk has 5 bytes left".into()),
+        ..status(node)
+    };
+    let told_of = |full: NodeStatus| {
+        let mut all = found((1..=3).map(status).collect());
+        all.statuses.insert(full.node, full);
+        let shown = shown(&State::default(), &all, &Noticed::default(), NodeId(2));
+        let controllers = shown["controllers"].as_array().unwrap().iter();
+        let taking: Vec<_> = controllers.map(|one| one["takes_writes"].clone()).collect();
+        (shown["status"].clone(), shown["reasons"][0].clone(), taking)
+    };
+    let (word, reason, taking) = told_of(full(1));
+    assert_eq!((word, taking), (json!("unhealthy"), vec![json!(false); 3]));
+    let why = "controller 1 takes no writes: the disk has 5 bytes left; it leads, so no write succeeds anywhere";
+    assert_eq!(reason["reason"], why);
+    let who = "whoever runs controller 1: free its disk, or stop it so that another one leads";
+    assert_eq!(reason["who"], who);
+    let (word, _, taking) = told_of(full(3));
+    assert_eq!(
+        (word, taking),
+        (
+            json!("degraded"),
+            vec![json!(true), json!(true), json!(false)]
+        )
+    );
+}
