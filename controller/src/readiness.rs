@@ -32,10 +32,7 @@ pub(crate) fn checks(node: &Node) -> [Check; 6] {
             node.log.leadership().borrow().leader.is_some(),
             "no leader is known",
         ),
-        (
-            !node.is_leader() || figures.is_confirmed,
-            "it leads and no majority confirms it",
-        ),
+        (knows_leader(node), "it leads and no majority confirms it"),
         (
             node.state().genesis.is_some(),
             "the genesis is not applied yet",

@@ -122,16 +122,9 @@ impl Create {
                 self.out.display()
             )));
         }
-        let cards: Result<Vec<_>, _> = self
-            .cards
-            .iter()
-            .map(|card| bootstrap::read_card(card))
-            .collect();
-        let genesis = self.make(
-            cards.map_err(|error| explain(&error))?,
-            &context.clock,
-            &context.entropy,
-        )?;
+        let cards = self.cards.iter().map(|card| read_card("--card", card));
+        let cards: Vec<_> = cards.collect::<Result<_, _>>()?;
+        let genesis = self.make(cards, &context.clock, &context.entropy)?;
         context.output.line(&format!(
             "cluster {} of {} controllers",
             genesis.cluster,
@@ -206,6 +199,23 @@ pub(crate) fn explain(error: &dyn std::error::Error) -> Failure {
     Failure::Failed(causes::in_full(error))
 }
 
+/// The card in the file that an option names.
+pub(crate) fn read_card(option: &str, path: &Path) -> Result<NodeCard, Failure> {
+    let wrong = |error| {
+        let why = causes::in_full(&error);
+        Failure::Usage(format!(
+            "{option}: {why}: give the file with the card that `dotmac-controller init` printed on the controller's machine"
+        ))
+    };
+    bootstrap::read_card(path).map_err(wrong)
+}
+
+/// A controller's number, as an argument.
+pub(crate) fn node_number(text: &str) -> Result<u64, String> {
+    let wrong = "a controller's number is wanted, such as 2: `dotmac cluster status` shows them";
+    text.parse().map_err(|_| wrong.to_owned())
+}
+
 /// The token in a file; made there first if there is none.
 fn admin_token(path: &Path, entropy: &Entropy) -> Result<AccessToken, Failure> {
     match std::fs::read_to_string(path) {
@@ -265,7 +275,54 @@ mod tests {
 
     use dotmac_runtime::entropy::Entropy;
 
-    use super::admin_token;
+    use clap::Parser;
+
+    use super::{Cluster, Failure, admin_token, read_card};
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(subcommand)]
+        _verb: Cluster,
+    }
+
+    #[test]
+    fn a_card_that_cannot_be_used_is_told_by_its_option_with_where_cards_come_from() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("card.json");
+        let said = |path| match read_card("--card", path) {
+            Err(Failure::Usage(text)) => text,
+            other => panic!("{other:?}"),
+        };
+        let missing = said(&path);
+        std::fs::write(&path, "my diary").unwrap();
+        for (text, why) in [
+            (missing, "cannot be used"),
+            (said(&path), "is not a node card"),
+        ] {
+            let start = format!("--card: {} {why}: ", path.display());
+            assert!(text.starts_with(&start), "{text}");
+            assert!(text.contains("`dotmac-controller init` printed"), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_controllers_number_is_refused_with_where_the_numbers_are() {
+        let key = ["--root-key-file", "root.key"];
+        let replace = ["--card", "card.json", "--join-file", "join.json"];
+        let sign = ["sign", "--out", "next.hex", "--remove", "abc"];
+        let lines = [
+            [&["promote", "abc"][..], &key].concat(),
+            [&["remove-node", "abc"][..], &key].concat(),
+            [&["replace-node", "abc"][..], &replace, &key].concat(),
+            [&["trust-root"][..], &sign, &key].concat(),
+        ];
+        for words in lines {
+            let parsed = Line::try_parse_from([&["cluster"][..], &words].concat());
+            let said = parsed.map(|_| ()).unwrap_err().to_string();
+            assert!(said.contains("a controller's number is wanted"), "{said}");
+            assert!(said.contains("`dotmac cluster status`"), "{said}");
+        }
+    }
 
     #[test]
     fn the_admin_token_is_made_once_and_private() {

@@ -229,7 +229,24 @@ fn known(change: &Change, id: &str) -> Result<NodeId, Problem> {
     change.expect_no_fields()?;
     let node = id.parse().ok().map(NodeId);
     let node = node.filter(|node| change.state.controllers.contains_key(node));
-    node.ok_or_else(|| Problem::not_found("controller", id))
+    node.ok_or_else(|| {
+        let problem = Problem::not_found("controller", id);
+        match change
+            .who
+            .require(&change.state, Permission::ClusterRead, None)
+        {
+            Ok(()) => problem.with_next(numbers(&change.state)),
+            Err(_) => problem,
+        }
+    })
+}
+
+/// Which controllers there are, for whoever named another one.
+fn numbers(state: &State) -> String {
+    let present = state.present_controllers();
+    let numbers: Vec<String> = present.map(|one| one.card.node.to_string()).collect();
+    let numbers = numbers.join(", ");
+    format!("name one of the controllers that there are: {numbers} (`dotmac cluster status`)")
 }
 
 /// That a learner lacks so little that it does not hold up what it votes for.

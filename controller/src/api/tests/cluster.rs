@@ -117,3 +117,18 @@ async fn what_a_controller_joins_with_holds_the_genesis_the_trust_roots_and_the_
     assert_eq!(file["cards"].as_array().unwrap().len(), 2);
     assert_eq!(file["cluster"], "test");
 }
+
+#[tokio::test]
+async fn a_controller_that_there_is_not_is_answered_with_those_that_there_are() {
+    let world = World::new().await;
+    for (verb, id) in [("remove", "0"), ("remove", "9"), ("promote", "9")] {
+        let answer = world
+            .post(&format!("{CONTROLLERS}/{id}/{verb}"), &json!({}))
+            .await;
+        assert_eq!(answer.problem(), (404, "not-found".into(), vec![]));
+        let next = answer.json()["next"].clone();
+        let there_are =
+            "name one of the controllers that there are: 1, 2 (`dotmac cluster status`)";
+        assert_eq!(next, there_are);
+    }
+}

@@ -155,5 +155,15 @@ async fn whoever_is_not_ready_says_which_check_fails() {
     assert_eq!(failing().await, (503, vec![json!("majority")]));
     world.log.connected.send_replace(known);
     assert_eq!(failing().await, (200, vec![]));
+    // Without a leader nobody knows of a majority.
+    let leadership = *world.log.leadership.borrow();
+    world
+        .log
+        .leadership
+        .send_modify(|known| known.leader = None);
+    let neither = vec![json!("leader"), json!("majority")];
+    assert_eq!(failing().await, (503, neither));
+    world.log.leadership.send_replace(leadership);
+    assert_eq!(failing().await, (200, vec![]));
     world.stop().await;
 }

@@ -9,15 +9,11 @@ mod work;
 use std::path::PathBuf;
 
 use clap::Args;
-use dotmac_domain::command::NodeCard;
 use dotmac_protocol::ids::NodeId;
 
 use self::{known::Steps, work::Work};
-use super::explain;
-use crate::{
-    bootstrap,
-    cli::{failure::Failure, find::Context, plan::Consent},
-};
+use super::{node_number, read_card};
+use crate::cli::{failure::Failure, find::Context, plan::Consent};
 
 #[derive(Args)]
 pub(crate) struct AddNode {
@@ -34,6 +30,7 @@ pub(crate) struct AddNode {
 #[derive(Args)]
 pub(crate) struct Promote {
     /// Number of the controller
+    #[arg(value_parser = node_number)]
     node: u64,
     /// The key that signs trust roots
     #[arg(long, value_name = "FILE")]
@@ -53,6 +50,7 @@ pub(crate) struct Promote {
 #[derive(Args)]
 pub(crate) struct RemoveNode {
     /// Number of the controller
+    #[arg(value_parser = node_number)]
     node: u64,
     /// The key that signs trust roots
     #[arg(long, value_name = "FILE")]
@@ -66,6 +64,7 @@ pub(crate) struct RemoveNode {
 #[derive(Args)]
 pub(crate) struct ReplaceNode {
     /// Number of the controller that goes
+    #[arg(value_parser = node_number)]
     node: u64,
     /// Card of the one that comes
     #[arg(long, value_name = "FILE")]
@@ -91,7 +90,7 @@ struct Patience {
 
 impl AddNode {
     pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
-        let card = read_card(&self.card)?;
+        let card = read_card("--card", &self.card)?;
         let node = card.node;
         let work = Work::new(context, Patience { timeout: 0 })?;
         let known = work.known().await?;
@@ -117,7 +116,8 @@ impl AddNode {
 impl Promote {
     pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
         let node = NodeId(self.node);
-        let card = self.card.as_deref().map(read_card).transpose()?;
+        let card = self.card.as_deref();
+        let card = card.map(|card| read_card("--card", card)).transpose()?;
         let work = Work::new(context, self.patience)?;
         let known = work.known().await?;
         let admitted = known.require(node)?;
@@ -156,7 +156,7 @@ impl RemoveNode {
 
 impl ReplaceNode {
     pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
-        let (gone, card) = (NodeId(self.node), read_card(&self.card)?);
+        let (gone, card) = (NodeId(self.node), read_card("--card", &self.card)?);
         let (node, root_key) = (card.node, &self.root_key_file);
         if node == gone {
             let text = format!(
@@ -181,10 +181,6 @@ impl ReplaceNode {
         }
         work.show(node).await
     }
-}
-
-fn read_card(path: &std::path::Path) -> Result<NodeCard, Failure> {
-    bootstrap::read_card(path).map_err(|error| explain(&error))
 }
 
 /// Shows what is about to be done, and asks at a terminal; `false` when it is only to be shown, or when nothing is to be

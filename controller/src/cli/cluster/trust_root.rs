@@ -12,9 +12,8 @@ use dotmac_protocol::{
 use dotmac_runtime::disk;
 use serde_json::{Value, json};
 
-use super::explain;
+use super::{explain, node_number, read_card};
 use crate::{
-    bootstrap,
     cli::{
         client::Client,
         failure::Failure,
@@ -74,7 +73,7 @@ struct Difference {
     #[arg(long, value_name = "FILE")]
     add: Option<PathBuf>,
     /// Number of a controller that is to sign no more
-    #[arg(long, value_name = "NODE")]
+    #[arg(long, value_name = "NODE", value_parser = node_number)]
     remove: Option<u64>,
     /// A higher epoch
     #[arg(long)]
@@ -131,7 +130,7 @@ impl Difference {
             Self {
                 add: Some(card), ..
             } => {
-                let card = bootstrap::read_card(card).map_err(|error| explain(&error))?;
+                let card = read_card("--add", card)?;
                 Ok(trust_root::with(current, &card))
             }
             Self {
