@@ -188,14 +188,17 @@ impl Target {
     /// # Errors
     /// When the target cannot be asked.
     pub async fn names(&self) -> Result<Vec<String>, TargetError> {
-        let prefix = (!self.prefix.as_ref().is_empty()).then_some(&self.prefix);
-        let listed = self.store.list_with_delimiter(prefix).await;
-        let listed = listed.map_err(|error| self.error("list", "backups", error))?;
-        let names = listed.common_prefixes.iter().filter_map(Path::filename);
-        let mut names: Vec<String> = names
-            .filter(|name| backups::is_name(name))
-            .map(ToOwned::to_owned)
-            .collect();
+        let mut names = match &self.place {
+            Place::Directory(root) => self.folders(root).await?,
+            Place::Bucket(_) => {
+                let prefix = (!self.prefix.as_ref().is_empty()).then_some(&self.prefix);
+                let listed = self.store.list_with_delimiter(prefix).await;
+                let listed = listed.map_err(|error| self.error("list", "backups", error))?;
+                let names = listed.common_prefixes.iter().filter_map(Path::filename);
+                names.map(ToOwned::to_owned).collect()
+            }
+        };
+        names.retain(|name| backups::is_name(name));
         names.sort();
         Ok(names)
     }
@@ -270,6 +273,9 @@ impl Target {
     /// # Errors
     /// When the target does not do it; what is left is removed the next time.
     pub async fn remove(&self, name: &str, first: &str) -> Result<(), TargetError> {
+        if let Place::Directory(root) = &self.place {
+            return self.remove_folder(root, name, first).await;
+        }
         let failed = |error| self.error("remove", name, error);
         let is_gone =
             |error: &object_store::Error| matches!(error, object_store::Error::NotFound { .. });
@@ -294,6 +300,9 @@ impl Target {
     /// # Errors
     /// When the target cannot be asked.
     pub async fn sizes(&self, name: &str) -> Result<BTreeMap<String, u64>, TargetError> {
+        if let Place::Directory(root) = &self.place {
+            return self.files(root, name).await;
+        }
         let folder = self.prefix.clone().join(name);
         let found = self.store.list(Some(&folder));
         let named = found.try_filter_map(async |part| {
@@ -310,6 +319,9 @@ impl Target {
     /// # Errors
     /// When the store cannot be asked.
     pub async fn is_empty(&self, name: &str) -> Result<bool, TargetError> {
+        if matches!(self.place, Place::Directory(_)) {
+            return Ok(self.sizes(name).await?.is_empty());
+        }
         let folder = self.prefix.clone().join(name);
         let first = self.store.list(Some(&folder)).next().await;
         let first = first.transpose();
