@@ -11,6 +11,7 @@ pub mod keeper;
 pub mod latest;
 pub mod listing;
 pub mod manifest;
+pub mod origin;
 pub mod read;
 pub mod recipient;
 pub mod restore;

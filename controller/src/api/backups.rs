@@ -36,7 +36,7 @@ const LIST_DEADLINE: Duration = Duration::from_secs(10);
 /// How long the check of one backup may take; larger ones are checked at the target.
 const VERIFY_DEADLINE: Duration = Duration::from_secs(20);
 /// What a backup in a list can be.
-const STATES: [&str; 3] = ["whole", "unfinished", "damaged"];
+const STATES: [&str; 4] = ["whole", "unfinished", "damaged", "foreign"];
 
 /// What can be asked.
 pub(super) fn operations() -> Vec<Operation> {
@@ -44,8 +44,8 @@ pub(super) fn operations() -> Vec<Operation> {
     let check = format!("{path}/verification");
     let name = || schema::pattern("^[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}$");
     let of_target: [&'static super::problem::Kind; 2] = [&WRONG_STATE, &BACKUP_TARGET];
-    let checked = "Every part is there with its length and SHA-256, and the manifest is signed. What is sealed in the parts \
-                   is checked by `dotmac backup verify --identity`.";
+    let checked = "Every part is there with its length and SHA-256, and a controller of this cluster signed the manifest. \
+                   What is sealed in the parts is checked by `dotmac backup verify --identity`.";
     vec![
         Operation::read("backups.list", BACKUPS, list)
             .says(
@@ -189,9 +189,11 @@ async fn list(mut reading: Reading) -> Result<Response, Problem> {
         .who
         .require(&reading.state, Permission::BackupRead, None)?;
     let (limit, after) = reading.page::<String>();
-    let Reading { node, query, .. } = reading;
+    let Reading {
+        node, state, query, ..
+    } = reading;
     query.finish()?;
-    let listed = shelf(&node).await?;
+    let listed = shelf(&node, &state).await?;
     let items = listed
         .iter()
         .filter(|one| after.as_ref().is_none_or(|after| one.name > *after))
@@ -203,9 +205,11 @@ async fn show(reading: Reading, Named(id): Named<String>) -> Result<Response, Pr
     reading
         .who
         .require(&reading.state, Permission::BackupRead, None)?;
-    let Reading { node, query, .. } = reading;
+    let Reading {
+        node, state, query, ..
+    } = reading;
     query.finish()?;
-    let listed = shelf(&node).await?;
+    let listed = shelf(&node, &state).await?;
     let found = listed.iter().find(|one| one.name == id);
     let found = found.ok_or_else(|| Problem::not_found("backup", &id))?;
     Ok(answer(StatusCode::OK, item(found)))
@@ -268,11 +272,11 @@ async fn create(change: Change) -> Result<Response, Problem> {
         .await
 }
 
-async fn shelf(node: &Node) -> Result<std::sync::Arc<Vec<Listed>>, Problem> {
+async fn shelf(node: &Node, state: &State) -> Result<std::sync::Arc<Vec<Listed>>, Problem> {
     if node.backup.is_none() {
         return Err(no_target(node));
     }
-    match tokio::time::timeout(LIST_DEADLINE, node.shelf.list(node)).await {
+    match tokio::time::timeout(LIST_DEADLINE, node.shelf.list(node, state)).await {
         Ok(Ok(listed)) => Ok(listed),
         Ok(Err(detail)) => Err(Problem::new(&BACKUP_TARGET, detail)),
         Err(_) => {
@@ -338,6 +342,7 @@ fn item(listed: &Listed) -> Value {
         Err(error) => {
             let state = match error {
                 ReadError::Unfinished(_) => STATES[1],
+                ReadError::Foreign { .. } => STATES[3],
                 _ => STATES[2],
             };
             json!({

@@ -12,6 +12,7 @@ mod events;
 mod instance_env;
 mod licenses;
 mod metrics;
+mod origins;
 mod platform;
 mod reads;
 mod reported;

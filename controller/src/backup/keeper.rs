@@ -6,8 +6,8 @@ use std::{
     time::Duration,
 };
 
-use dotmac_domain::{Command, backups::BackupNews, envelope::Actor};
-use dotmac_protocol::{ids::ClusterId, time::Timestamp};
+use dotmac_domain::{Command, State, backups::BackupNews, envelope::Actor};
+use dotmac_protocol::{ids::Epoch, time::Timestamp};
 use dotmac_runtime::causes;
 use tokio::sync::watch;
 
@@ -16,6 +16,7 @@ use super::{
     listing::{self, Listed},
     manifest::{MANIFEST, Manifest},
     name_at,
+    origin::Origin,
     read::{self, ReadError},
     retention::{Retention, UNFINISHED_KEPT_MS},
     target::{Target, TargetError},
@@ -97,7 +98,7 @@ async fn make(node: &Arc<Node>) {
     };
     let is_made = matches!(news, BackupNews::Made { .. });
     tell(node, &name, news, TELL_ATTEMPTS).await;
-    if is_made && let Err(error) = tidy(node).await {
+    if is_made && let Err(error) = tidy(node, &name).await {
         tracing::warn!(
             error = causes::in_full(&error),
             "old backups stay at the target"
@@ -178,70 +179,86 @@ async fn open(settings: &Settings) -> Result<Target, KeepError> {
     }
 }
 
-/// Removes what the policy does not keep, and what was never finished.
-async fn tidy(node: &Arc<Node>) -> Result<(), ReadError> {
+/// Removes what the policy does not keep, and what was never finished; `made` is the one that was made just now.
+pub(crate) async fn tidy(node: &Node, made: &str) -> Result<(), ReadError> {
     let Some(settings) = &node.backup else {
         return Ok(());
     };
     let Ok(target) = open(settings).await else {
         return Ok(());
     };
-    let listed = listing::list(&target).await?;
-    let own = (&node.genesis.cluster, &settings.retention);
-    for name in going(&listed, own, node.clock.now()) {
+    let origin = Origin::of_state(&node.state(), &node.genesis);
+    let listed = listing::list(&target, Some(&origin)).await?;
+    for name in going(&listed, (made, &settings.retention), node.clock.now()) {
         target.remove(&name, MANIFEST).await?;
         tracing::info!(backup = name, "old backup removed");
     }
     Ok(())
 }
 
-/// Names of the backups of a cluster that go. One that is damaged counts for nothing: it neither keeps its place nor pushes
-/// a whole one out, and stays for people to look at.
+/// Names of the backups of a cluster that go. One that is damaged or foreign counts for nothing: it neither keeps its place
+/// nor pushes a whole one out, and stays for people to look at. The one that was made just now stays, and the one with the
+/// newest State, whatever the clocks say.
 pub(crate) fn going(
     listed: &[Listed],
-    (cluster, retention): (&ClusterId, &Retention),
+    (made, retention): (&str, &Retention),
     now: Timestamp,
 ) -> Vec<String> {
     let (mut whole, mut unfinished) = (Vec::new(), Vec::new());
+    let mut newest: Option<(Epoch, u64, &str)> = None;
     for one in listed {
         match &one.manifest {
-            Ok(manifest) if manifest.cluster == *cluster => {
+            Ok(manifest) => {
                 whole.push((one.name.clone(), manifest.at));
+                newest = newest.max(Some((manifest.epoch, manifest.index, &one.name)));
             }
             Err(ReadError::Unfinished(name)) => unfinished.push(name.clone()),
             // Somebody else's, or damaged.
-            Ok(_) | Err(_) => {}
+            Err(_) => {}
         }
     }
     let is_old =
         |name: &String| began(name).is_some_and(|at| now.millis_since(at) > UNFINISHED_KEPT_MS);
+    let stays = |name: &String| name == made || newest.is_some_and(|(_, _, newest)| name == newest);
     let gone = retention.expired(&whole).into_iter();
+    let gone = gone.filter(|name| !stays(name));
     gone.chain(unfinished.into_iter().filter(is_old)).collect()
 }
 
 /// What the target was last found to hold, so that many who ask cost one look.
 #[derive(Debug, Default)]
-pub struct Shelf(Mutex<Option<(Timestamp, Arc<Vec<Listed>>)>>);
+pub struct Shelf(Mutex<Option<Look>>);
+
+/// One look at the target.
+#[derive(Debug, Clone)]
+struct Look {
+    at: Timestamp,
+    /// The newest backup that the State knew of before it: with a newer one it counts no more.
+    newest: Option<String>,
+    listed: Arc<Vec<Listed>>,
+}
 
 /// Milliseconds for which a look at the target counts.
 const SHELF_MS: u64 = 2_000;
 
 impl Shelf {
-    /// All backups at the target of this controller's configuration.
+    /// All backups at the target of this controller's configuration, that one too which this State knows to be made.
     ///
     /// # Errors
     /// When it cannot be asked: the reason, for people.
-    pub async fn list(&self, node: &Node) -> Result<Arc<Vec<Listed>>, String> {
-        let now = node.clock.now();
+    pub async fn list(&self, node: &Node, state: &State) -> Result<Arc<Vec<Listed>>, String> {
+        let at = node.clock.now();
+        let newest = state.backups.good.as_ref().map(|good| good.name.clone());
         let known = self
             .0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
-        if let Some((at, listed)) = known
-            && now.millis_since(at) < SHELF_MS
+        if let Some(known) = known
+            && known.newest == newest
+            && at.millis_since(known.at) < SHELF_MS
         {
-            return Ok(listed);
+            return Ok(known.listed);
         }
         let settings = node.backup.as_ref();
         let settings =
@@ -249,12 +266,17 @@ impl Shelf {
         let target = open(settings)
             .await
             .map_err(|error| causes::in_full(&error))?;
-        let listed = listing::list(&target)
+        let origin = Origin::of_state(state, &node.genesis);
+        let listed = listing::list(&target, Some(&origin))
             .await
             .map_err(|error| causes::in_full(&error))?;
         let listed = Arc::new(listed);
         let mut shelf = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *shelf = Some((now, Arc::clone(&listed)));
+        *shelf = Some(Look {
+            at,
+            newest,
+            listed: Arc::clone(&listed),
+        });
         Ok(listed)
     }
 
@@ -266,13 +288,14 @@ impl Shelf {
         let settings = node.backup.as_ref().ok_or(VerifyError::NoTarget)?;
         let target = open(settings).await;
         let target = target.map_err(|error| VerifyError::Target(causes::in_full(&error)))?;
-        read::verify(&target, name)
-            .await
-            .map_err(|error| match error {
-                ReadError::Missing { .. } => VerifyError::Missing,
-                ReadError::Target(error) => VerifyError::Target(causes::in_full(&error)),
-                error => VerifyError::Wrong(causes::in_full(&error)),
-            })
+        let origin = Origin::of_state(&node.state(), &node.genesis);
+        let verified = read::verify(&target, name).await;
+        let own = verified.and_then(|manifest| origin.check(manifest));
+        own.map_err(|error| match error {
+            ReadError::Missing { .. } => VerifyError::Missing,
+            ReadError::Target(error) => VerifyError::Target(causes::in_full(&error)),
+            error => VerifyError::Wrong(causes::in_full(&error)),
+        })
     }
 }
 

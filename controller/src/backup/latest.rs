@@ -31,6 +31,8 @@ pub enum Condition {
     },
     /// It has no manifest: it is under way, or was given up.
     Unfinished,
+    /// It is of another cluster.
+    Foreign,
     /// It does not count, and why.
     Damaged(String),
 }
@@ -52,7 +54,10 @@ pub enum NoLatest {
         next: Option<String>,
     },
     /// They are of several clusters.
-    #[error("there are backups of clusters {}: name the one that is meant", .0.join(", "))]
+    #[error(
+        "there are backups of clusters {}: name the one that is meant, or say whose it is with --genesis FILE",
+        .0.join(", ")
+    )]
     Clusters(Vec<String>),
 }
 
@@ -90,7 +95,10 @@ pub fn latest(candidates: &[Candidate]) -> Result<String, NoLatest> {
         Condition::Damaged(problem) if next.is_none_or(|next| is_as_new(&one.name, next)) => {
             Some((&one.name, problem))
         }
-        Condition::Damaged(_) | Condition::Unfinished | Condition::Whole { .. } => None,
+        Condition::Damaged(_)
+        | Condition::Unfinished
+        | Condition::Foreign
+        | Condition::Whole { .. } => None,
     });
     if let Some((name, problem)) = damaged.max() {
         return Err(NoLatest::Damaged {
@@ -133,12 +141,13 @@ mod tests {
             whole("20261123T165400Z-00000a", "a", 1, 12),
             whole("20261123T165400Z-00000f", "a", 1, 11),
             candidate("20261123T165500Z-000000", Condition::Unfinished),
+            candidate("20991123T165500Z-000000", Condition::Foreign),
         ];
         assert_eq!(latest(&all).unwrap(), "20261123T165400Z-00000a");
         // A restore from an old backup goes on at a lower index.
         all.push(whole("20261124T165400Z-00000f", "a", 2, 5));
         assert_eq!(latest(&all).unwrap(), "20261124T165400Z-00000f");
-        assert_eq!(latest(&all[2..3]), Err(NoLatest::None));
+        assert_eq!(latest(&all[2..4]), Err(NoLatest::None));
     }
 
     #[test]

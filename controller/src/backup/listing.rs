@@ -7,6 +7,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use super::{
     latest::{Candidate, Condition},
     manifest::{MANIFEST, Manifest},
+    origin::Origin,
     read::{self, ReadError},
     target::Target,
 };
@@ -21,6 +22,8 @@ pub struct Listed {
     pub name: String,
     /// What it is, or why it does not count.
     pub manifest: Result<Manifest, ReadError>,
+    /// Whether it is known whose it is.
+    pub is_proven: bool,
 }
 
 impl Listed {
@@ -29,11 +32,16 @@ impl Listed {
     pub fn candidate(&self) -> Candidate {
         let condition = match &self.manifest {
             Ok(manifest) => Condition::Whole {
-                cluster: manifest.cluster.to_string(),
+                cluster: if self.is_proven {
+                    manifest.cluster.to_string()
+                } else {
+                    manifest.claimed_cluster()
+                },
                 epoch: manifest.epoch.0,
                 index: manifest.index,
             },
             Err(ReadError::Unfinished(_)) => Condition::Unfinished,
+            Err(ReadError::Foreign { .. }) => Condition::Foreign,
             Err(error) => Condition::Damaged(causes::in_full(error)),
         };
         Candidate {
@@ -43,26 +51,41 @@ impl Listed {
     }
 }
 
-/// All backups, the oldest first; unfinished and damaged ones with the reason.
+/// All backups, the oldest first; unfinished, damaged and foreign ones with the reason. Without an origin none is foreign,
+/// and of none it is known whose it is.
 ///
 /// # Errors
 /// When the target cannot be asked.
-pub async fn list(target: &Target) -> Result<Vec<Listed>, ReadError> {
-    let looks = stream::iter(target.names().await?).map(|name| look(target, name));
+pub async fn list(target: &Target, origin: Option<&Origin>) -> Result<Vec<Listed>, ReadError> {
+    let looks = stream::iter(target.names().await?).map(|name| look(target, origin, name));
     let listed = looks.buffered(LOOKS_MAX).try_collect::<Vec<_>>().await?;
     Ok(listed.into_iter().flatten().collect())
 }
 
 /// One backup; `None` when nothing lies under its name.
-async fn look(target: &Target, name: String) -> Result<Option<Listed>, ReadError> {
-    let manifest = match read::manifest(target, &name).await {
+async fn look(
+    target: &Target,
+    origin: Option<&Origin>,
+    name: String,
+) -> Result<Option<Listed>, ReadError> {
+    let own = read::manifest(target, &name).await;
+    let own = own.and_then(|manifest| match origin {
+        Some(origin) => origin.check(manifest),
+        None => Ok(manifest),
+    });
+    let manifest = match own {
         Ok(manifest) => with_parts(target, manifest).await,
         Err(error) => Err(error),
     };
     if matches!(manifest, Err(ReadError::Unfinished(_))) && target.is_empty(&name).await? {
         return Ok(None);
     }
-    Ok(Some(Listed { name, manifest }))
+    let is_proven = origin.is_some() && manifest.is_ok();
+    Ok(Some(Listed {
+        name,
+        manifest,
+        is_proven,
+    }))
 }
 
 /// The manifest, when every part that it names lies at the target with its size.

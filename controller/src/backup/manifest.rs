@@ -1,7 +1,8 @@
 //! What a backup consists of, signed by the controller that made it and written last: without it there is no backup.
 //!
 //! The file has two lines of JSON: the manifest, whose bytes are signed as they stand, and the signature. It refuses
-//! what is signed by nobody whom the trust root in it names. It holds no secret.
+//! what is signed by nobody whom the trust root in it names; whose trust root that is, [`super::origin`] tells. It holds no
+//! secret.
 
 use dotmac_protocol::{
     codec,
@@ -199,6 +200,18 @@ impl Manifest {
         newest
             .filter(fits)
             .ok_or_else(|| ManifestError::Form(wrong.to_owned()))
+    }
+
+    /// The cluster as it names itself, told from others of its name by its oldest trust root in the chain.
+    #[must_use]
+    pub fn claimed_cluster(&self) -> String {
+        let chain = self.signed_trust_roots().unwrap_or_default();
+        let first = chain.first().map(|root| root.digest().to_string());
+        format!(
+            "{} with trust root {}",
+            self.cluster,
+            first.unwrap_or_default()
+        )
     }
 
     /// Bytes of all parts.

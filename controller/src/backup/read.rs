@@ -9,7 +9,7 @@ use std::io::{self, Read};
 
 use bytes::Bytes;
 use dotmac_domain::{State, audit::Fact};
-use dotmac_protocol::{codec::Format as _, digest::Digest};
+use dotmac_protocol::{codec::Format as _, digest::Digest, ids::ClusterId};
 use dotmac_runtime::sealed_stream::SealedReader;
 use futures::StreamExt as _;
 use sha2::{Digest as _, Sha256};
@@ -52,6 +52,16 @@ pub enum ReadError {
         /// Why.
         #[source]
         source: ManifestError,
+    },
+    /// It is of another cluster, or nobody of this one made it.
+    #[error(
+        "backup {name} is foreign: it is of a cluster named {cluster} whose trust roots are not of this cluster's history"
+    )]
+    Foreign {
+        /// Its name.
+        name: String,
+        /// What its cluster calls itself.
+        cluster: ClusterId,
     },
     /// The identity does not open it.
     #[error(transparent)]
@@ -206,6 +216,10 @@ pub async fn begin(target: &Target, name: &str, identity: &Identity) -> Result<B
             "its state has digest {digest}, the manifest says {}",
             manifest.state_digest
         );
+        return Err(reading.content(STATE, detail));
+    }
+    if state.trust.as_ref() != manifest.trust().ok().as_ref() {
+        let detail = "its trust root is not the manifest's".to_owned();
         return Err(reading.content(STATE, detail));
     }
     let expected = manifest.heads_digest;

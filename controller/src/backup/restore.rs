@@ -15,6 +15,7 @@ use dotmac_domain::{
 };
 use dotmac_protocol::{
     ids::{Epoch, NodeId},
+    keys::PublicKey,
     time::Timestamp,
     trust::majority,
 };
@@ -24,6 +25,7 @@ use tokio::runtime::Handle;
 
 use super::{
     manifest::Manifest,
+    origin::Origin,
     read::{self, Begun, Opened, ReadError},
     recipient::Identity,
     target::Target,
@@ -148,6 +150,9 @@ pub async fn plan(
     let (Some(before), Some(trust)) = (state.genesis.clone(), state.trust.clone()) else {
         return Err(RestoreError::NotFounded.into());
     };
+    // What is signed here counts for agents: it goes on with nothing that this key did not sign before.
+    let key = PublicKey::of(&bootstrap::read_offline_key(root_key)?);
+    let manifest = Origin::of_root_key(key).check(manifest)?;
     check_count(cards.len(), trust.controllers.len(), new.controllers)?;
     let controllers = cards.iter().map(trust_root::identity_of).collect();
     let epoch = Epoch(trust.epoch.0.saturating_add(1));

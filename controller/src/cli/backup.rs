@@ -25,10 +25,12 @@ use crate::{
         self, began,
         listing::{self, Listed},
         manifest::Manifest,
+        origin::Origin,
         read::{self, ReadError},
         recipient::Identity,
         target::{Reach, Target},
     },
+    bootstrap,
     config::Config,
 };
 
@@ -36,6 +38,9 @@ use crate::{
 const PATH: &str = "/api/v1/backups";
 /// Where it is told how they are.
 const STATUS: &str = "/api/v1/backups/status";
+/// What is said when backups were read without a pin.
+const UNPROVEN: &str = "their origin is not proven: whoever may write at the target can have put them there; --genesis FILE \
+                        names the cluster whose they have to be";
 /// How often it is looked whether a backup has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
@@ -47,7 +52,8 @@ pub(crate) enum Backup {
     Status,
     /// All backups at the target
     List(List),
-    /// Check one backup: with --identity all that is in it, without it every part's checksum
+    /// Check one backup: with --identity all that is in it, without it every part's checksum; at a target, --genesis says
+    /// whose it has to be
     Verify(Verify),
     /// Make the key that opens backups; keep it offline
     Keygen(Keygen),
@@ -72,6 +78,8 @@ pub(crate) struct List {
     #[command(flatten)]
     place: Place,
     #[command(flatten)]
+    pin: Pin,
+    #[command(flatten)]
     paging: Paging,
 }
 
@@ -81,6 +89,8 @@ pub(crate) struct Verify {
     name: String,
     #[command(flatten)]
     place: Place,
+    #[command(flatten)]
+    pin: Pin,
     /// File with a secret key, as `keygen` makes it; needs --target or --config
     #[arg(long, value_name = "FILE")]
     identity: Option<PathBuf>,
@@ -109,6 +119,43 @@ pub(crate) struct Place {
     /// A controller's configuration, whose target is asked directly
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+}
+
+/// Whose backups count at a target that is asked directly.
+#[derive(Args, Debug, Clone, Default)]
+pub(crate) struct Pin {
+    /// Genesis file or join file of the cluster whose backup it has to be; without it that of --config is taken, and
+    /// without both nothing proves whose a backup is
+    #[arg(long, value_name = "FILE")]
+    genesis: Option<PathBuf>,
+}
+
+impl Pin {
+    /// The history that backups have to be of, if one is named.
+    fn origin(&self, place: &Place) -> Result<Option<Origin>, Failure> {
+        let file = match (&self.genesis, &place.config) {
+            (Some(file), _) => file.clone(),
+            (None, Some(config)) => {
+                let genesis = Config::load(config).map_err(|error| usage(&error))?.genesis;
+                if !genesis.exists() {
+                    return Ok(None);
+                }
+                genesis
+            }
+            (None, None) => return Ok(None),
+        };
+        let beginning = bootstrap::read_beginning(&file).map_err(|error| failed(&error))?;
+        Ok(Some(Origin::of_beginning(&beginning)))
+    }
+
+    /// That it is not given where controllers decide.
+    fn refuse(&self) -> Result<(), Failure> {
+        if self.genesis.is_some() {
+            let detail = "--genesis needs --target or --config: a controller knows its own history";
+            return Err(Failure::Usage(detail.to_owned()));
+        }
+        Ok(())
+    }
 }
 
 impl Backup {
@@ -280,15 +327,20 @@ impl List {
         ];
         let empty = "no backups: dotmac backup create --wait";
         let Some(target) = self.place.open()? else {
+            self.pin.refuse()?;
             let client = context.client()?;
             let shown = self
                 .paging
                 .show(context, &client, (PATH, &[]), (&header, &row), empty);
             return shown.await;
         };
-        let listed = listing::list(&target)
+        let origin = self.pin.origin(&self.place)?;
+        let listed = listing::list(&target, origin.as_ref())
             .await
             .map_err(|error| failed(&error))?;
+        if origin.is_none() && !listed.is_empty() {
+            context.output.note(UNPROVEN);
+        }
         let items: Vec<Value> = listed.iter().map(item).collect();
         if context.output.is_data() {
             return context
@@ -321,15 +373,18 @@ fn item(listed: &Listed) -> Value {
         Ok(one) => json!({
             "id": listed.name, "state": "whole", "began_at": began_at, "bytes": one.bytes(), "index": one.index,
             "epoch": one.epoch, "cluster": one.cluster, "program": one.program, "problem": null,
+            "origin_is_proven": listed.is_proven,
         }),
         Err(error) => {
             let state = match error {
                 ReadError::Unfinished(_) => "unfinished",
+                ReadError::Foreign { .. } => "foreign",
                 _ => "damaged",
             };
             json!({
                 "id": listed.name, "state": state, "began_at": began_at, "bytes": null, "index": null, "epoch": null,
                 "cluster": null, "program": null, "problem": causes::in_full(error),
+                "origin_is_proven": false,
             })
         }
     }
@@ -339,6 +394,7 @@ impl Verify {
     async fn run(self, context: &Context) -> Result<(), Failure> {
         which::check(&self.name)?;
         let Some(target) = self.place.open()? else {
+            self.pin.refuse()?;
             if self.identity.is_some() {
                 let detail =
                     "--identity needs --target or --config: no secret key is sent to a controller";
@@ -346,7 +402,8 @@ impl Verify {
             }
             return self.ask(context).await;
         };
-        let name = which::at_target(context, &target, &self.name).await?;
+        let origin = self.pin.origin(&self.place)?;
+        let name = which::at_target(context, (&target, origin.as_ref()), &self.name).await?;
         let (manifest, depth) = match &self.identity {
             None => {
                 let checked = read::verify(&target, &name).await;
@@ -365,7 +422,11 @@ impl Verify {
                 )
             }
         };
-        told(context, &manifest, depth)
+        let manifest = match &origin {
+            Some(origin) => origin.check(manifest).map_err(|error| failed(&error))?,
+            None => manifest,
+        };
+        told(context, &manifest, depth, origin.is_some())
     }
 
     async fn ask(self, context: &Context) -> Result<(), Failure> {
@@ -387,13 +448,25 @@ impl Verify {
     }
 }
 
-fn told(context: &Context, manifest: &Manifest, depth: &str) -> Result<(), Failure> {
+fn told(
+    context: &Context,
+    manifest: &Manifest,
+    depth: &str,
+    is_proven: bool,
+) -> Result<(), Failure> {
     if context.output.is_data() {
-        let manifest = serde_json::to_value(manifest).map_err(|error| failed(&error))?;
-        return context.output.data(&manifest);
+        let mut shown = serde_json::to_value(manifest).map_err(|error| failed(&error))?;
+        shown["origin_is_proven"] = is_proven.into();
+        return context.output.data(&shown);
     }
+    let whose = if is_proven {
+        "the cluster of the genesis"
+    } else {
+        context.output.note(UNPROVEN);
+        "not proven"
+    };
     context.output.line(&format!(
-        "backup {} is whole: {} parts, {}, {} facts, index {}, epoch {}; proven: {depth}",
+        "backup {} is whole: {} parts, {}, {} facts, index {}, epoch {}; proven: {depth}; origin: {whose}",
         manifest.name,
         manifest.parts.len(),
         bytes(manifest.bytes()),

@@ -34,7 +34,7 @@ use crate::{
 };
 
 pub(super) const NAME: &str = "20261123T165400Z-00a1f9";
-const SECOND: &str = "20261123T165401Z-00a1f9";
+pub(super) const SECOND: &str = "20261123T165401Z-00a1f9";
 
 /// A controller with some history, a directory for backups, and a key.
 pub(super) struct Stage {
@@ -64,9 +64,18 @@ impl Stage {
     }
 
     pub(super) async fn back_up(&self, name: &str) -> Result<Manifest, write::WriteError> {
+        self.back_up_as(name, |_| ()).await
+    }
+
+    /// A backup that is made otherwise than a controller makes it.
+    pub(super) async fn back_up_as(
+        &self,
+        name: &str,
+        otherwise: impl FnOnce(&mut Order),
+    ) -> Result<Manifest, write::WriteError> {
         let node = &self.world.node;
         let moment = node.log.moment();
-        let order = Order {
+        let mut order = Order {
             name: name.to_owned(),
             recipients: vec![self.identity.recipient()],
             trust_roots: moment.state.newest_trust_roots(256),
@@ -74,6 +83,7 @@ impl Stage {
             node: node.card.node,
             key: node.signing_key.clone(),
         };
+        otherwise(&mut order);
         let log = Arc::clone(&self.world.log) as Arc<dyn Log>;
         let (written, _) = watch::channel(0);
         write::create(&self.target, order, log, &node.entropy, &written).await
@@ -238,7 +248,7 @@ async fn a_manifest_counts_only_as_a_controller_signed_it_under_its_name() {
     for said in stage.refusals().await {
         assert!(said.contains("unfinished"), "{said}");
     }
-    let listed = listing::list(&stage.target).await.unwrap();
+    let listed = listing::list(&stage.target, None).await.unwrap();
     assert!(matches!(listed[..], [ref one] if one.manifest.is_err()));
     stage.world.stop().await;
 }
@@ -280,7 +290,7 @@ async fn a_target_that_is_away_or_takes_nothing_is_a_clear_error_and_leaves_no_b
         "{said}"
     );
     fs::remove_file(stage.folder.path().join(NAME)).unwrap();
-    assert!(listing::list(&stage.target).await.unwrap().is_empty());
+    assert!(listing::list(&stage.target, None).await.unwrap().is_empty());
     let gone = Target::open("file:///nowhere/at/all", &Reach::default()).unwrap_err();
     assert!(matches!(gone, TargetError::Directory { .. }), "{gone}");
     for wrong in ["ftp://x", "file://relative", "s3://", "/tmp"] {
@@ -320,16 +330,15 @@ async fn a_backup_without_a_part_is_listed_as_damaged_and_pushes_no_whole_one_ou
         daily: 0,
         weekly: 0,
     };
-    let cluster = stage.world.node.genesis.cluster.clone();
-    let own = (&cluster, &retention);
-    let all = listing::list(&stage.target).await.unwrap();
+    let own = (names[2], &retention);
+    let all = listing::list(&stage.target, None).await.unwrap();
     assert_eq!(going(&all, own, Timestamp(0)), names[..2]);
     fs::remove_file(stage.part(names[2], "heads")).unwrap();
     let state = stage.part(names[1], "state");
     let length = fs::metadata(&state).unwrap().len();
     let file = fs::OpenOptions::new().write(true).open(&state).unwrap();
     file.set_len(length - 1).unwrap();
-    let all = listing::list(&stage.target).await.unwrap();
+    let all = listing::list(&stage.target, None).await.unwrap();
     let problem = |place: usize| all[place].manifest.as_ref().unwrap_err().to_string();
     let cut = problem(1);
     assert!(

@@ -55,7 +55,7 @@ impl Disk for Failing {
     }
 }
 
-fn new_card(node: u64) -> NodeCard {
+pub(super) fn new_card(node: u64) -> NodeCard {
     let seed = u8::try_from(node).unwrap() + 40;
     NodeCard {
         node: NodeId(node),
@@ -75,7 +75,7 @@ fn root_key(folder: &Path) -> PathBuf {
     path
 }
 
-async fn plan(
+pub(super) async fn plan(
     stage: &Stage,
     cards: Vec<NodeCard>,
     controllers: Option<usize>,

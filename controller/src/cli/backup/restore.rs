@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use dotmac_protocol::keys::PublicKey;
 use dotmac_runtime::disk::SystemDisk;
 use serde_json::json;
 
 use super::{Place, failed, which};
 use crate::{
-    backup::{recipient::Identity, restore},
+    backup::{origin::Origin, recipient::Identity, restore},
     bootstrap,
     cli::{failure::Failure, find::Context},
     config::Config,
@@ -59,7 +60,10 @@ impl Plan {
             return Err(Failure::Usage(format!("{path} exists: name another file")));
         }
         let target = self.place.open()?.ok_or_else(no_place)?;
-        let name = which::at_target(context, &target, &self.name).await?;
+        let root_key =
+            bootstrap::read_offline_key(&self.root_key_file).map_err(|error| failed(&error))?;
+        let origin = Origin::of_root_key(PublicKey::of(&root_key));
+        let name = which::at_target(context, (&target, Some(&origin)), &self.name).await?;
         let identity = Identity::read(&self.identity).map_err(|error| failed(&error))?;
         let cards: Result<Vec<_>, _> = self
             .cards
@@ -101,7 +105,7 @@ impl Restore {
         let config = Config::load(&self.controller).map_err(|error| failed(&error))?;
         let beginning =
             bootstrap::read_beginning(&config.genesis).map_err(|error| failed(&error))?;
-        let genesis = beginning.genesis;
+        let genesis = &beginning.genesis;
         let keys = bootstrap::load_keys(&config).map_err(|error| failed(&error))?;
         let is_named = genesis
             .card(config.node)
@@ -115,8 +119,9 @@ impl Restore {
             )));
         }
         let identity = Identity::read(&self.identity).map_err(|error| failed(&error))?;
-        let name = which::at_target(context, &target, &self.name).await?;
-        let whose = (&genesis, config.node, config.data_dir.as_path());
+        let origin = Origin::of_beginning(&beginning);
+        let name = which::at_target(context, (&target, Some(&origin)), &self.name).await?;
+        let whose = (genesis, config.node, config.data_dir.as_path());
         let disk = std::sync::Arc::new(SystemDisk);
         let restored = restore::restore(&target, &name, &identity, whose, disk).await;
         let manifest = restored.map_err(|error| failed(&error))?;

@@ -9,6 +9,7 @@ use crate::{
     backup::{
         latest::{Candidate, Condition, LATEST, latest},
         listing,
+        origin::Origin,
         target::Target,
     },
     cli::{client::Client, failure::Failure, find::Context, view},
@@ -32,16 +33,16 @@ pub(super) fn check(name: &str) -> Result<(), Failure> {
     )))
 }
 
-/// The backup that is meant, of those at a target.
+/// The backup that is meant, of those at a target; with an origin, of those that are of it.
 pub(super) async fn at_target(
     context: &Context,
-    target: &Target,
+    (target, origin): (&Target, Option<&Origin>),
     name: &str,
 ) -> Result<String, Failure> {
     if name != LATEST {
         return Ok(name.to_owned());
     }
-    let listed = listing::list(target)
+    let listed = listing::list(target, origin)
         .await
         .map_err(|error| failed(&error))?;
     let candidates: Vec<Candidate> = listed.iter().map(listing::Listed::candidate).collect();
@@ -71,6 +72,7 @@ fn candidate(item: &Value) -> Candidate {
             index: number("index"),
         },
         Some("unfinished") => Condition::Unfinished,
+        Some("foreign") => Condition::Foreign,
         _ => Condition::Damaged(view::text(item, "problem")),
     };
     Candidate {
@@ -81,6 +83,15 @@ fn candidate(item: &Value) -> Candidate {
 
 fn chosen(context: &Context, candidates: &[Candidate], place: &str) -> Result<String, Failure> {
     let name = latest(candidates).map_err(|no| Failure::Failed(format!("{place}: {no}")))?;
+    let foreign = candidates
+        .iter()
+        .filter(|one| one.condition == Condition::Foreign);
+    let foreign = foreign.count();
+    if foreign > 0 {
+        context.output.note(&format!(
+            "backups of other clusters lie there, too, and are passed over: {foreign}"
+        ));
+    }
     let newer = candidates
         .iter()
         .filter(|one| one.condition == Condition::Unfinished && one.name > name);
@@ -133,5 +144,7 @@ mod tests {
         assert_eq!(whole.condition, expected);
         let damaged = candidate(&json!({"id": "a", "state": "damaged", "problem": "cut"}));
         assert_eq!(damaged.condition, Condition::Damaged("cut".into()));
+        let foreign = candidate(&json!({"id": "a", "state": "foreign", "problem": "theirs"}));
+        assert_eq!(foreign.condition, Condition::Foreign);
     }
 }
