@@ -33,7 +33,7 @@ use crate::{config::Config, raft::mark::StoreMark, trust_root};
 
 mod genesis;
 
-pub use genesis::{Beginning, Founding, read_beginning, write_genesis};
+pub use genesis::{Beginning, Founding, PlannedBackup, read_beginning, write_genesis};
 
 /// The folder of the keys, below the data directory.
 const KEYS: &str = "keys";

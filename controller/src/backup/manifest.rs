@@ -233,18 +233,18 @@ impl Signed {
 }
 
 /// Digests as people read them.
-pub(super) mod as_text {
+pub(crate) mod as_text {
     use dotmac_protocol::digest::Digest;
     use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
 
-    pub(in crate::backup) fn serialize<S: Serializer>(
+    pub(crate) fn serialize<S: Serializer>(
         digest: &Digest,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
         serializer.collect_str(digest)
     }
 
-    pub(in crate::backup) fn deserialize<'de, D: Deserializer<'de>>(
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Digest, D::Error> {
         String::deserialize(deserializer)?

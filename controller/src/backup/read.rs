@@ -120,6 +120,8 @@ pub enum ReadError {
 pub struct Opened {
     /// What it is.
     pub manifest: Manifest,
+    /// Digest of the manifest's file.
+    pub manifest_digest: Digest,
     /// The State in it.
     pub state: State,
 }
@@ -129,15 +131,24 @@ pub struct Opened {
 /// # Errors
 /// When there is none, or it does not count.
 pub async fn manifest(target: &Target, name: &str) -> Result<Manifest, ReadError> {
+    let read = manifest_and_digest(target, name).await;
+    read.map(|(manifest, _)| manifest)
+}
+
+/// The manifest of one backup, and the digest of its file.
+async fn manifest_and_digest(target: &Target, name: &str) -> Result<(Manifest, Digest), ReadError> {
     if !dotmac_domain::backups::is_name(name) {
         let (name, target) = (name.chars().take(80).collect(), target.to_string());
         return Err(ReadError::Missing { name, target });
     }
     match target.read(name, MANIFEST).await {
-        Ok(file) => Manifest::of_file(&file, name).map_err(|source| ReadError::Manifest {
-            name: name.to_owned(),
-            source,
-        }),
+        Ok(file) => match Manifest::of_file(&file, name) {
+            Ok(manifest) => Ok((manifest, Digest::of(&file))),
+            Err(source) => Err(ReadError::Manifest {
+                name: name.to_owned(),
+                source,
+            }),
+        },
         Err(error) if error.is_missing() => {
             if target.names().await?.iter().any(|one| one == name) {
                 return Err(ReadError::Unfinished(name.to_owned()));
@@ -174,6 +185,8 @@ pub async fn verify(target: &Target, name: &str) -> Result<Manifest, ReadError> 
 pub struct Begun {
     /// What it is.
     pub manifest: Manifest,
+    /// Digest of the manifest's file.
+    pub manifest_digest: Digest,
     /// The State in it.
     pub state: State,
     target: Target,
@@ -203,7 +216,7 @@ where
 /// # Errors
 /// What is wrong, by the part's name.
 pub async fn begin(target: &Target, name: &str, identity: &Identity) -> Result<Begun, ReadError> {
-    let manifest = manifest(target, name).await?;
+    let (manifest, manifest_digest) = manifest_and_digest(target, name).await?;
     check_form(&manifest)?;
     let key = identity.open(name, &manifest.keys)?;
     let reading = Reading {
@@ -232,6 +245,7 @@ pub async fn begin(target: &Target, name: &str, identity: &Identity) -> Result<B
     }
     Ok(Begun {
         manifest,
+        manifest_digest,
         state,
         target: target.clone(),
         key,
@@ -250,6 +264,7 @@ impl Begun {
     {
         let Self {
             manifest,
+            manifest_digest,
             state,
             target,
             key,
@@ -272,7 +287,11 @@ impl Begun {
         if let Err(detail) = chains.check_end(manifest.facts) {
             return Err(reading.content(LEDGER, detail));
         }
-        Ok(Opened { manifest, state })
+        Ok(Opened {
+            manifest,
+            manifest_digest,
+            state,
+        })
     }
 }
 

@@ -31,7 +31,7 @@ use super::{
     target::Target,
 };
 use crate::{
-    bootstrap::{self, BootstrapError},
+    bootstrap::{self, BootstrapError, PlannedBackup},
     raft::restored::{self, Beginning, RestoredError, RestoredStore},
     trust_root::{self, TrustRootError},
 };
@@ -61,6 +61,17 @@ pub enum CannotRestore {
     /// The backup does not count.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// It is another one than the genesis is for.
+    #[error(
+        "the genesis goes on from backup {planned}, and what lies there is backup {found}: every controller begins with the \
+         same backup; for another one make a genesis with `dotmac backup plan`"
+    )]
+    Another {
+        /// The one that the genesis names.
+        planned: PlannedBackup,
+        /// The one at the target.
+        found: PlannedBackup,
+    },
     /// The State does not go on.
     #[error("the backup does not fit the genesis")]
     State(#[from] RestoreError),
@@ -127,8 +138,8 @@ pub enum CannotRestore {
     Size(usize),
 }
 
-/// The genesis of a cluster that goes on from a backup, signed with the root key in a file. Opens and proves the whole
-/// backup on the way.
+/// The genesis of a cluster that goes on from a backup, signed with the root key in a file, and the backup that it is for.
+/// Opens and proves the whole backup on the way.
 ///
 /// # Errors
 /// When the backup does not count, or the key is not its root key.
@@ -138,7 +149,7 @@ pub async fn plan(
     identity: &Identity,
     new: New<'_>,
     now: Timestamp,
-) -> Result<(Manifest, Genesis), CannotRestore> {
+) -> Result<(Manifest, Genesis, PlannedBackup), CannotRestore> {
     let New {
         cards, root_key, ..
     } = &new;
@@ -146,7 +157,11 @@ pub async fn plan(
         return Err(CannotRestore::Size(cards.len()));
     }
     bootstrap::check_distinct(cards)?;
-    let Opened { manifest, state } = read::open(target, name, identity, |_| Ok(())).await?;
+    let Opened {
+        manifest,
+        manifest_digest,
+        state,
+    } = read::open(target, name, identity, |_| Ok(())).await?;
     let (Some(before), Some(trust)) = (state.genesis.clone(), state.trust.clone()) else {
         return Err(RestoreError::NotFounded.into());
     };
@@ -165,7 +180,11 @@ pub async fn plan(
     };
     // What every controller will do is tried here first.
     state.restored(&how(&manifest, &genesis))?;
-    Ok((manifest, genesis))
+    let planned = PlannedBackup {
+        name: manifest.name.clone(),
+        manifest: manifest_digest,
+    };
+    Ok((manifest, genesis, planned))
 }
 
 /// A forgotten card is no smaller cluster: another number of controllers must be said.
@@ -181,13 +200,13 @@ fn check_count(cards: usize, controllers: usize, said: Option<usize>) -> Result<
     }
 }
 
-/// Writes the store of one controller below its data directory.
+/// Writes the store of one controller below its data directory, from the backup that its genesis is for.
 ///
 /// # Errors
-/// When there is a store already, the backup does not count, or the disk fails: then nothing is left.
+/// When there is a store already, the backup is another one or does not count, or the disk fails: then nothing is left.
 pub async fn restore(
     target: &Target,
-    name: &str,
+    planned: &PlannedBackup,
     identity: &Identity,
     (genesis, node, data_dir): (&Genesis, NodeId, &Path),
     disk: SharedDisk,
@@ -197,7 +216,13 @@ pub async fn restore(
         return Err(RestoredError::Exists(store).into());
     }
     // Whatever can be wrong with backup, identity and genesis is found before anything is written.
-    let begun = read::begin(target, name, identity).await?;
+    let begun = read::begin(target, &planned.name, identity).await?;
+    if begun.manifest_digest != planned.manifest {
+        let (planned, manifest) = (planned.clone(), begun.manifest_digest);
+        let name = begun.manifest.name;
+        let found = PlannedBackup { name, manifest };
+        return Err(CannotRestore::Another { planned, found });
+    }
     begun
         .state
         .clone()
@@ -266,7 +291,9 @@ async fn fill(
         let written = handle.block_on(writing.append(&facts));
         written.map_err(|error| io::Error::other(causes::in_full(&error)))
     };
-    let Opened { manifest, state } = begun.facts(take).await?;
+    let Opened {
+        manifest, state, ..
+    } = begun.facts(take).await?;
     let (state, facts) = state.restored(&how(&manifest, genesis))?;
     store.append(&facts).await?;
     store.finish(state).await?;

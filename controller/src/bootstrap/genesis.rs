@@ -1,5 +1,6 @@
 //! The genesis file: a summary for people, and the bytes that count, with the rules that the cluster begins with; and the
-//! join file, which is one with what came since. It reads those of older programs, too.
+//! join file, which is one with what came since; one with which a cluster goes on from a backup names that backup. It reads
+//! those of older programs, too.
 
 use std::{fs, path::Path};
 
@@ -9,6 +10,7 @@ use dotmac_domain::{
 };
 use dotmac_protocol::{
     codec::{self, DecodeError, Format},
+    digest::Digest,
     ids::{ClusterId, TrustVersion},
     keys::PublicKey,
     trust::{SignedTrustRoot, TrustRoot},
@@ -16,6 +18,7 @@ use dotmac_protocol::{
 use serde::{Deserialize, Serialize};
 
 use super::{BootstrapError, CardFile, content, file_error, write};
+use crate::backup::manifest::as_text;
 
 /// A genesis file: a summary for people, and the bytes that count.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -31,6 +34,26 @@ struct GenesisFile {
     /// Of a cluster that others join: its controllers, the one that joins too.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     cards: Vec<CardFile>,
+    /// Of a cluster that goes on from a backup: which.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    backup: Option<PlannedBackup>,
+}
+
+/// The one backup from which a cluster goes on with a genesis: every controller begins with the same State and facts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlannedBackup {
+    /// Its name.
+    pub name: String,
+    /// SHA-256 of the file of its signed manifest.
+    #[serde(with = "as_text")]
+    pub manifest: Digest,
+}
+
+impl std::fmt::Display for PlannedBackup {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{} with manifest {}", self.name, self.manifest)
+    }
 }
 
 /// What a controller starts from.
@@ -46,6 +69,8 @@ pub struct Beginning {
     pub members: Vec<NodeCard>,
     /// Whether it founds the cluster with them, or joins it.
     pub founds: bool,
+    /// The backup from which the cluster goes on, if it does.
+    pub backup: Option<PlannedBackup>,
 }
 
 /// A genesis as programs since version 2 write it: with the rules that the cluster begins with. Those that wrote a
@@ -64,8 +89,12 @@ impl Format for Founding {
     const BYTES_MAX: usize = Genesis::BYTES_MAX + 4;
 }
 
-/// Writes a genesis file of a cluster that begins with the newest rules of this program.
-pub fn write_genesis(path: &Path, genesis: &Genesis) -> Result<(), BootstrapError> {
+/// Writes a genesis file of a cluster that begins with the newest rules of this program, or goes on from a backup.
+pub fn write_genesis(
+    path: &Path,
+    genesis: &Genesis,
+    backup: Option<PlannedBackup>,
+) -> Result<(), BootstrapError> {
     let founding = Founding {
         genesis: genesis.clone(),
         rules: RULES_VERSION,
@@ -83,6 +112,7 @@ pub fn write_genesis(path: &Path, genesis: &Genesis) -> Result<(), BootstrapErro
         body: hex::encode(body),
         trust_roots: Vec::new(),
         cards: Vec::new(),
+        backup,
     };
     let text = serde_json::to_string_pretty(&file).expect("a genesis file has text keys only");
     write(path, text.as_bytes(), 0o644)
@@ -128,6 +158,7 @@ pub fn read_beginning(path: &Path) -> Result<Beginning, BootstrapError> {
         trust_roots,
         members,
         founds,
+        backup: file.backup,
     })
 }
 

@@ -189,7 +189,7 @@ impl Create {
             entropy,
         );
         let genesis = made.map_err(|error| explain(&error))?;
-        bootstrap::write_genesis(&self.out, &genesis).map_err(|error| explain(&error))?;
+        bootstrap::write_genesis(&self.out, &genesis, None).map_err(|error| explain(&error))?;
         Ok(genesis)
     }
 }

@@ -242,6 +242,7 @@ async fn back_up(fleet: &Fleet, deployment: &str) -> Result<String> {
         .dotmac(&[&verify[..], &["--identity", &identity]].concat())
         .await?
         .ok()?;
+    proven(fleet, &name, &verify).await?;
     let other = fleet
         .home()
         .join("keys/other.identity")
@@ -267,6 +268,26 @@ async fn back_up(fleet: &Fleet, deployment: &str) -> Result<String> {
         );
     }
     Ok(name)
+}
+
+/// Whose a backup is, a genesis proves; without one that is said to be open.
+async fn proven(fleet: &Fleet, name: &str, with_config: &[&str]) -> Result<()> {
+    let target = format!("file://{}", fleet.home().join("backups").display());
+    let genesis = fleet.home().join("genesis.json").display().to_string();
+    let bare = ["backup", "verify", name, "--target", &target];
+    let said = fleet.dotmac(&bare).await?.ok()?;
+    ensure!(
+        said.err.contains("origin is not proven") && said.out.contains("origin: not proven"),
+        "{} {}",
+        said.out,
+        said.err
+    );
+    let pinned = [&bare[..], &["--genesis", &genesis]].concat();
+    for (how, is_proven) in [(&bare[..], false), (&pinned, true), (with_config, true)] {
+        let told = fleet.dotmac_json(how).await?;
+        ensure!(told["origin_is_proven"] == is_proven, "{how:?}: {told}");
+    }
+    Ok(())
 }
 
 /// Wipes all controllers and restores the backup on what are new disks.
@@ -312,9 +333,16 @@ async fn begin_again(fleet: &Fleet, name: &str) -> Result<()> {
     fs::rename(&out, home.join("genesis.json"))?;
     for controller in CONTROLLERS {
         let own = shown(&config(controller));
-        let mut restore = vec!["backup", "restore", "latest", "--config", &own];
+        let mut restore = vec!["backup", "restore", "--config", &own];
         restore.extend(["--identity", &identity, "--controller", &own]);
+        let other = [&restore[..], &["20200101T000000Z-000000"]].concat();
+        let other = fleet.dotmac(&other).await?.with_code(1)?.err;
+        ensure!(
+            other.contains(name) && other.contains("20200101T000000Z-000000"),
+            "{other}"
+        );
         fleet.dotmac(&restore).await?.ok()?;
+        restore.push("latest");
         let again = fleet.dotmac(&restore).await?.with_code(1)?.err;
         ensure!(again.contains("could vote twice"), "{again}");
     }

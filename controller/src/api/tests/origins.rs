@@ -196,6 +196,7 @@ async fn after_a_restore_the_backups_of_before_are_still_the_clusters() {
             trust_roots: vec![genesis.trust_root.self_signed().unwrap()],
             members: Vec::new(),
             founds: false,
+            backup: None,
             genesis,
         })
     };

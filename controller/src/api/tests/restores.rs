@@ -17,6 +17,7 @@ use dotmac_domain::{
     tenancy::Deployment,
 };
 use dotmac_protocol::{
+    digest::Digest,
     ids::NodeId,
     keys::PublicKey,
     record::{ComponentHealth, HealthStatus},
@@ -30,7 +31,11 @@ use ed25519_dalek::SigningKey;
 use super::backups::{NAME, Stage};
 use crate::{
     api::DEPLOYMENTS,
-    backup::restore::{self, CannotRestore, New},
+    backup::{
+        manifest::MANIFEST,
+        restore::{self, CannotRestore, New},
+    },
+    bootstrap::{self, PlannedBackup},
     raft::restored::{self, RestoredError},
 };
 
@@ -88,12 +93,29 @@ pub(super) async fn plan(
     };
     let now = stage.world.node.clock.now();
     let planned = restore::plan(&stage.target, NAME, &stage.identity, new, now);
-    planned.await.map(|(_, genesis)| genesis)
+    planned.await.map(|(_, genesis, _)| genesis)
+}
+
+/// The backup that lies under the name, as a genesis made for it names it.
+fn planned(stage: &Stage) -> PlannedBackup {
+    PlannedBackup {
+        name: NAME.to_owned(),
+        manifest: Digest::of(&fs::read(stage.part(NAME, MANIFEST)).unwrap()),
+    }
 }
 
 async fn restore(stage: &Stage, genesis: &Genesis, data: &Path, disk: Arc<dyn Disk>) -> String {
+    restore_as(stage, (genesis, &planned(stage)), data, disk).await
+}
+
+async fn restore_as(
+    stage: &Stage,
+    (genesis, planned): (&Genesis, &PlannedBackup),
+    data: &Path,
+    disk: Arc<dyn Disk>,
+) -> String {
     let whose = (genesis, NodeId(1), data);
-    let restored = restore::restore(&stage.target, NAME, &stage.identity, whose, disk);
+    let restored = restore::restore(&stage.target, planned, &stage.identity, whose, disk);
     restored.await.map_or_else(
         |error| causes::in_full(&error),
         |manifest| format!("restored {}", manifest.name),
@@ -116,6 +138,43 @@ async fn a_genesis_that_does_not_fit_is_refused_before_anything_is_written() {
     let old = (*stage.world.node.genesis).clone();
     let said = restore(&stage, &old, data.path(), disk).await;
     assert!(said.contains("does not fit the genesis"), "{said}");
+    assert!(is_empty(data.path()));
+    stage.world.stop().await;
+}
+
+/// Controllers that begin with different backups would differ without anybody noticing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_genesis_is_for_the_one_backup_that_its_file_names() {
+    let stage = Stage::new().await;
+    stage.back_up(NAME).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let new = New {
+        cards: vec![new_card(1)],
+        controllers: None,
+        root_key: &root_key(folder.path()),
+    };
+    let now = stage.world.node.clock.now();
+    let made = restore::plan(&stage.target, NAME, &stage.identity, new, now).await;
+    let (_, genesis, backup) = made.unwrap();
+    assert_eq!(backup, planned(&stage));
+    let path = folder.path().join("genesis.json");
+    bootstrap::write_genesis(&path, &genesis, Some(backup.clone())).unwrap();
+    let read = bootstrap::read_beginning(&path).unwrap();
+    assert_eq!(
+        (read.genesis, read.backup),
+        (genesis.clone(), Some(backup.clone()))
+    );
+    assert!(!read.founds);
+    bootstrap::write_genesis(&path, &genesis, None).unwrap();
+    assert_eq!(bootstrap::read_beginning(&path).unwrap().backup, None);
+    // Another backup of the same State under the same name: its trust root and its epoch fit as well.
+    stage.back_up(NAME).await.unwrap();
+    let data = tempfile::tempdir().unwrap();
+    let own = (&genesis, &backup);
+    let said = restore_as(&stage, own, data.path(), SystemDisk::shared()).await;
+    for part in [backup.to_string(), planned(&stage).to_string()] {
+        assert!(said.contains(&part), "{said}");
+    }
     assert!(is_empty(data.path()));
     stage.world.stop().await;
 }

@@ -1,6 +1,6 @@
 //! `dotmac backup plan` and `restore`: a cluster from a backup, on new machines, without any controller that runs.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use dotmac_protocol::keys::PublicKey;
@@ -10,7 +10,7 @@ use serde_json::json;
 use super::{Place, failed, which};
 use crate::{
     backup::{origin::Origin, recipient::Identity, restore},
-    bootstrap,
+    bootstrap::{self, PlannedBackup},
     cli::{failure::Failure, find::Context},
     config::Config,
 };
@@ -40,8 +40,8 @@ pub(crate) struct Plan {
 
 #[derive(Args)]
 pub(crate) struct Restore {
-    /// Name of the backup, the one that `plan` named, or `latest`
-    name: String,
+    /// Name of the backup, or `latest`: it has to be the one that the genesis is for, which is taken without it
+    name: Option<String>,
     #[command(flatten)]
     place: Place,
     /// File with the secret key that opens it
@@ -77,8 +77,9 @@ impl Plan {
             root_key: &self.root_key_file,
         };
         let planned = restore::plan(&target, &name, &identity, new, context.clock.now()).await;
-        let (manifest, genesis) = planned.map_err(|error| failed(&error))?;
-        bootstrap::write_genesis(&self.out, &genesis).map_err(|error| failed(&error))?;
+        let (manifest, genesis, backup) = planned.map_err(|error| failed(&error))?;
+        bootstrap::write_genesis(&self.out, &genesis, Some(backup))
+            .map_err(|error| failed(&error))?;
         if context.output.is_data() {
             return context.output.data(&json!({
                 "id": manifest.name, "genesis": self.out.display().to_string(), "index": manifest.index,
@@ -91,21 +92,23 @@ impl Plan {
             manifest.cluster, manifest.name, manifest.index
         ))?;
         context.output.line(&format!(
-            "genesis {}  (to every new controller; then there: dotmac backup restore {})",
+            "genesis {}  (to every new controller; then there: dotmac backup restore)",
             self.out.display(),
-            manifest.name
         ))
     }
 }
 
 impl Restore {
     pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
-        which::check(&self.name)?;
+        if let Some(name) = &self.name {
+            which::check(name)?;
+        }
         let target = self.place.open()?.ok_or_else(no_place)?;
         let config = Config::load(&self.controller).map_err(|error| failed(&error))?;
         let beginning =
             bootstrap::read_beginning(&config.genesis).map_err(|error| failed(&error))?;
-        let genesis = &beginning.genesis;
+        let (genesis, path) = (&beginning.genesis, &config.genesis);
+        let planned = beginning.backup.as_ref().ok_or_else(|| not_planned(path))?;
         let keys = bootstrap::load_keys(&config).map_err(|error| failed(&error))?;
         let is_named = genesis
             .card(config.node)
@@ -113,17 +116,20 @@ impl Restore {
         if !is_named {
             return Err(Failure::Usage(format!(
                 "{} does not name controller {} with the keys in {}: `dotmac backup plan` takes its card",
-                config.genesis.display(),
+                path.display(),
                 config.node,
                 config.data_dir.display()
             )));
         }
         let identity = Identity::read(&self.identity).map_err(|error| failed(&error))?;
-        let origin = Origin::of_beginning(&beginning);
-        let name = which::at_target(context, (&target, Some(&origin)), &self.name).await?;
+        if let Some(name) = &self.name {
+            let origin = Origin::of_beginning(&beginning);
+            let name = which::at_target(context, (&target, Some(&origin)), name).await?;
+            check_is_planned(&name, planned, path)?;
+        }
         let whose = (genesis, config.node, config.data_dir.as_path());
         let disk = std::sync::Arc::new(SystemDisk);
-        let restored = restore::restore(&target, &name, &identity, whose, disk).await;
+        let restored = restore::restore(&target, planned, &identity, whose, disk).await;
         let manifest = restored.map_err(|error| failed(&error))?;
         if context.output.is_data() {
             return context
@@ -137,6 +143,61 @@ impl Restore {
     }
 }
 
+/// A genesis that is for no backup, of a cluster that begins or that this controller joins.
+fn not_planned(path: &Path) -> Failure {
+    Failure::Usage(format!(
+        "{} names no backup: a cluster whose controllers are all lost goes on with the file that `dotmac backup plan` writes \
+         (make it again if a program of before made it); in a cluster that lives `dotmac cluster replace-node` puts a new \
+         controller in the place of a lost one",
+        path.display()
+    ))
+}
+
+/// Every controller begins with the one backup that the genesis is for.
+fn check_is_planned(name: &str, planned: &PlannedBackup, path: &Path) -> Result<(), Failure> {
+    if name == planned.name {
+        return Ok(());
+    }
+    Err(Failure::Failed(format!(
+        "{} goes on from backup {}, and {name} is asked for: leave the name out, or make another genesis with `dotmac \
+         backup plan {name}` for all controllers",
+        path.display(),
+        planned.name
+    )))
+}
+
 fn no_place() -> Failure {
     Failure::Usage("name where the backup is: --target URL or --config FILE".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use dotmac_protocol::digest::Digest;
+
+    use super::{Failure, PlannedBackup, check_is_planned, not_planned};
+
+    #[test]
+    fn another_backup_than_the_planned_one_is_refused_with_both_names() {
+        let (own, other) = ("20261123T165400Z-00a1f9", "20261124T165400Z-00a1f9");
+        let planned = PlannedBackup {
+            name: own.to_owned(),
+            manifest: Digest::of(b"manifest"),
+        };
+        let path = Path::new("/etc/dotmac/genesis.json");
+        check_is_planned(own, &planned, path).unwrap();
+        let refused = check_is_planned(other, &planned, path).unwrap_err();
+        let said = refused.to_string();
+        for part in [own, other, "genesis.json"] {
+            assert!(said.contains(part), "{said}");
+        }
+        let none = not_planned(path);
+        assert!(matches!(none, Failure::Usage(_)));
+        let said = none.to_string();
+        assert!(
+            said.contains("backup plan") && said.contains("replace-node"),
+            "{said}"
+        );
+    }
 }
