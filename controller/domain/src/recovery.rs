@@ -18,6 +18,7 @@ use thiserror::Error;
 
 use crate::{
     audit::{Entry, Fact, Facts, Stream},
+    backups::Made,
     command::Genesis,
     desired::Unit,
     envelope::{Actor, Envelope},
@@ -82,6 +83,8 @@ pub struct Restore {
     pub backup: String,
     /// Index of the last entry in it.
     pub index: u64,
+    /// Bytes of all its parts.
+    pub bytes: u64,
     /// When it is restored.
     pub at: Timestamp,
     /// The cluster as it begins again: its new controllers, and the trust root that names them.
@@ -163,8 +166,7 @@ impl State {
             nodes: genesis.nodes.clone(),
             ..before
         });
-        self.backups.running = None;
-        self.backups.asked = None;
+        self.note_own_backup(restore, made_at);
         self.forget_presence();
         self.take_orders_back();
         let kept = self.take_deletions_back(now);
@@ -186,6 +188,21 @@ impl State {
         let mark = self.cluster_mark();
         self.take_changed(mark);
         Ok((self, facts))
+    }
+
+    /// What a State in a backup cannot know: that the backup, which was under way then, is whole.
+    fn note_own_backup(&mut self, restore: &Restore, made_at: Timestamp) {
+        let running = self.backups.running.take();
+        let since = running.map_or(made_at, |running| running.since);
+        self.backups.asked = None;
+        self.backups.failed = None;
+        self.backups.good = Some(Made {
+            name: restore.backup.clone(),
+            at: made_at,
+            index: restore.index,
+            bytes: restore.bytes,
+            took_ms: made_at.millis_since(since),
+        });
     }
 
     /// Whether nothing may be ordered of an agent yet, because it holds what this State does not know.

@@ -304,6 +304,7 @@ fn how(manifest: &Manifest, genesis: &Genesis) -> recovery::Restore {
     recovery::Restore {
         backup: manifest.name.clone(),
         index: manifest.index,
+        bytes: manifest.bytes(),
         at: genesis.created_at,
         genesis: genesis.clone(),
     }

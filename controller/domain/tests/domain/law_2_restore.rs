@@ -31,6 +31,7 @@ fn restore(epoch: u64, at: u64) -> Restore {
     Restore {
         backup: "20261123T165400Z-00a1f9".into(),
         index: 700,
+        bytes: 9_000,
         at: Timestamp(at),
         genesis: Genesis {
             trust_root: sign(&next, 10),
@@ -134,6 +135,12 @@ fn law_2_what_is_newer_than_a_restored_backup_is_adopted_and_left() {
         "the restore, and the deletion that was taken back"
     );
     world.state = state;
+    // The State in a backup knows of those before it only.
+    let good = world.state.backups.good.as_ref().unwrap();
+    assert_eq!(
+        (good.name.as_str(), good.index, good.bytes),
+        ("20261123T165400Z-00a1f9", 700, 9_000)
+    );
     assert!(world.state.awaits(&agent.id) && !is_ordering(&world));
     // What its agent said before the backup is not how it is.
     assert_eq!(seen(&world, &deleted), (HealthStatus::Unknown, false));

@@ -175,6 +175,7 @@ async fn after_a_restore_the_backups_of_before_are_still_the_clusters() {
     let how = recovery::Restore {
         backup: NAME.to_owned(),
         index: 1,
+        bytes: 1,
         at: genesis.created_at,
         genesis: genesis.clone(),
     };

@@ -297,6 +297,7 @@ async fn until_an_agent_has_told_after_a_restore_its_instances_are_unknown() {
         let how = recovery::Restore {
             backup: NAME.to_owned(),
             index: 1,
+            bytes: 1,
             at: genesis.created_at,
             genesis: genesis.clone(),
         };
