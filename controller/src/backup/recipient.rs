@@ -90,9 +90,15 @@ pub enum KeyError {
     #[error("a backup recipient is no usable key")]
     Unusable,
     /// The backup is sealed to other keys.
-    #[error("this identity does not open the backup: it is sealed to {}", sealed_to.join(", "))]
+    #[error(
+        "this identity does not open the backup: it is that of {own}, digest {}, and the backup is sealed to {}",
+        own.digest(),
+        sealed_to.join(", ")
+    )]
     OtherKey {
-        /// Names of the keys that do.
+        /// The public half of the identity.
+        own: Recipient,
+        /// Digests of the keys that do.
         sealed_to: Vec<String>,
     },
 }
@@ -105,6 +111,14 @@ impl FromStr for Recipient {
         decoded.map(Self).ok_or_else(|| KeyError::Recipient {
             found: text.chars().take(40).collect(),
         })
+    }
+}
+
+impl Recipient {
+    /// Digest of the key: what manifests name it by.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        Digest::of(&self.0)
     }
 }
 
@@ -142,7 +156,8 @@ impl Identity {
         let public = identity.recipient();
         let text = Zeroizing::new(format!(
             "# Opens DotMac backups. Keep it offline, twice; without it no backup can be read.\n\
-             # recipient: {public}\n{IDENTITY_PREFIX}{}\n",
+             # recipient: {public}\n# digest: {}\n{IDENTITY_PREFIX}{}\n",
+            public.digest(),
             secret.as_str()
         ));
         disk::write_atomic(path, text.as_bytes(), 0o600).map_err(failed)?;
@@ -187,6 +202,7 @@ impl Identity {
                 Some(BackupKey(Zeroizing::new(key)))
             });
         opened.ok_or_else(|| KeyError::OtherKey {
+            own: self.recipient(),
             sealed_to: keys.iter().map(|key| key.to.to_string()).collect(),
         })
     }
@@ -295,7 +311,15 @@ mod tests {
             assert!(identity.open("b", &sealed).is_err());
         }
         assert!(
-            matches!(stranger.open("a", &sealed), Err(KeyError::OtherKey { sealed_to }) if sealed_to.len() == 2)
+            matches!(stranger.open("a", &sealed), Err(KeyError::OtherKey { sealed_to, .. }) if sealed_to.len() == 2)
         );
+        // What the error names is in the files that `keygen` wrote.
+        let said = stranger.open("a", &sealed).unwrap_err().to_string();
+        for (name, identity) in [("1", &first), ("2", &second), ("3", &stranger)] {
+            let text = std::fs::read_to_string(folder.path().join(name)).unwrap();
+            let digest = identity.recipient().digest().to_string();
+            assert!(text.contains(&digest) && said.contains(&digest), "{said}");
+        }
+        assert!(said.contains(&stranger.recipient().to_string()), "{said}");
     }
 }

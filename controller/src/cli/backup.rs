@@ -480,14 +480,17 @@ impl Keygen {
     fn run(self, context: &Context) -> Result<(), Failure> {
         let identity =
             Identity::create(&self.out, &context.entropy).map_err(|error| failed(&error))?;
-        let recipient = identity.recipient().to_string();
+        let recipient = identity.recipient();
+        let digest = recipient.digest().to_string();
+        let recipient = recipient.to_string();
         if context.output.is_data() {
-            return context
-                .output
-                .data(&json!({"id": recipient, "file": self.out.display().to_string()}));
+            return context.output.data(
+                &json!({"id": recipient, "digest": digest, "file": self.out.display().to_string()}),
+            );
         }
         context.output.note(&format!(
-            "{} opens backups: keep it offline, twice. The line below goes into backup.recipients of every controller",
+            "{} opens backups: keep it offline, twice. The line below goes into backup.recipients of every controller; \
+             backups that are sealed to it name it {digest}",
             self.out.display()
         ));
         context.output.line(&recipient)
