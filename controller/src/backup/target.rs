@@ -1,5 +1,6 @@
 //! Where backups lie: a directory, or a bucket of an S3-compatible store. A backup is a folder `NAME/` of parts. It knows
 //! names and bytes, never what is in them, and says no word of the credentials.
+//! Longer than 400 lines: every question has two answers, that of a directory and that of a bucket.
 
 mod folder;
 mod s3;
