@@ -196,9 +196,9 @@ pub(crate) async fn tidy(node: &Node, made: &str) -> Result<(), ReadError> {
     Ok(())
 }
 
-/// Names of the backups of a cluster that go. One that is damaged or foreign counts for nothing: it neither keeps its place
-/// nor pushes a whole one out, and stays for people to look at. The one that was made just now stays, and the one with the
-/// newest State, whatever the clocks say.
+/// Names of the backups of a cluster that go. One that is damaged or foreign counts for nothing: it neither keeps its
+/// place nor pushes a whole one out, and stays for people to look at. The one that was made just now stays, and the one
+/// with the newest State, whatever the clocks say.
 pub(crate) fn going(
     listed: &[Listed],
     (made, retention): (&str, &Retention),

@@ -51,8 +51,8 @@ impl Listed {
     }
 }
 
-/// All backups, the oldest first; unfinished, damaged and foreign ones with the reason. Without an origin none is foreign,
-/// and of none it is known whose it is.
+/// All backups, the oldest first; unfinished, damaged and foreign ones with the reason. Without an origin none is
+/// foreign, and of none it is known whose it is.
 ///
 /// # Errors
 /// When the target cannot be asked.

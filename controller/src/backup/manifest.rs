@@ -1,8 +1,8 @@
 //! What a backup consists of, signed by the controller that made it and written last: without it there is no backup.
 //!
 //! The file has two lines of JSON: the manifest, whose bytes are signed as they stand, and the signature. It refuses
-//! what is signed by nobody whom the trust root in it names; whose trust root that is, [`super::origin`] tells. It holds no
-//! secret.
+//! what is signed by nobody whom the trust root in it names; whose trust root that is, [`super::origin`] tells. It
+//! holds no secret.
 
 use dotmac_protocol::{
     codec,

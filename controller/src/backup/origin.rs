@@ -1,6 +1,6 @@
 //! Whose a backup is. Names of clusters repeat; what tells one from another is its chain of trust roots, which only its
-//! root key goes on with. A manifest is of a cluster when its own chain holds a trust root of that cluster: the later ones
-//! in it follow by the root key's signatures. It reads no file and asks nobody.
+//! root key goes on with. A manifest is of a cluster when its own chain holds a trust root of that cluster: the later
+//! ones in it follow by the root key's signatures. It reads no file and asks nobody.
 
 use std::collections::BTreeSet;
 
@@ -44,8 +44,8 @@ impl Origin {
         }
     }
 
-    /// The history of a cluster as its genesis file or join file tells it. Of what was before its trust root, that counts
-    /// which the same root key signed.
+    /// The history of a cluster as its genesis file or join file tells it. Of what was before its trust root, that
+    /// counts which the same root key signed.
     #[must_use]
     pub fn of_beginning(beginning: &Beginning) -> Self {
         let signers = beginning.trust_roots.first().map(|first| Signers {
@@ -74,7 +74,7 @@ impl Origin {
         }
     }
 
-    /// The manifest, when its backup is of this history. It was read with [`Manifest::of_file`], which checks its chain.
+    /// The manifest, when its backup is of this history. [`Manifest::of_file`], which read it, checked its chain.
     ///
     /// # Errors
     /// When it is of another one.

@@ -63,8 +63,8 @@ pub enum CannotRestore {
     Read(#[from] ReadError),
     /// It is another one than the genesis is for.
     #[error(
-        "the genesis goes on from backup {planned}, and what lies there is backup {found}: every controller begins with the \
-         same backup; for another one make a genesis with `dotmac backup plan`"
+        "the genesis goes on from backup {planned}, and what lies there is backup {found}: every controller begins with \
+         the same backup; for another one make a genesis with `dotmac backup plan`"
     )]
     Another {
         /// The one that the genesis names.
@@ -138,8 +138,8 @@ pub enum CannotRestore {
     Size(usize),
 }
 
-/// The genesis of a cluster that goes on from a backup, signed with the root key in a file, and the backup that it is for.
-/// Opens and proves the whole backup on the way.
+/// The genesis of a cluster that goes on from a backup, signed with the root key in a file, and the backup that it is
+/// for. Opens and proves the whole backup on the way.
 ///
 /// # Errors
 /// When the backup does not count, or the key is not its root key.

@@ -1,6 +1,6 @@
 //! The genesis file: a summary for people, and the bytes that count, with the rules that the cluster begins with; and the
-//! join file, which is one with what came since; one with which a cluster goes on from a backup names that backup. It reads
-//! those of older programs, too.
+//! join file, which is one with what came since; one with which a cluster goes on from a backup names that backup. It
+//! reads those of older programs, too.
 
 use std::{fs, path::Path};
 

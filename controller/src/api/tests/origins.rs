@@ -65,7 +65,7 @@ impl Stage {
         }))
     }
 
-    /// A backup by somebody who made a trust root of his own for a cluster of this name, and whose clock is a year ahead.
+    /// A backup by somebody who made a trust root of his own for a cluster of this name; his clock is a year ahead.
     async fn forge(&self, name: &str) -> Result<Manifest, WriteError> {
         let own = SigningKey::from_bytes(&[77; 32]);
         let role = |keys: Vec<PublicKey>| Role { threshold: 1, keys };
