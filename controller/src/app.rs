@@ -104,6 +104,7 @@ pub async fn start(config: Config, ports: Ports) -> Result<Running, AppError> {
     let founding_rules = beginning.rules;
     let card = who::own_card(&config, &keys, &beginning.members)?;
     who::check_clock(&genesis, clock.now())?;
+    who::check_restored(&config, &beginning)?;
     let pinned = PinnedIssuers::new(membership::first_issuers(&beginning));
     let issuer = Arc::new(keys.issuer);
     let own = SelfIssuer {

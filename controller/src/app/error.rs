@@ -32,6 +32,19 @@ pub enum AppError {
         /// What to do.
         advice: &'static str,
     },
+    /// The cluster goes on from a backup, and this controller has nothing of it.
+    #[error(
+        "genesis {genesis} goes on from backup {backup}, and there is nothing of it in {store}: run `dotmac backup restore` \
+         here first"
+    )]
+    NotRestored {
+        /// The file.
+        genesis: String,
+        /// The backup.
+        backup: String,
+        /// The storage directory.
+        store: String,
+    },
     /// Its data was founded by another genesis than the file says.
     #[error("the data in {data} is that of cluster {found}, founded otherwise than {genesis} says")]
     OtherCluster {

@@ -119,7 +119,10 @@ fn of_app(error: &AppError) -> Refusal {
         }
         AppError::Refused { .. } => Refusal::Stranger,
         AppError::Clock { .. } => Refusal::Clock,
-        AppError::Certificate(_) | AppError::Tls(_) | AppError::Backup(_) => Refusal::Files,
+        AppError::Certificate(_)
+        | AppError::Tls(_)
+        | AppError::Backup(_)
+        | AppError::NotRestored { .. } => Refusal::Files,
         AppError::Link(_) | AppError::Api { .. } => Refusal::InTheWay,
         AppError::Raft(error) => of_start(error),
         AppError::Telemetry(_) | AppError::Stopped(_) => Refusal::Other,

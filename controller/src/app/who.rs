@@ -7,7 +7,13 @@ use dotmac_domain::{
 use dotmac_protocol::{keys::PublicKey, time::Timestamp};
 
 use super::{AppError, display, store_directory};
-use crate::{bootstrap::Keys, config::Config, log::Log as _, raft::RaftLog};
+use crate::{
+    bootstrap::{self, Beginning, Keys},
+    config::Config,
+    log::Log as _,
+    raft::RaftLog,
+    storage::directory::Directory,
+};
 
 /// Milliseconds by which this machine's clock may be before the cluster's beginning.
 const CLOCK_TOLERANCE_MS: u64 = 30_000;
@@ -43,6 +49,22 @@ pub(super) fn own_card(
         return Err(stranger("issuing certificate", advice));
     }
     Ok(card.clone())
+}
+
+/// Refuses to begin with an empty store where a restored one belongs: it would found the cluster anew, without what is in the
+/// backup. A store that was there is another matter: its controller must not forget it.
+pub(super) fn check_restored(config: &Config, beginning: &Beginning) -> Result<(), AppError> {
+    let store = store_directory(config);
+    let is_new =
+        !Directory::is_there(&store) && !bootstrap::store_mark(&config.data_dir).is_there();
+    match &beginning.backup {
+        Some(backup) if is_new => Err(AppError::NotRestored {
+            genesis: display(&config.genesis),
+            backup: backup.name.clone(),
+            store: display(&store),
+        }),
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// Refuses a clock of before the cluster was made: it has never been set since this machine started, and nobody would accept

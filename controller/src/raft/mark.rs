@@ -26,6 +26,12 @@ impl StoreMark {
         Self(path)
     }
 
+    /// Whether anything is noted.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        self.0.exists()
+    }
+
     /// Notes that a restored store is about to be there.
     ///
     /// # Errors

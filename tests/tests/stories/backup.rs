@@ -333,6 +333,14 @@ async fn begin_again(fleet: &Fleet, name: &str) -> Result<()> {
     fs::rename(&out, home.join("genesis.json"))?;
     for controller in CONTROLLERS {
         let own = shown(&config(controller));
+        // It would found the cluster anew, without all that is in the backup.
+        let program = home.join("bin/dotmac-controller");
+        let early = cli::run(&program, &["run", "--config", &own], &[]).await?;
+        let early = early.with_code(3)?.err;
+        ensure!(
+            early.contains("run `dotmac backup restore` here first"),
+            "{early}"
+        );
         let mut restore = vec!["backup", "restore", "--config", &own];
         restore.extend(["--identity", &identity, "--controller", &own]);
         let other = [&restore[..], &["20200101T000000Z-000000"]].concat();
