@@ -241,8 +241,10 @@ pub async fn restore(
         Err(error) => return Err(without(unfinished, error)),
     };
     let mark = bootstrap::store_mark(data_dir);
-    let marked = mark.expect_restored(disk.as_ref());
-    marked.map_err(failed(data_dir))?;
+    if let Err(source) = mark.expect_restored(disk.as_ref()) {
+        let path = mark.path().to_owned();
+        return Err(without(unfinished, CannotRestore::File { path, source }));
+    }
     std::fs::rename(&unfinished, &store).map_err(failed(&store))?;
     disk.sync_dir(data_dir).map_err(failed(data_dir))?;
     Ok(manifest)

@@ -26,6 +26,12 @@ impl StoreMark {
         Self(path)
     }
 
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
     /// Whether anything is noted.
     #[must_use]
     pub fn is_there(&self) -> bool {

@@ -122,15 +122,24 @@ async fn restore_as(
     )
 }
 
-fn is_empty(path: &Path) -> bool {
-    fs::read_dir(path).unwrap().next().is_none()
+/// A data directory as `dotmac-controller init` leaves it.
+fn data_dir() -> tempfile::TempDir {
+    let data = tempfile::tempdir().unwrap();
+    fs::create_dir(data.path().join("keys")).unwrap();
+    data
+}
+
+/// Whether nothing was restored there.
+fn is_empty(data: &Path) -> bool {
+    let mut entries = fs::read_dir(data).unwrap();
+    entries.all(|entry| entry.unwrap().file_name() == "keys")
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_genesis_that_does_not_fit_is_refused_before_anything_is_written() {
     let stage = Stage::new().await;
     stage.back_up(NAME).await.unwrap();
-    let data = tempfile::tempdir().unwrap();
+    let data = data_dir();
     // A disk that takes nothing: whatever is written would be told as its failure.
     let disk = Arc::new(Failing {
         syncs_left: AtomicUsize::new(0),
@@ -169,7 +178,7 @@ async fn a_genesis_is_for_the_one_backup_that_its_file_names() {
     assert_eq!(bootstrap::read_beginning(&path).unwrap().backup, None);
     // Another backup of the same State under the same name: its trust root and its epoch fit as well.
     stage.back_up(NAME).await.unwrap();
-    let data = tempfile::tempdir().unwrap();
+    let data = data_dir();
     let own = (&genesis, &backup);
     let said = restore_as(&stage, own, data.path(), SystemDisk::shared()).await;
     for part in [backup.to_string(), planned(&stage).to_string()] {
@@ -184,7 +193,7 @@ async fn a_disk_that_fails_at_any_sync_is_told_with_its_path_and_leaves_nothing(
     let stage = Stage::new().await;
     stage.back_up(NAME).await.unwrap();
     let genesis = plan(&stage, vec![new_card(1)], None).await.unwrap();
-    let data = tempfile::tempdir().unwrap();
+    let data = data_dir();
     let mut failures = 0;
     for syncs in 0.. {
         let disk = Arc::new(Failing {
@@ -195,11 +204,8 @@ async fn a_disk_that_fails_at_any_sync_is_told_with_its_path_and_leaves_nothing(
             break;
         }
         failures += 1;
-        for part in [
-            "store.restoring",
-            "no storage space",
-            "nothing of it is left",
-        ] {
+        let place = data.path().display().to_string();
+        for part in [place.as_str(), "no storage space", "nothing of it is left"] {
             assert!(said.contains(part), "{syncs}: {said}");
         }
         assert!(is_empty(data.path()), "{syncs}: {said}");
