@@ -239,6 +239,8 @@ pub(super) fn settings(
     let (earliest, latest) = timing.of(config.node);
     let settings = openraft::Config {
         cluster_name: config.cluster.to_string(),
+        // Until it reaches a majority: see `welcome`.
+        enable_elect: false,
         heartbeat_interval: timing.heartbeat_ms,
         election_timeout_min: earliest,
         election_timeout_max: latest,

@@ -32,7 +32,7 @@ impl Default for Elections {
         Self {
             heard: Arc::new(watch::Sender::new(Instant::now())),
             outvoted: Arc::default(),
-            may_stand: Arc::new(AtomicBool::new(true)),
+            may_stand: Arc::default(),
         }
     }
 }

@@ -116,15 +116,16 @@ pub(super) async fn watch_welcome(
         } = words.borrow_and_update().clone();
         let reached = connected.borrow_and_update().clone();
         let own = NodeId(metrics.borrow().id);
-        let is_whole = configs.iter().all(|voters| {
-            let hears = |node: &NodeId| {
-                *node == own
-                    || (reached.contains(node)
-                        && !refused_by.contains_key(node)
-                        && !refuses.contains(node))
-            };
-            is_majority(voters, hears)
-        });
+        let is_whole = !configs.is_empty()
+            && configs.iter().all(|voters| {
+                let hears = |node: &NodeId| {
+                    *node == own
+                        || (reached.contains(node)
+                            && !refused_by.contains_key(node)
+                            && !refuses.contains(node))
+                };
+                is_majority(voters, hears)
+            });
         elections.let_stand(&raft, is_whole);
         let is_refused =
             |voters: &BTreeSet<u64>| is_majority(voters, |node| refused_by.contains_key(node));

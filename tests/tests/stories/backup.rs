@@ -1,5 +1,7 @@
 //! All controllers are lost, and an old backup is all there is: a cluster begins again on empty disks, and nothing that
 //! ran is removed or taken back.
+//!
+//! Longer than 400 lines: each story is one with its steps.
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 
