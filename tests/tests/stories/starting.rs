@@ -302,7 +302,7 @@ impl Place {
         })
     }
 
-    /// A disk of its own that has no room for what a start writes.
+    /// A disk of its own that has no room for what a first start writes.
     fn fill_disk(&self) -> Result<Kept> {
         if !rustix::process::geteuid().is_root() {
             return Ok(Box::new(Unable));
@@ -310,6 +310,7 @@ impl Place {
         let store = self.at.join("data/store");
         fs::remove_dir_all(&store)?;
         fs::create_dir(&store)?;
+        fs::remove_file(self.at.join("data/keys/store"))?;
         let mounted = Command::new("mount")
             .args(["-t", "tmpfs", "-o", "size=16k", "tmpfs"])
             .arg(&store)
