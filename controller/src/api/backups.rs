@@ -1,7 +1,7 @@
 //! Backups: ask for one, see how far it is, list those at the target, and check one without its key. It makes none itself:
 //! that is the leader's keeper.
 
-use std::time::Duration;
+use std::{str::FromStr, time::Duration};
 
 use axum::{
     http::{Method, StatusCode},
@@ -10,7 +10,7 @@ use axum::{
 use dotmac_domain::{
     Command, State,
     access::Permission,
-    backups::{Asked, Failed, Made, Running},
+    backups::{Asked, Failed, Made, Running, is_name},
 };
 use serde_json::{Value, json};
 
@@ -184,11 +184,22 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
     ]
 }
 
+/// The name of a backup, behind which a page begins.
+struct Cursor(String);
+
+impl FromStr for Cursor {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        is_name(text).then(|| Self(text.to_owned())).ok_or(())
+    }
+}
+
 async fn list(mut reading: Reading) -> Result<Response, Problem> {
     reading
         .who
         .require(&reading.state, Permission::BackupRead, None)?;
-    let (limit, after) = reading.page::<String>();
+    let (limit, after) = reading.page::<Cursor>();
     let Reading {
         node, state, query, ..
     } = reading;
@@ -196,7 +207,7 @@ async fn list(mut reading: Reading) -> Result<Response, Problem> {
     let listed = shelf(&node, &state).await?;
     let items = listed
         .iter()
-        .filter(|one| after.as_ref().is_none_or(|after| one.name > *after))
+        .filter(|one| after.as_ref().is_none_or(|after| one.name > after.0))
         .map(|one| (&one.name, item(one)));
     Ok(page_of(items, limit))
 }

@@ -315,6 +315,8 @@ async fn a_request_is_taken_once_and_told_until_it_is_answered() {
         "{told}"
     );
     assert_eq!(told["is_configured"], false);
+    let (status, code, _) = world.get("/api/v1/backups?cursor=null").await.problem();
+    assert_eq!((status, code.as_str()), (422, "invalid"));
     world.stop().await;
 }
 
