@@ -89,6 +89,28 @@ fn three_controllers_survive_the_loss_and_the_return_of_their_leader() {
     assert_eq!(platform(fleet.log(leader).ledger()).len(), 1 + 15 + 2);
 }
 
+/// It reaches the others at once; were the leader still waiting before it tried again, it would stand for election first.
+#[test]
+fn a_follower_that_comes_back_takes_no_leader_down() {
+    let mut fleet = Fleet::start(NEVER);
+    let leader = fleet.agreed_leader();
+    let term = |fleet: &Fleet| fleet.log(leader).leadership().borrow().term;
+    let before = term(&fleet);
+    for node in (1..=3).filter(|node| *node != leader) {
+        for number in 0..3 {
+            fleet.kill(node);
+            fleet
+                .propose(leader, note(10 * node + number))
+                .unwrap()
+                .unwrap();
+            fleet.revive(node);
+            fleet.catch_up(node, leader);
+        }
+    }
+    assert_eq!(term(&fleet), before);
+    assert_agree(&fleet, &[1, 2, 3]);
+}
+
 #[test]
 fn a_barrier_shows_every_controller_what_was_accepted_before() {
     let fleet = Fleet::start(NEVER);

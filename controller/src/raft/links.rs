@@ -198,6 +198,14 @@ impl Links {
         links.insert(node, Arc::new(link));
     }
 
+    /// A node has connected to this one. Whoever starts reaches the others at once, and would stand for election before a
+    /// leader that still waits to try again reached it.
+    pub fn is_there(&self, node: u64) {
+        if let Some(link) = self.lock().get(&node) {
+            link.is_there();
+        }
+    }
+
     /// Ends the connections to nodes that are not known any more.
     pub fn end_unknown(&self) {
         let roster = &self.shared.roster;

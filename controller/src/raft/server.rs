@@ -99,6 +99,7 @@ impl PeerServer {
             }
         };
         quic::widen(&connection);
+        shared.links.is_there(node);
         // The transport limits how many streams are open, and so how many tasks there are.
         let mut left = pin!(shared.roster.until_unknown(node));
         loop {

@@ -286,6 +286,17 @@ impl Fleet {
         self.on(node, wait)
     }
 
+    /// Waits until all controllers know the same leader: of two that stood when the cluster was founded, one may follow the other.
+    pub(super) fn agreed_leader(&self) -> u64 {
+        loop {
+            let leaders = [1, 2, 3, 1].map(|node| self.leader(node, |_| true));
+            if leaders.iter().all(|leader| *leader == leaders[0]) {
+                return leaders[0];
+            }
+            std::thread::yield_now();
+        }
+    }
+
     /// Waits until a controller has applied what another one has.
     pub(super) fn catch_up(&self, node: u64, with: u64) {
         let target = *self.log(with).applied().borrow();

@@ -155,7 +155,7 @@ fn three_controllers_become_five_and_three_again_while_others_write() {
 #[test]
 fn a_leader_that_took_itself_out_changes_nothing_more_and_goes_on() {
     let fleet = Fleet::start(NEVER);
-    let leader = fleet.leader(1, |_| true);
+    let leader = fleet.agreed_leader();
     let (next, last) = (1 + leader % 3, 1 + (leader + 1) % 3);
     let cards = fleet.members.iter().map(|member| member.card.clone());
     let cards: BTreeMap<NodeId, NodeCard> = cards.map(|card| (card.node, card)).collect();

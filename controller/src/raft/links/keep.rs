@@ -10,7 +10,11 @@ use std::{
 use dotmac_protocol::ids::NodeId;
 use dotmac_runtime::{causes, quic, supervise};
 use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, TransportErrorCode};
-use tokio::{sync::watch, task::JoinHandle, time::Instant};
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinHandle,
+    time::Instant,
+};
 
 use super::{Roster, who};
 use crate::raft::{
@@ -23,6 +27,9 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
 /// First pause after a failure; it doubles up to [`PAUSE_MAX`].
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_millis(800);
+/// How long an attempt is left alone when the node is heard of meanwhile. An attempt from before the node was there would send
+/// its next datagram only after a second.
+const ATTEMPT_MIN: Duration = Duration::from_millis(100);
 /// A connection that ends sooner was refused: TLS lets the one who connects go on before the other has looked at his
 /// certificate.
 const REFUSED_WITHIN: Duration = Duration::from_secs(1);
@@ -57,6 +64,8 @@ pub(super) struct Link {
     state: watch::Receiver<State>,
     connected: Arc<watch::Sender<BTreeSet<NodeId>>>,
     task: JoinHandle<()>,
+    /// Told when the node is there for sure.
+    is_there: Arc<Notify>,
     /// When a question was sent, and how many datagrams had come until then.
     probe: Mutex<Option<(Instant, u64)>>,
 }
@@ -66,8 +75,10 @@ impl Link {
         let (sender, state) = watch::channel(State::Connecting);
         let (node, address) = (NodeId(target.node), target.address.clone());
         let noted = Arc::clone(&connected);
+        let is_there = Arc::new(Notify::new());
+        let told = Arc::clone(&is_there);
         let task = supervise::spawn("peer link", async move {
-            keep(&target, &sender, &noted).await;
+            keep(&target, &sender, &noted, &told).await;
         });
         Self {
             node,
@@ -75,12 +86,20 @@ impl Link {
             state,
             connected,
             task,
+            is_there,
             probe: Mutex::default(),
         }
     }
 
     pub(super) fn address(&self) -> &str {
         &self.address
+    }
+
+    /// The node is there: a link that waits connects at once.
+    pub(super) fn is_there(&self) {
+        if !matches!(*self.state.borrow(), State::Up(_)) {
+            self.is_there.notify_one();
+        }
     }
 
     /// The connection; waits while one is being made, fails at once while the peer is known to be away.
@@ -140,11 +159,20 @@ async fn keep(
     target: &Target,
     state: &watch::Sender<State>,
     connected: &watch::Sender<BTreeSet<NodeId>>,
+    is_there: &Notify,
 ) {
     let (node, address) = (target.node, target.address.as_str());
     let mut pause = PAUSE_FIRST;
     loop {
-        let refused = match target.connect().await {
+        let attempt = tokio::select! {
+            biased;
+            attempt = target.connect() => attempt,
+            () = later(is_there) => {
+                pause = PAUSE_FIRST;
+                continue;
+            }
+        };
+        let refused = match attempt {
             Ok(connection) => {
                 tracing::info!(node, address, "connected to controller");
                 let since = Instant::now();
@@ -170,13 +198,21 @@ async fn keep(
         };
         if let Some(detail) = refused {
             state.send_replace(State::Down(detail));
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(PAUSE_MAX);
+            pause = match tokio::time::timeout(pause, is_there.notified()).await {
+                Ok(()) => PAUSE_FIRST,
+                Err(_) => (pause * 2).min(PAUSE_MAX),
+            };
         } else {
             state.send_replace(State::Connecting);
             pause = PAUSE_FIRST;
         }
     }
+}
+
+/// Waits until the node is there, and no less than [`ATTEMPT_MIN`].
+async fn later(is_there: &Notify) {
+    tokio::time::sleep(ATTEMPT_MIN).await;
+    is_there.notified().await;
 }
 
 /// First and last alert of TLS (RFC 8446, section 6) by which a certificate is refused; that it expired is none of them, for
