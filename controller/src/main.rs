@@ -12,6 +12,10 @@ use dotmac_controller::{
 };
 use dotmac_runtime::{clock::Clock, entropy::Entropy, logging};
 
+/// Reads, changes and the log allocate much: docs/BENCHMARKS.md, *Against etcd*.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// One controller of a DotMac cluster.
 #[derive(Debug, Parser)]
 #[command(name = "dotmac-controller", version)]

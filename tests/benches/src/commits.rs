@@ -201,7 +201,7 @@ pub(crate) async fn propose(
     Ok(all)
 }
 
-/// Takes one controller's place, whose supervisor must be held, and stops the others in turn until this one leads all three.
+/// Takes one controller's place, whose supervisor must be held, and leads all three.
 pub(crate) async fn lead(fleet: &Fleet, disk: &Arc<Counted>) -> Result<Running> {
     let config = Config::load(&fleet.home().join(OWN).join("controller.toml"))?;
     let ports = Ports {
@@ -209,6 +209,12 @@ pub(crate) async fn lead(fleet: &Fleet, disk: &Arc<Counted>) -> Result<Running> 
         ..Ports::system()
     };
     let running = app::start(config, ports).await?;
+    seat(fleet, &running).await?;
+    Ok(running)
+}
+
+/// Stops the other controllers in turn until the benchmark's own leads all three.
+pub(crate) async fn seat(fleet: &Fleet, running: &Running) -> Result<()> {
     let own = usize::try_from(running.node.card.node.0)?;
     let others = CONTROLLERS
         .iter()
@@ -233,7 +239,7 @@ pub(crate) async fn lead(fleet: &Fleet, disk: &Arc<Counted>) -> Result<Running> 
                 Ok((all_run && nodes == others.len() && running.node.is_leader()).then_some(()))
             })
             .await?;
-            return Ok(running);
+            return Ok(());
         }
         let name = CONTROLLERS.get(leader - 1).context("an unknown leader")?;
         let before = fleet.process(name)?;

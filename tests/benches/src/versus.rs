@@ -13,14 +13,15 @@ pub(crate) use footprint::disk;
 
 use std::{sync::Arc, time::Duration};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use clap::Args;
-use dotmac_controller::node::Node;
+use dotmac_controller::app::Running;
 use dotmac_domain::Command;
+use dotmac_tests::fleet::Fleet;
 use serde_json::{Value, json};
 
 use crate::{
-    commits::{Counted, OWN, WRITERS, lead, propose},
+    commits::{Counted, OWN, WRITERS, lead, propose, seat},
     drive::{Make, Round, drive_whole},
     etcd::{Etcd, Told, VALUE_BYTES, Verb},
     ground::{Ground, post, rename},
@@ -95,7 +96,14 @@ pub(crate) async fn run(settings: &Settings) -> Result<()> {
         let hold = ground.fleet.kill_and_hold(&[OWN]).await?;
         let disk = Arc::new(Counted::default());
         let running = lead(&ground.fleet, &disk).await?;
-        let measured = core(settings, &running.node, &disk, &etcd, &mut found).await;
+        let measured = core(
+            settings,
+            (&ground.fleet, &running),
+            &disk,
+            &etcd,
+            &mut found,
+        )
+        .await;
         running.stop().await;
         drop(hold);
         measured?;
@@ -178,7 +186,7 @@ async fn rounds(
 /// Values proposed in process by a controller that leads, and its syncs.
 async fn core(
     settings: &Settings,
-    node: &Arc<Node>,
+    (fleet, running): (&Fleet, &Running),
     disk: &Counted,
     etcd: &Etcd,
     found: &mut Found,
@@ -196,12 +204,18 @@ async fn core(
         for number in 0..settings.rounds {
             for turn in [number % 2, (number + 1) % 2] {
                 if turn == 0 {
-                    ensure!(node.is_leader(), "the benchmark's controller leads no more");
+                    if !running.node.is_leader() {
+                        tell(
+                            "the benchmark's controller leads no more; the others are stopped in turn again",
+                        );
+                        seat(fleet, running).await?;
+                    }
                     if writers == 1 {
                         sync_ms.push(physics::sync_ms(etcd.home())?.0);
                     }
                     let before = disk.syncs();
-                    let samples = propose(node, writers, settings.over(), &command).await?;
+                    let samples =
+                        propose(&running.node, writers, settings.over(), &command).await?;
                     let syncs = u32::try_from(disk.syncs() - before)?;
                     let answers = u32::try_from(samples.len().max(1))?;
                     syncs_per_ack.push(f64::from(syncs) / f64::from(answers));

@@ -1,5 +1,6 @@
 //! The Raft log alone: our engine on sled against `raft-log`, an append-only log. One writer appends records of 512 bytes,
-//! so many at a time, and waits until they are on disk. docs/decisions/0007-raft-log-engine.md judges by it.
+//! so many at a time, and waits until they are on disk; and records as large as the entry that 256 writers' values become.
+//! docs/decisions/0007-raft-log-engine.md judges by it.
 
 use std::{
     io,
@@ -31,24 +32,46 @@ use crate::{
     tell,
 };
 
-/// Records of one append.
-const RECORDS: [u64; 3] = [1, 16, 256];
+/// What is appended at once.
+#[derive(Debug, Clone, Copy)]
+struct Shape {
+    name: &'static str,
+    records: u64,
+    bytes: u64,
+}
+
+/// The last is what the controllers write: all that waits becomes one entry.
+const SHAPES: [Shape; 4] = [
+    shape("1", 1, VALUE_BYTES),
+    shape("16", 16, VALUE_BYTES),
+    shape("256", 256, VALUE_BYTES),
+    shape("entry_of_256", 1, 256 * VALUE_BYTES),
+];
+
+const fn shape(name: &'static str, records: u64, bytes: u64) -> Shape {
+    Shape {
+        name,
+        records,
+        bytes,
+    }
+}
+
 /// The longest one round takes.
 const ROUND_MAX: Duration = Duration::from_secs(2);
 
 /// Measures both in turn, each time in a new directory on the same disk.
 pub(super) async fn compare(settings: &Settings, home: &Path, found: &mut Found) -> Result<()> {
     let over = settings.over().min(ROUND_MAX);
-    for records in RECORDS {
+    for shape in SHAPES {
         let (mut sled, mut append_only) = (Vec::new(), Vec::new());
         for number in 0..settings.rounds {
             for turn in [number % 2, (number + 1) % 2] {
                 let directory = tempfile::tempdir_in(home)?;
                 if turn == 0 {
-                    sled.push(on_sled(directory.path(), records, over).await?);
+                    sled.push(on_sled(directory.path(), shape, over).await?);
                 } else {
                     let path = directory.path().to_owned();
-                    let task = tokio::task::spawn_blocking(move || on_file(&path, records, over));
+                    let task = tokio::task::spawn_blocking(move || on_file(&path, shape, over));
                     append_only.push(task.await??);
                 }
             }
@@ -58,13 +81,15 @@ pub(super) async fn compare(settings: &Settings, home: &Path, found: &mut Found)
             let rates: Vec<f64> = rounds.iter().map(Samples::rate).collect();
             put_spread(
                 found,
-                &format!("engine_{name}_{records}_appends_per_second"),
+                &format!("engine_{name}_{}_appends_per_second", shape.name),
                 &rates,
             );
             let p50 = median(rounds.iter().map(|round| round.percentile(50)));
-            put(found, format!("engine_{name}_{records}_p50_ms"), p50);
+            put(found, format!("engine_{name}_{}_p50_ms", shape.name), p50);
             tell(&format!(
-                "the log alone, {records} records an append, {name}: {:.0} appends/s, p50 {p50:.2} ms",
+                "the log alone, {} x {} bytes an append, {name}: {:.0} appends/s, p50 {p50:.2} ms",
+                shape.records,
+                shape.bytes,
                 median(rates)
             ));
         }
@@ -72,22 +97,26 @@ pub(super) async fn compare(settings: &Settings, home: &Path, found: &mut Found)
             .iter()
             .zip(&sled)
             .map(|(file, sled)| file.rate() / sled.rate());
-        put(found, format!("engine_ratio_{records}"), median(ratios));
+        put(
+            found,
+            format!("engine_ratio_{}", shape.name),
+            median(ratios),
+        );
     }
     Ok(())
 }
 
-async fn on_sled(directory: &Path, records: u64, over: Duration) -> Result<Samples> {
+async fn on_sled(directory: &Path, shape: Shape, over: Duration) -> Result<Samples> {
     let disk = SystemDisk::shared();
     let directory = Directory::open(directory, disk.as_ref())?;
     let engine = Engine::open(directory, &EngineConfig::default(), disk, abort_on_fatal())?;
-    let value = vec![b'x'; usize::try_from(VALUE_BYTES)?];
+    let value = vec![b'x'; usize::try_from(shape.bytes)?];
     let mut samples = Samples::default();
     let (start, mut index) = (Instant::now(), 0);
     while start.elapsed() < over {
         let asked = Instant::now();
         let mut batch = Batch::new();
-        for _ in 0..records {
+        for _ in 0..shape.records {
             batch.put(Key::of(Area::Log).number(index), value.clone());
             index += 1;
         }
@@ -119,21 +148,21 @@ impl Types for Records {
     }
 }
 
-fn on_file(directory: &Path, records: u64, over: Duration) -> Result<Samples> {
+fn on_file(directory: &Path, shape: Shape, over: Duration) -> Result<Samples> {
     let path = directory.to_str().context("a path that is no text")?;
     let mut config = Config::new(path);
     // Its default waits for others to share a sync with: here is one writer, and we do not wait either.
     config.wal.flush_batch_wait = Some(Duration::ZERO);
     let mut log = RaftLog::<Records>::open(Arc::new(config))?;
-    let value = "x".repeat(usize::try_from(VALUE_BYTES)?);
+    let value = "x".repeat(usize::try_from(shape.bytes)?);
     let mut samples = Samples::default();
     let (start, mut index) = (Instant::now(), 0);
     while start.elapsed() < over {
         let asked = Instant::now();
-        let entries: Vec<_> = (index..index + records)
+        let entries: Vec<_> = (index..index + shape.records)
             .map(|index| ((1, index), value.clone()))
             .collect();
-        index += records;
+        index += shape.records;
         log.append(entries)?;
         let (told, synced) = sync_channel(1);
         log.flush(true, Some(told))?;
