@@ -115,6 +115,12 @@ impl Store {
         format!("http://127.0.0.1:{}", self.ports.base + 6)
     }
 
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.server.id()
+    }
+
     /// Ends it.
     ///
     /// # Errors

@@ -41,6 +41,9 @@ const STATUS: &str = "/api/v1/backups/status";
 /// What is said when backups were read without a pin.
 const UNPROVEN: &str = "their origin is not proven: whoever may write at the target can have put them there; --genesis FILE \
                         names the cluster whose they have to be";
+/// Milliseconds that a controller may need to answer for its target: it lists for ten seconds at most, and checks for twenty.
+const LISTS_MS: u64 = 12_000;
+const CHECKS_MS: u64 = 22_000;
 /// How often it is looked whether a backup has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
@@ -288,6 +291,13 @@ fn progress(status: &Value) -> String {
     "waiting for the leader".to_owned()
 }
 
+/// A client that waits for what a controller says of its target, so that a target that hangs is not taken for a controller
+/// that does.
+fn patient(context: &Context, attempt_ms: u64) -> Result<Client, Failure> {
+    let deadline_ms = context.flags.deadline.saturating_mul(1_000);
+    context.client_within(deadline_ms.max(attempt_ms), attempt_ms)
+}
+
 async fn status(context: &Context) -> Result<(), Failure> {
     let status: Value = context.client()?.get(STATUS).await?;
     if context.output.is_data() {
@@ -328,7 +338,7 @@ impl List {
         let empty = "no backups: dotmac backup create --wait";
         let Some(target) = self.place.open()? else {
             self.pin.refuse()?;
-            let client = context.client()?;
+            let client = patient(context, LISTS_MS)?;
             let shown = self
                 .paging
                 .show(context, &client, (PATH, &[]), (&header, &row), empty);
@@ -430,7 +440,7 @@ impl Verify {
     }
 
     async fn ask(self, context: &Context) -> Result<(), Failure> {
-        let client = context.client()?;
+        let client = patient(context, CHECKS_MS)?;
         let name = which::at_controller(context, &client, &self.name).await?;
         let path = format!("{PATH}/{}/verification", encode(&name));
         let found: Value = client.get(&path).await?;

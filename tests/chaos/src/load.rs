@@ -132,12 +132,16 @@ impl Load {
         for register in &shared.registers {
             for server in 0..shared.client.servers() {
                 let own = shared.client.of(server);
-                ensure!(
-                    shared.read(&own, 0, register).await,
-                    "controller {} shows no {}",
-                    server + 1,
-                    register.path
-                );
+                if !shared.read(&own, 0, register).await {
+                    let request = Request::get(register.path.as_str());
+                    let now = own.ask_once(0, &request).await;
+                    let now = now.map(|reply| format!("{} {}", reply.status, reply.body));
+                    bail!(
+                        "controller {} shows no {}; asked once more: {now:?}",
+                        server + 1,
+                        register.path
+                    );
+                }
             }
             shared.judge_audit(register, tally).await?;
             let events = register.lock().events.clone();

@@ -6,6 +6,7 @@
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
+use dotmac_runtime::process::ProcessIdentity;
 use dotmac_tests::{
     api::DEPLOYMENTS,
     cli,
@@ -18,6 +19,8 @@ use dotmac_tests::{
 };
 use reqwest::Method;
 use serde_json::{Value, json};
+
+use crate::facts::Stopped;
 
 /// Planted where credentials go.
 const SECRET: &str = "planted-Zq7vN3-secret";
@@ -185,6 +188,14 @@ async fn to_store(fleet: &Fleet, store: &mut Store) -> Result<()> {
         .dotmac(&["backup", "verify", text(&made, "id")])
         .await?
         .ok()?;
+
+    // Connections are still taken, and nothing answers.
+    let process = store.pid().and_then(ProcessIdentity::of);
+    let hung = Stopped::new(vec![process.context("the store has ended")?])?;
+    let listed = fleet.dotmac(&["backup", "list"]).await?;
+    drop(hung);
+    let told = listed.err.contains("the backup target does not answer");
+    ensure!(listed.code != 0 && told, "{listed:?}");
 
     store.stop().await?;
     fleet.dotmac(&["backup", "create"]).await?.ok()?;
