@@ -202,7 +202,7 @@ impl RaftLog {
                 config.metrics.leader_changes,
             ),
         );
-        let patience = timing.silence_borne(config.node);
+        let patience = timing.patience(config.node);
         let standing = elections.clone().run(raft.clone(), patience);
         let standing = supervise::spawn("elections", standing);
         let welcomed = watch_welcome(

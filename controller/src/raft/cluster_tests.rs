@@ -111,6 +111,24 @@ fn a_follower_that_comes_back_takes_no_leader_down() {
     assert_agree(&fleet, &[1, 2, 3]);
 }
 
+/// When it goes on, its time is over before it has read what the leader said meanwhile.
+#[test]
+fn a_follower_that_was_stopped_takes_no_leader_down() {
+    let fleet = Fleet::start(NEVER);
+    let leader = fleet.agreed_leader();
+    let term = || fleet.log(leader).leadership().borrow().term;
+    let before = term();
+    for node in (1..=3).filter(|node| *node != leader) {
+        for (number, seconds) in (0..).zip([2, 3]) {
+            fleet.stop_for(node, Duration::from_secs(seconds));
+            let note = note(10 * node + number);
+            fleet.propose(leader, note).unwrap().unwrap();
+            fleet.catch_up(node, leader);
+        }
+    }
+    assert_eq!(term(), before);
+}
+
 #[test]
 fn a_barrier_shows_every_controller_what_was_accepted_before() {
     let fleet = Fleet::start(NEVER);

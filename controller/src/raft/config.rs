@@ -9,8 +9,8 @@ use openraft::SnapshotPolicy;
 use thiserror::Error;
 
 use super::{
-    lives::LivesError, log_store::LogStoreError, mark::StoreMark, state_machine::StateMachineError,
-    types::Node,
+    elections::Patience, lives::LivesError, log_store::LogStoreError, mark::StoreMark,
+    state_machine::StateMachineError, types::Node,
 };
 use crate::{
     metrics::RaftMetrics,
@@ -104,10 +104,14 @@ impl Timing {
         timing
     }
 
-    /// How long this node hears of no leader before it stands in any case: after the moment at which Raft lets it by itself.
-    pub(super) fn silence_borne(self, node: NodeId) -> Duration {
+    /// How long this node waits before it stands for election.
+    pub(super) fn patience(self, node: NodeId) -> Patience {
         let (_, latest) = self.of(node);
-        Duration::from_millis(2 * latest + 3 * self.heartbeat_ms)
+        Patience {
+            first: Duration::from_millis(latest),
+            leader: Duration::from_millis(2 * (latest + self.heartbeat_ms)),
+            late: Duration::from_millis(2 * self.heartbeat_ms),
+        }
     }
 
     /// The timing for a disk whose sync takes so long: two syncs between heartbeats and five for an election, at most
@@ -239,7 +243,7 @@ pub(super) fn settings(
     let (earliest, latest) = timing.of(config.node);
     let settings = openraft::Config {
         cluster_name: config.cluster.to_string(),
-        // Until it reaches a majority: see `welcome`.
+        // Who stands and when is decided in `elections`.
         enable_elect: false,
         heartbeat_interval: timing.heartbeat_ms,
         election_timeout_min: earliest,
@@ -279,7 +283,7 @@ mod tests {
         assert_eq!(timing(60_000).lease_ms(), 10_000);
         assert_eq!(timing(0).of(NodeId(3)), (400, 425));
         for node in (1..=5).map(NodeId) {
-            let borne = timing(0).silence_borne(node);
+            let borne = timing(0).patience(node).leader;
             let by_itself = Duration::from_millis(2 * timing(0).of(node).1);
             assert!(
                 by_itself < borne && borne < Duration::from_secs(2),

@@ -1,6 +1,7 @@
-//! When this controller stands for election although Raft would wait: Raft makes a node that ever met a longer log wait for
-//! two further timeouts, also when the one with that log is the leader that just died, and does not stand again at once
-//! when it is outvoted by a node that cannot win. Nothing is written meanwhile.
+//! When this controller stands for election. Raft's own clock is switched off: it makes a node that ever met a longer log wait
+//! for two further timeouts, also when the one with that log is the leader that just died; it does not stand again at once
+//! when it is outvoted by a node that cannot win; and a process that was stopped for a while finds its timeout over before it
+//! has read what the leader said meanwhile, and would take a healthy leader down.
 
 use std::{
     sync::{
@@ -49,32 +50,55 @@ impl Elections {
     }
 
     /// Whether it is of use that this controller stands for election.
-    pub(super) fn let_stand(&self, raft: &Raft, may_stand: bool) {
-        self.may_stand.store(may_stand, Ordering::Relaxed);
-        raft.runtime_config().elect(may_stand);
+    pub(super) fn let_stand(&self, may_stand: bool) {
+        if self.may_stand.swap(may_stand, Ordering::Relaxed) != may_stand {
+            // A leader that is there has reached it by the time it would stand.
+            self.heard();
+        }
     }
 
-    /// Stands for election when it was outvoted, and when nothing was heard of a leader for `patience`.
-    pub(super) async fn run(self, raft: Raft, patience: Duration) {
+    /// Stands for election when it was outvoted, and when nothing was heard for too long. Who wakes up too late was stopped
+    /// himself, and listens once more before he judges.
+    pub(super) async fn run(self, raft: Raft, patience: Patience) {
         let mut heard = self.heard.subscribe();
+        let (mut borne, mut was_stopped) = (patience.first, false);
         loop {
-            let due = *heard.borrow_and_update() + patience;
+            let due = *heard.borrow_and_update() + borne;
             let is_due = tokio::select! {
                 biased;
-                () = self.outvoted.notified() => {
-                    let has_leader = raft.metrics().borrow().current_leader.is_some();
-                    !has_leader && self.may_stand.load(Ordering::Relaxed)
+                () = self.outvoted.notified() => raft.metrics().borrow().current_leader.is_none(),
+                _ = heard.changed() => {
+                    was_stopped = false;
+                    if raft.metrics().borrow().current_leader.is_some() {
+                        borne = patience.leader;
+                    }
+                    continue;
                 }
-                _ = heard.changed() => continue,
                 () = tokio::time::sleep_until(due) => {
                     self.heard();
-                    let is_follower = raft.metrics().borrow().state == ServerState::Follower;
-                    is_follower && self.may_stand.load(Ordering::Relaxed)
+                    // Once only: a machine that is always late must not wait for ever.
+                    was_stopped = !was_stopped && due.elapsed() > patience.late;
+                    let state = raft.metrics().borrow().state;
+                    !was_stopped && matches!(state, ServerState::Follower | ServerState::Candidate)
                 }
             };
-            if is_due && raft.trigger().elect().await.is_err() {
-                return;
+            if is_due && self.may_stand.load(Ordering::Relaxed) {
+                borne = patience.first;
+                if raft.trigger().elect().await.is_err() {
+                    return;
+                }
             }
         }
     }
+}
+
+/// How long a controller waits before it stands for election.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// While it has heard of no leader since it started, and after it stood in vain.
+    pub(super) first: Duration,
+    /// After it has heard of a leader: longer than the lease that others grant a leader.
+    pub(super) leader: Duration,
+    /// How much later than it wanted a controller wakes up that was itself stopped, rather than its leader.
+    pub(super) late: Duration,
 }

@@ -126,7 +126,7 @@ pub(super) async fn watch_welcome(
                 };
                 is_majority(voters, hears)
             });
-        elections.let_stand(&raft, is_whole);
+        elections.let_stand(is_whole);
         let is_refused =
             |voters: &BTreeSet<u64>| is_majority(voters, |node| refused_by.contains_key(node));
         since = configs

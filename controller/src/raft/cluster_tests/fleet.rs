@@ -8,7 +8,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Barrier,
         atomic::{AtomicU8, Ordering},
     },
     time::Duration,
@@ -51,6 +51,8 @@ use crate::{
 
 const HOUR_MS: u64 = 3_600_000;
 const RESET_KEY: [u8; 32] = [9; 32];
+/// Threads of a controller.
+const WORKERS: usize = 2;
 /// How long anything may take before a test gives up.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -159,7 +161,7 @@ impl Fleet {
         let index = usize::try_from(node).unwrap() - 1;
         assert!(self.members[index].running.is_none());
         let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
+            .worker_threads(WORKERS)
             .enable_all()
             .build()
             .unwrap();
@@ -261,6 +263,22 @@ impl Fleet {
         let running = self.members[index].running.as_ref().unwrap();
         let _entered = running.runtime.enter();
         supervise::spawn("test", work)
+    }
+
+    /// Stops all threads of a controller for a while, as a signal to its process would.
+    pub(super) fn stop_for(&self, node: u64, time: Duration) {
+        let all = Arc::new(Barrier::new(WORKERS));
+        let stopped = (0..WORKERS).map(|_| {
+            let all = Arc::clone(&all);
+            self.spawn(node, async move {
+                all.wait();
+                std::thread::sleep(time);
+            })
+        });
+        let stopped: Vec<_> = stopped.collect();
+        for thread in stopped {
+            self.on(node, thread).unwrap();
+        }
     }
 
     /// Proposes through one controller.

@@ -26,7 +26,7 @@ use crate::raft::{
 const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
 /// First pause after a failure; it doubles up to [`PAUSE_MAX`].
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
-const PAUSE_MAX: Duration = Duration::from_millis(800);
+const PAUSE_MAX: Duration = Duration::from_millis(400);
 /// How long an attempt is left alone when the node is heard of meanwhile. An attempt from before the node was there would send
 /// its next datagram only after a second.
 const ATTEMPT_MIN: Duration = Duration::from_millis(100);
