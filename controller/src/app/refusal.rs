@@ -101,8 +101,8 @@ impl Refusal {
                 "its work is done: take its service away; nothing needs its data once the cluster is well"
             }
             Self::Damaged => {
-                "keep the disk for whoever looks into it, and replace the node (`dotmac cluster replace-node`) or restore it \
-                 (`dotmac backup restore`)"
+                "keep the disk for whoever looks into it, and replace the node (`dotmac cluster replace-node`), or go on from \
+                 a backup with new controllers when all are lost (`dotmac backup plan`)"
             }
             Self::InTheWay => "remove what is in the way and start it again",
             Self::Clock => "set the clock (`timedatectl`) and start it again",

@@ -16,7 +16,6 @@ use dotmac_domain::{
 use dotmac_protocol::{
     ids::{Epoch, NodeId},
     keys::PublicKey,
-    time::Timestamp,
     trust::majority,
 };
 use dotmac_runtime::{causes, disk::SharedDisk};
@@ -32,7 +31,10 @@ use super::{
 };
 use crate::{
     bootstrap::{self, BootstrapError, PlannedBackup},
-    raft::restored::{self, Beginning, RestoredError, RestoredStore},
+    raft::{
+        StartError,
+        restored::{self, Beginning, RestoredError, RestoredStore},
+    },
     trust_root::{self, TrustRootError},
 };
 
@@ -109,6 +111,20 @@ pub enum CannotRestore {
         #[source]
         source: io::Error,
     },
+    /// The controller has served with these keys.
+    #[error(
+        "the store of this controller is gone, and {} says that it has served: restored under its old number it would          forget what it acknowledged since. While other controllers run, replace it (`dotmac cluster replace-node`); when          all are lost, remove {} and its seal key on every machine, make new keys (`dotmac-controller init`) and plan          again (`dotmac backup plan`)",
+        mark.display(), keys.display()
+    )]
+    Served {
+        /// The file that notes it.
+        mark: PathBuf,
+        /// Its keys.
+        keys: PathBuf,
+    },
+    /// The note of the store cannot be read.
+    #[error(transparent)]
+    Mark(#[from] StartError),
     /// The cards do not make a cluster.
     #[error(transparent)]
     Cards(#[from] BootstrapError),
@@ -139,7 +155,8 @@ pub enum CannotRestore {
 }
 
 /// The genesis of a cluster that goes on from a backup, signed with the root key in a file, and the backup that it is
-/// for. Opens and proves the whole backup on the way.
+/// for. Opens and proves the whole backup on the way. The same backup and cards give the same genesis whenever it is made:
+/// controllers whose genesis files differ in anything would differ for ever after.
 ///
 /// # Errors
 /// When the backup does not count, or the key is not its root key.
@@ -147,9 +164,9 @@ pub async fn plan(
     target: &Target,
     name: &str,
     identity: &Identity,
-    new: New<'_>,
-    now: Timestamp,
+    mut new: New<'_>,
 ) -> Result<(Manifest, Genesis, PlannedBackup), CannotRestore> {
+    new.cards.sort_by_key(|card| card.node);
     let New {
         cards, root_key, ..
     } = &new;
@@ -173,7 +190,7 @@ pub async fn plan(
     let epoch = Epoch(trust.epoch.0.saturating_add(1));
     let next = trust_root::next(&trust, controllers, epoch);
     let genesis = Genesis {
-        created_at: now,
+        created_at: manifest.at,
         trust_root: trust_root::sign(&trust, &next, root_key)?,
         nodes: new.cards,
         ..before
@@ -215,6 +232,12 @@ pub async fn restore(
     if store.exists() {
         return Err(RestoredError::Exists(store).into());
     }
+    let mark = bootstrap::store_mark(data_dir);
+    if mark.has_served()? {
+        let keys = mark.path().with_file_name("");
+        let mark = mark.path().to_owned();
+        return Err(CannotRestore::Served { mark, keys });
+    }
     // Whatever can be wrong with backup, identity and genesis is found before anything is written.
     let begun = read::begin(target, &planned.name, identity).await?;
     if begun.manifest_digest != planned.manifest {
@@ -240,7 +263,6 @@ pub async fn restore(
         Ok(manifest) => manifest,
         Err(error) => return Err(without(unfinished, error)),
     };
-    let mark = bootstrap::store_mark(data_dir);
     if let Err(source) = mark.expect_restored(disk.as_ref()) {
         let path = mark.path().to_owned();
         return Err(without(unfinished, CannotRestore::File { path, source }));

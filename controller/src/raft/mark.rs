@@ -38,6 +38,14 @@ impl StoreMark {
         self.0.exists()
     }
 
+    /// Whether a store has served with these keys: another one under the same number forgets what it promised.
+    ///
+    /// # Errors
+    /// When the note cannot be read.
+    pub fn has_served(&self) -> Result<bool, StartError> {
+        Ok(self.read()?.is_some_and(|noted| noted != RESTORED))
+    }
+
     /// Notes that a restored store is about to be there.
     ///
     /// # Errors
@@ -122,7 +130,9 @@ mod tests {
             Err(StartError::Wiped { .. })
         ));
         // A restore that was broken off before its store was there is no store either.
+        assert!(mark.has_served().unwrap());
         mark.expect_restored(&SystemDisk).unwrap();
+        assert!(!mark.has_served().unwrap());
         assert_eq!(std::fs::read_to_string(&path).unwrap().trim(), RESTORED);
         assert!(matches!(
             mark.check_there(&store),

@@ -60,6 +60,17 @@ pub enum LedgerError {
         /// Which fact.
         sequence: u64,
     },
+    /// A fact follows another one than the last that is kept: this node has another past than the one it comes from.
+    #[error(
+        "fact {sequence} of stream {stream} does not follow the one before it in the ledger: this controller began with \
+         another backup or genesis than the others"
+    )]
+    Forks {
+        /// Which stream.
+        stream: Stream,
+        /// Which fact.
+        sequence: u64,
+    },
     /// The head of a stream is malformed.
     #[error("the head of stream {name} is malformed")]
     Head {
@@ -175,6 +186,24 @@ impl Ledger {
             return Ok(());
         }
         self.queue(batch, heads, fresh, Some(index)).await
+    }
+
+    /// That facts of another controller go on from this one's: the first new one of each stream follows the last that is kept.
+    /// Those behind it are checked by whoever reads the chain.
+    ///
+    /// # Errors
+    /// When one follows something else, or does not parse.
+    pub fn check_follows(&self, facts: &[Fact]) -> Result<(), LedgerError> {
+        for fact in facts {
+            let head = self.head(&fact.stream).unwrap_or(ChainHead::START);
+            if fact.sequence == head.sequence + 1 && fact.link.previous()? != head.digest {
+                return Err(LedgerError::Forks {
+                    stream: fact.stream.clone(),
+                    sequence: fact.sequence,
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Waits until everything queued so far is durable.

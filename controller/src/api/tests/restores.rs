@@ -91,8 +91,7 @@ pub(super) async fn plan(
         controllers,
         root_key: &root_key(folder.path()),
     };
-    let now = stage.world.node.clock.now();
-    let planned = restore::plan(&stage.target, NAME, &stage.identity, new, now);
+    let planned = restore::plan(&stage.target, NAME, &stage.identity, new);
     planned.await.map(|(_, genesis, _)| genesis)
 }
 
@@ -162,8 +161,7 @@ async fn a_genesis_is_for_the_one_backup_that_its_file_names() {
         controllers: None,
         root_key: &root_key(folder.path()),
     };
-    let now = stage.world.node.clock.now();
-    let made = restore::plan(&stage.target, NAME, &stage.identity, new, now).await;
+    let made = restore::plan(&stage.target, NAME, &stage.identity, new).await;
     let (_, genesis, backup) = made.unwrap();
     assert_eq!(backup, planned(&stage));
     let path = folder.path().join("genesis.json");
@@ -185,6 +183,37 @@ async fn a_genesis_is_for_the_one_backup_that_its_file_names() {
         assert!(said.contains(&part), "{said}");
     }
     assert!(is_empty(data.path()));
+    stage.world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_genesis_that_is_planned_again_is_the_same() {
+    let stage = Stage::new().await;
+    stage.back_up(NAME).await.unwrap();
+    let cards = [new_card(1), new_card(2), new_card(3)];
+    let first = plan(&stage, cards.to_vec(), Some(3)).await.unwrap();
+    stage.world.clock.advance_millis(60_000);
+    let cards = cards.into_iter().rev().collect();
+    assert_eq!(plan(&stage, cards, Some(3)).await.unwrap(), first);
+    stage.world.stop().await;
+}
+
+/// Its promises are forgotten with its store, also when all others are lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_controller_that_has_served_is_not_restored_under_its_old_keys() {
+    let stage = Stage::new().await;
+    stage.back_up(NAME).await.unwrap();
+    let genesis = plan(&stage, vec![new_card(1)], None).await.unwrap();
+    let data = data_dir();
+    let mark = bootstrap::store_mark(data.path());
+    fs::write(mark.path(), format!("{}\n", "ab".repeat(16))).unwrap();
+    let said = restore(&stage, &genesis, data.path(), SystemDisk::shared()).await;
+    assert!(said.contains("it has served"), "{said}");
+    assert!(is_empty(data.path()));
+    // A restored store that never served, as after one whose disk was lost before its start.
+    mark.expect_restored(&SystemDisk).unwrap();
+    let said = restore(&stage, &genesis, data.path(), SystemDisk::shared()).await;
+    assert_eq!(said, format!("restored {NAME}"));
     stage.world.stop().await;
 }
 

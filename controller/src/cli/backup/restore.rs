@@ -76,7 +76,7 @@ impl Plan {
             controllers: self.controllers,
             root_key: &self.root_key_file,
         };
-        let planned = restore::plan(&target, &name, &identity, new, context.clock.now()).await;
+        let planned = restore::plan(&target, &name, &identity, new).await;
         let (manifest, genesis, backup) = planned.map_err(|error| failed(&error))?;
         bootstrap::write_genesis(&self.out, &genesis, Some(backup))
             .map_err(|error| failed(&error))?;

@@ -151,7 +151,10 @@ impl Shared {
             let part = part.map_err(|_| ReceiveError::Slow(STEP))??;
             match part.ok_or(ReceiveError::Ended)? {
                 // Facts are made from committed entries only: they stay, whatever becomes of the snapshot.
-                SnapshotPart::Facts(facts) => self.ledger.append(0, &facts).await?,
+                SnapshotPart::Facts(facts) => {
+                    self.ledger.check_follows(&facts)?;
+                    self.ledger.append(0, &facts).await?;
+                }
                 SnapshotPart::Begin(stream, head) => {
                     self.ledger.begin_behind(&stream, head).await?;
                 }

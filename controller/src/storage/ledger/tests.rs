@@ -1,9 +1,11 @@
 //! What holds for the ledger.
 
-use dotmac_domain::audit::{Fact, Link, Stream};
+use dotmac_domain::{
+    audit::{AuditRecord, Entry, Fact, Link, Stream},
+    envelope::Actor,
+};
+use dotmac_protocol::{codec, digest::Digest, record::ChainHead, time::Timestamp};
 use dotmac_runtime::disk::SystemDisk;
-
-use dotmac_protocol::record::ChainHead;
 
 use super::{Ledger, LedgerError};
 use crate::storage::{
@@ -93,6 +95,42 @@ async fn gaps_and_second_versions_are_refused() {
             .await,
         Err(LedgerError::Differs { sequence: 1, .. })
     ));
+}
+
+#[tokio::test]
+async fn facts_of_another_past_are_refused() {
+    let home = tempfile::tempdir().unwrap();
+    let (_engine, ledger) = open(home.path());
+    let record = |sequence, previous| {
+        let entry = Entry {
+            actor: Actor::Planner,
+            action: "test.noted".into(),
+            tenant: None,
+            unit: None,
+            request: "follows-1".parse().unwrap(),
+            detail: String::new(),
+            warrant: None,
+        };
+        let at = Timestamp(1);
+        let record = AuditRecord {
+            sequence,
+            previous,
+            at,
+            entry,
+        };
+        Fact {
+            stream: Stream::Platform,
+            sequence,
+            link: Link::Entry(codec::encode(&record).unwrap()),
+        }
+    };
+    let first = record(1, Digest::ZERO);
+    ledger.check_follows(&[first.clone()]).unwrap();
+    ledger.append(1, &[first.clone()]).await.unwrap();
+    let second = record(2, first.link.digest());
+    ledger.check_follows(&[first, second]).unwrap();
+    let other = ledger.check_follows(&[record(2, Digest::of(b"another past"))]);
+    assert!(matches!(other, Err(LedgerError::Forks { sequence: 2, .. })));
 }
 
 #[tokio::test]
