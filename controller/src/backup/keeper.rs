@@ -34,6 +34,8 @@ const TELL_EVERY: Duration = Duration::from_secs(5);
 const STUCK: Duration = Duration::from_secs(300);
 /// How long a directory may take to be opened: a network file system that is away answers never.
 const OPEN: Duration = Duration::from_secs(10);
+/// How long a target may take to tell what it holds.
+const LIST: Duration = Duration::from_secs(60);
 /// Trust roots in a manifest at most, the newest ones.
 const TRUST_ROOTS_MAX: usize = 256;
 /// Attempts to tell the State how a backup ended; afterwards it is taken for lost and made again.
@@ -41,7 +43,7 @@ const TELL_ATTEMPTS: u32 = 20;
 
 /// Why a backup failed.
 #[derive(Debug, thiserror::Error)]
-enum KeepError {
+pub(crate) enum KeepError {
     #[error("controller {0} leads and has no backup.target in its configuration")]
     NoTarget(u64),
     #[error(transparent)]
@@ -52,6 +54,14 @@ enum KeepError {
     Silent(String),
     #[error("backup target {0} took nothing for {STUCK:?}")]
     Stuck(String),
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error("backup target {target} did not {action} within {limit:?}: see whether it answers")]
+    Slow {
+        target: String,
+        action: &'static str,
+        limit: Duration,
+    },
 }
 
 /// Makes backups whenever this controller leads, until the process ends.
@@ -179,21 +189,52 @@ async fn open(settings: &Settings) -> Result<Target, KeepError> {
     }
 }
 
+/// What a target does within a time: one that never answers would hold up every later backup.
+async fn within<T, E>(
+    (settings, action, limit): (&Settings, &'static str, Duration),
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, KeepError>
+where
+    KeepError: From<E>,
+{
+    match tokio::time::timeout(limit, work).await {
+        Ok(done) => Ok(done?),
+        Err(_) => Err(KeepError::Slow {
+            target: settings.target.clone(),
+            action,
+            limit,
+        }),
+    }
+}
+
+/// All backups at a target, those of `origin` and others.
+async fn listed(settings: &Settings, origin: &Origin) -> Result<Vec<Listed>, KeepError> {
+    let target = open(settings).await?;
+    let listing = listing::list(&target, Some(origin));
+    within((settings, "tell its backups", LIST), listing).await
+}
+
 /// Removes what the policy does not keep, and what was never finished; `made` is the one that was made just now.
-pub(crate) async fn tidy(node: &Node, made: &str) -> Result<(), ReadError> {
+pub(crate) async fn tidy(node: &Node, made: &str) -> Result<(), KeepError> {
     let Some(settings) = &node.backup else {
         return Ok(());
     };
-    let Ok(target) = open(settings).await else {
-        return Ok(());
-    };
     let origin = Origin::of_state(&node.state(), &node.genesis);
-    let listed = listing::list(&target, Some(&origin)).await?;
-    for name in going(&listed, (made, &settings.retention), node.clock.now()) {
-        target.remove(&name, MANIFEST).await?;
-        tracing::info!(backup = name, "old backup removed");
-    }
-    Ok(())
+    let listed = listed(settings, &origin).await?;
+    let target = open(settings).await?;
+    let going = going(&listed, (made, &settings.retention), node.clock.now());
+    let removing = async {
+        let mut ended = Ok(());
+        // One that cannot be removed keeps no other.
+        for name in going {
+            match target.remove(&name, MANIFEST).await {
+                Ok(()) => tracing::info!(backup = name, "old backup removed"),
+                Err(error) => ended = Err(error),
+            }
+        }
+        ended
+    };
+    within((settings, "remove old backups", STUCK), removing).await
 }
 
 /// Names of the backups of a cluster that go. One that is damaged or foreign counts for nothing: it neither keeps its
@@ -263,14 +304,9 @@ impl Shelf {
         let settings = node.backup.as_ref();
         let settings =
             settings.ok_or("this controller has no backup.target in its configuration")?;
-        let target = open(settings)
-            .await
-            .map_err(|error| causes::in_full(&error))?;
         let origin = Origin::of_state(state, &node.genesis);
-        let listed = listing::list(&target, Some(&origin))
-            .await
-            .map_err(|error| causes::in_full(&error))?;
-        let listed = Arc::new(listed);
+        let listed = listed(settings, &origin).await;
+        let listed = Arc::new(listed.map_err(|error| causes::in_full(&error))?);
         let mut shelf = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         *shelf = Some(Look {
             at,
@@ -310,4 +346,33 @@ pub enum VerifyError {
     Target(String),
     /// It is not whole.
     Wrong(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Duration, ReadError, Retention, STUCK, Settings, within};
+    use crate::backup::target::Reach;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_target_that_never_ends_its_work_holds_nobody_up() {
+        let settings = Settings {
+            target: "s3://b/p".into(),
+            reach: Reach::default(),
+            recipients: Vec::new(),
+            schedule: None,
+            retention: Retention {
+                last: 1,
+                daily: 0,
+                weekly: 0,
+            },
+        };
+        let work = std::future::pending::<Result<(), ReadError>>();
+        let limited = within((&settings, "remove old backups", STUCK), work);
+        let ended = tokio::time::timeout(STUCK + Duration::from_secs(1), limited).await;
+        let said = ended.unwrap().unwrap_err().to_string();
+        assert!(
+            said.contains("s3://b/p did not remove old backups within 300s"),
+            "{said}"
+        );
+    }
 }

@@ -2,19 +2,24 @@
 //! names and bytes, never what is in them, and says no word of the credentials.
 //! Longer than 400 lines: every question has two answers, that of a directory and that of a bucket.
 
+#[cfg(test)]
+pub(super) mod fake;
 mod folder;
+mod pages;
 mod s3;
 
 use std::{collections::BTreeMap, fmt, fs, io, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
 use dotmac_domain::backups;
-use futures::{StreamExt as _, TryStreamExt as _, stream::BoxStream};
+use futures::{StreamExt as _, stream::BoxStream};
 use object_store::{
-    ObjectStore, ObjectStoreExt as _, WriteMultipart, local::LocalFileSystem, path::Path,
+    ObjectStore, ObjectStoreExt as _, WriteMultipart, aws::AmazonS3, local::LocalFileSystem,
+    path::Path,
 };
 use thiserror::Error;
 
+use pages::{Depth, PAGES_MAX};
 use s3::Bucket;
 
 /// Bytes of a small file, such as a manifest, at most.
@@ -89,6 +94,17 @@ pub enum TargetError {
         /// Which file.
         what: String,
     },
+    /// A list does not end.
+    #[error(
+        "backup target {target} has no end of its list of {what} after {PAGES_MAX} pages: remove what is no backup \
+         there, or use another prefix"
+    )]
+    Endless {
+        /// Its address.
+        target: String,
+        /// What was listed.
+        what: String,
+    },
 }
 
 impl TargetError {
@@ -118,7 +134,7 @@ pub struct Target {
 #[derive(Debug, Clone)]
 enum Place {
     Directory(PathBuf),
-    Bucket(Bucket),
+    Bucket(Bucket, Arc<AmazonS3>),
 }
 
 /// One part on its way to the target. It is not there before [`Upload::finish`].
@@ -176,11 +192,12 @@ impl Target {
             said: bucket.said(&error),
             is_missing: false,
         })?;
+        let store = Arc::new(store);
         Ok(Self {
-            store: Arc::new(store),
+            store: Arc::<AmazonS3>::clone(&store),
             prefix: Path::from(prefix.trim_matches('/')),
             shown,
-            place: Place::Bucket(bucket),
+            place: Place::Bucket(bucket, store),
         })
     }
 
@@ -191,10 +208,9 @@ impl Target {
     pub async fn names(&self) -> Result<Vec<String>, TargetError> {
         let mut names = match &self.place {
             Place::Directory(root) => self.folders(root).await?,
-            Place::Bucket(_) => {
-                let prefix = (!self.prefix.as_ref().is_empty()).then_some(&self.prefix);
-                let listed = self.store.list_with_delimiter(prefix).await;
-                let listed = listed.map_err(|error| self.error("list", "backups", error))?;
+            Place::Bucket(_, store) => {
+                let all = (&self.prefix, Depth::Flat);
+                let listed = self.pages(store, all, "backups").await?;
                 let names = listed.common_prefixes.iter().filter_map(Path::filename);
                 names.map(ToOwned::to_owned).collect()
             }
@@ -210,6 +226,7 @@ impl Target {
     /// When it is not there, too large, or the target cannot be asked.
     pub async fn read(&self, name: &str, part: &str) -> Result<Bytes, TargetError> {
         let what = format!("{name}/{part}");
+        self.check_file(name, part).await?;
         let failed = |error| self.error("read", &what, error);
         let found = self
             .store
@@ -244,6 +261,7 @@ impl Target {
         part: &str,
     ) -> Result<BoxStream<'static, Result<Bytes, TargetError>>, TargetError> {
         let what = format!("{name}/{part}");
+        self.check_file(name, part).await?;
         let found = self.store.get(&self.path(name, part)).await;
         let found = found.map_err(|error| self.error("read", &what, error))?;
         let target = self.clone();
@@ -274,9 +292,10 @@ impl Target {
     /// # Errors
     /// When the target does not do it; what is left is removed the next time.
     pub async fn remove(&self, name: &str, first: &str) -> Result<(), TargetError> {
-        if let Place::Directory(root) = &self.place {
-            return self.remove_folder(root, name, first).await;
-        }
+        let store = match &self.place {
+            Place::Directory(root) => return self.remove_folder(root, name, first).await,
+            Place::Bucket(_, store) => store,
+        };
         let failed = |error| self.error("remove", name, error);
         let is_gone =
             |error: &object_store::Error| matches!(error, object_store::Error::NotFound { .. });
@@ -285,9 +304,8 @@ impl Target {
             Ok(()) | Err(_) => {}
         }
         let folder = self.prefix.clone().join(name);
-        let mut parts = self.store.list(Some(&folder));
-        while let Some(part) = parts.next().await {
-            let part = part.map_err(failed)?;
+        let parts = self.pages(store, (&folder, Depth::Deep), name).await?;
+        for part in parts.objects {
             match self.store.delete(&part.location).await {
                 Err(error) if !is_gone(&error) => return Err(failed(error)),
                 Ok(()) | Err(_) => {}
@@ -301,18 +319,17 @@ impl Target {
     /// # Errors
     /// When the target cannot be asked.
     pub async fn sizes(&self, name: &str) -> Result<BTreeMap<String, u64>, TargetError> {
-        if let Place::Directory(root) = &self.place {
-            return self.files(root, name).await;
-        }
+        let store = match &self.place {
+            Place::Directory(root) => return self.files(root, name).await,
+            Place::Bucket(_, store) => store,
+        };
         let folder = self.prefix.clone().join(name);
-        let found = self.store.list(Some(&folder));
-        let named = found.try_filter_map(async |part| {
+        let parts = self.pages(store, (&folder, Depth::Flat), name).await?;
+        let named = parts.objects.into_iter().filter_map(|part| {
             let name = part.location.filename().map(ToOwned::to_owned);
-            Ok(name.map(|name| (name, part.size)))
+            name.map(|name| (name, part.size))
         });
-        let listed: Result<Vec<_>, _> = named.try_collect().await;
-        let listed = listed.map_err(|error| self.error("list", name, error))?;
-        Ok(listed.into_iter().collect())
+        Ok(named.collect())
     }
 
     /// Whether nothing lies in a folder: some stores go on naming one whose files were removed.
@@ -320,15 +337,12 @@ impl Target {
     /// # Errors
     /// When the store cannot be asked.
     pub async fn is_empty(&self, name: &str) -> Result<bool, TargetError> {
-        if matches!(self.place, Place::Directory(_)) {
+        let Place::Bucket(_, store) = &self.place else {
             return Ok(self.sizes(name).await?.is_empty());
-        }
+        };
         let folder = self.prefix.clone().join(name);
-        let first = self.store.list(Some(&folder)).next().await;
-        let first = first.transpose();
-        Ok(first
-            .map_err(|error| self.error("list", name, error))?
-            .is_none())
+        let found = self.pages(store, (&folder, Depth::Deep), name).await?;
+        Ok(found.objects.is_empty())
     }
 
     fn path(&self, name: &str, part: &str) -> Path {
@@ -339,7 +353,7 @@ impl Target {
         let is_missing = matches!(error, object_store::Error::NotFound { .. });
         let (said, is_missing) = match &self.place {
             Place::Directory(_) => (error.to_string(), is_missing),
-            Place::Bucket(bucket) => (
+            Place::Bucket(bucket, _) => (
                 bucket.said(&error),
                 is_missing && !Bucket::is_missing(&error),
             ),

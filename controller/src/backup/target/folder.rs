@@ -58,6 +58,20 @@ impl Target {
         self.done("list", name, found.await)
     }
 
+    /// In a directory, only a regular file is opened: a pipe without a writer would hold the reader for ever. What is not
+    /// there is for the reader to tell.
+    pub(super) async fn check_file(&self, name: &str, part: &str) -> Result<(), TargetError> {
+        let Place::Directory(root) = &self.place else {
+            return Ok(());
+        };
+        let (path, what) = (root.join(name).join(part), format!("{name}/{part}"));
+        let found = tokio::task::spawn_blocking(move || match fs::metadata(path) {
+            Ok(found) if !found.is_file() => Err(io::Error::other("it is no regular file")),
+            Ok(_) | Err(_) => Ok(()),
+        });
+        self.done("read", &what, found.await)
+    }
+
     /// Removes the folder of a backup with all that lies in it, `first` before everything else.
     pub(super) async fn remove_folder(
         &self,
@@ -118,7 +132,11 @@ fn entries(directory: &Path) -> io::Result<Vec<(String, fs::Metadata)>> {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, ffi::OsStr, fs, os::unix::ffi::OsStrExt as _};
+    use std::{
+        collections::BTreeMap, ffi::OsStr, fs, os::unix::ffi::OsStrExt as _, time::Duration,
+    };
+
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
 
     use super::Target;
     use crate::backup::target::Reach;
@@ -155,5 +173,34 @@ mod tests {
         assert!(target.is_empty(NAME).await.unwrap());
         let left = fs::read_dir(folder.path()).unwrap().count();
         assert_eq!(left, ODD.len() + 1);
+    }
+
+    #[tokio::test]
+    async fn a_pipe_in_place_of_a_file_is_refused_and_not_waited_for() {
+        const NAME: &str = "20261123T165400Z-00a1f9";
+        let folder = tempfile::tempdir().unwrap();
+        let address = format!("file://{}", folder.path().display());
+        let target = Target::open(&address, &Reach::default()).unwrap();
+        fs::create_dir(folder.path().join(NAME)).unwrap();
+        let pipe = folder.path().join(NAME).join("manifest.json");
+        let own = Mode::RUSR | Mode::WUSR;
+        mknodat(CWD, &pipe, FileType::Fifo, own, 0).unwrap();
+        let soon = Duration::from_secs(20);
+        let read = tokio::time::timeout(soon, target.read(NAME, "manifest.json")).await;
+        // Whoever waits for a writer gets one, so that the test ends.
+        let writer = fs::OpenOptions::new().read(true).write(true).open(&pipe);
+        let refused = read.unwrap().unwrap_err();
+        assert!(refused.to_string().contains("no regular file"), "{refused}");
+        assert!(!refused.is_missing());
+        assert!(target.stream(NAME, "manifest.json").await.is_err());
+        drop(writer);
+        fs::remove_file(&pipe).unwrap();
+        assert!(
+            target
+                .read(NAME, "manifest.json")
+                .await
+                .unwrap_err()
+                .is_missing()
+        );
     }
 }
