@@ -2,7 +2,7 @@
 //! what is in the parts is for [`super::read`]. It changes nothing at the target.
 
 use dotmac_runtime::causes;
-use futures::{StreamExt as _, TryStreamExt as _, stream};
+use futures::{StreamExt as _, stream};
 
 use super::{
     latest::{Candidate, Condition},
@@ -58,34 +58,35 @@ impl Listed {
 /// When the target cannot be asked.
 pub async fn list(target: &Target, origin: Option<&Origin>) -> Result<Vec<Listed>, ReadError> {
     let looks = stream::iter(target.names().await?).map(|name| look(target, origin, name));
-    let listed = looks.buffered(LOOKS_MAX).try_collect::<Vec<_>>().await?;
+    let listed = looks.buffered(LOOKS_MAX).collect::<Vec<_>>().await;
     Ok(listed.into_iter().flatten().collect())
 }
 
-/// One backup; `None` when nothing lies under its name.
-async fn look(
-    target: &Target,
-    origin: Option<&Origin>,
-    name: String,
-) -> Result<Option<Listed>, ReadError> {
+/// One backup; `None` when nothing lies under its name. What the target refuses of it is its own failure, and hides no
+/// other.
+async fn look(target: &Target, origin: Option<&Origin>, name: String) -> Option<Listed> {
     let own = read::manifest(target, &name).await;
     let own = own.and_then(|manifest| match origin {
         Some(origin) => origin.check(manifest),
         None => Ok(manifest),
     });
-    let manifest = match own {
+    let mut manifest = match own {
         Ok(manifest) => with_parts(target, manifest).await,
         Err(error) => Err(error),
     };
-    if matches!(manifest, Err(ReadError::Unfinished(_))) && target.is_empty(&name).await? {
-        return Ok(None);
+    if matches!(manifest, Err(ReadError::Unfinished(_))) {
+        match target.is_empty(&name).await {
+            Ok(true) => return None,
+            Ok(false) => {}
+            Err(error) => manifest = Err(error.into()),
+        }
     }
     let is_proven = origin.is_some() && manifest.is_ok();
-    Ok(Some(Listed {
+    Some(Listed {
         name,
         manifest,
         is_proven,
-    }))
+    })
 }
 
 /// The manifest, when every part that it names lies at the target with its size.
@@ -109,4 +110,43 @@ async fn with_parts(target: &Target, manifest: Manifest) -> Result<Manifest, Rea
         }
     }
     Ok(manifest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ReadError, list};
+    use crate::backup::target::fake::{Fake, Reply};
+
+    #[tokio::test]
+    async fn a_folder_that_cannot_be_asked_hides_no_other_backup() {
+        const BROKEN: &str = "20261123T165400Z-00a1f9";
+        const OTHER: &str = "20261123T165401Z-00a1f9";
+        let folder = |name| format!("<CommonPrefixes><Prefix>p/{name}/</Prefix></CommonPrefixes>");
+        let all = format!("{}{}", folder(BROKEN), folder(OTHER));
+        let part = format!(
+            "<Contents><Key>p/{OTHER}/state</Key><LastModified>2026-11-23T16:54:00Z</LastModified>\
+             <Size>1</Size></Contents>"
+        );
+        let page = |inner: &str| Reply::of(format!("<ListBucketResult>{inner}</ListBucketResult>"));
+        let fake = Fake::start(move |line| {
+            let is_about = |name| line.contains(name);
+            match line.contains("list-type=2") {
+                false => Reply::missing(),
+                true if is_about(BROKEN) => Reply::of("no list"),
+                true if is_about(OTHER) => page(&part),
+                true => page(&all),
+            }
+        })
+        .await;
+        let listed = list(&fake.target, None).await.unwrap();
+        assert_eq!(listed.len(), 2);
+        assert!(
+            matches!(listed[0].manifest, Err(ReadError::Target(_))),
+            "{listed:?}"
+        );
+        assert!(
+            matches!(listed[1].manifest, Err(ReadError::Unfinished(_))),
+            "{listed:?}"
+        );
+    }
 }

@@ -7,6 +7,7 @@ pub(super) mod fake;
 mod folder;
 mod pages;
 mod s3;
+mod sieve;
 
 use std::{collections::BTreeMap, fmt, fs, io, path::PathBuf, sync::Arc};
 

@@ -12,6 +12,7 @@ use super::{Reach, Target};
 /// One answer, with a pause before each of its pieces.
 #[derive(Debug)]
 pub(crate) struct Reply {
+    status: &'static str,
     pieces: Vec<Vec<u8>>,
     pause: Duration,
 }
@@ -22,7 +23,18 @@ impl Reply {
     }
 
     pub(crate) fn slow(pieces: Vec<Vec<u8>>, pause: Duration) -> Self {
-        Self { pieces, pause }
+        Self {
+            status: "200 OK",
+            pieces,
+            pause,
+        }
+    }
+
+    pub(crate) fn missing() -> Self {
+        Self {
+            status: "404 Not Found",
+            ..Self::of("")
+        }
     }
 }
 
@@ -80,8 +92,9 @@ async fn converse(stream: TcpStream, answer: &(impl Fn(&str) -> Reply + Sync)) {
     let reply = answer(&lines[1]);
     let length: usize = reply.pieces.iter().map(Vec::len).sum();
     let head = format!(
-        "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\netag: \"e\"\r\n\
-         last-modified: Mon, 23 Nov 2026 16:54:00 GMT\r\n\r\n"
+        "HTTP/1.1 {}\r\ncontent-length: {length}\r\nconnection: close\r\netag: \"e\"\r\n\
+         last-modified: Mon, 23 Nov 2026 16:54:00 GMT\r\n\r\n",
+        reply.status
     );
     let mut sent = stream.write_all(head.as_bytes()).await;
     for piece in reply.pieces {

@@ -8,7 +8,7 @@ use object_store::{
     aws::{AmazonS3, AmazonS3Builder},
 };
 
-use super::Reach;
+use super::{Reach, sieve::Sieving};
 
 /// How long the store may take for one answer.
 const ANSWER: Duration = Duration::from_secs(30);
@@ -94,6 +94,7 @@ impl Bucket {
         let mut builder = AmazonS3Builder::from_env()
             .with_bucket_name(&self.name)
             .with_retry(retry)
+            .with_http_connector(Sieving::default())
             .with_client_options(options);
         if let Some(region) = &reach.region {
             builder = builder.with_region(region);
