@@ -90,7 +90,7 @@ async fn look(target: &Target, origin: Option<&Origin>, name: String) -> Option<
 }
 
 /// The manifest, when every part that it names lies at the target with its size.
-async fn with_parts(target: &Target, manifest: Manifest) -> Result<Manifest, ReadError> {
+pub(super) async fn with_parts(target: &Target, manifest: Manifest) -> Result<Manifest, ReadError> {
     let sizes = target.sizes(&manifest.name).await?;
     for part in &manifest.parts {
         let (name, what) = (manifest.name.clone(), part.name.clone());

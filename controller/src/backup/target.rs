@@ -3,7 +3,7 @@
 //! Longer than 400 lines: every question has two answers, that of a directory and that of a bucket.
 
 #[cfg(test)]
-pub(super) mod fake;
+pub(crate) mod fake;
 mod folder;
 mod pages;
 mod s3;

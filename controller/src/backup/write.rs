@@ -26,7 +26,9 @@ use tokio::sync::{mpsc, watch};
 
 use self::facts::Facts;
 use super::{
+    listing,
     manifest::{FORMAT, MANIFEST, Manifest, Part},
+    read::ReadError,
     recipient::{BackupKey, KeyError, Recipient},
     target::{Target, TargetError},
 };
@@ -65,6 +67,17 @@ pub enum WriteError {
         /// Why.
         #[source]
         source: io::Error,
+    },
+    /// The target took it, and does not have it.
+    #[error("backup target {target} took backup {name} and does not keep it as it was sent")]
+    NotKept {
+        /// Its address.
+        target: String,
+        /// Which backup.
+        name: String,
+        /// What is wrong.
+        #[source]
+        source: Box<ReadError>,
     },
     /// The program stops.
     #[error("the work was interrupted")]
@@ -173,8 +186,28 @@ pub async fn create(
         keys,
     };
     let file = Bytes::from(manifest.to_file(&order.key));
-    target.write(&order.name, MANIFEST, file).await?;
-    Ok(manifest)
+    target.write(&order.name, MANIFEST, file.clone()).await?;
+    let kept = kept(target, manifest, &file).await;
+    kept.map_err(|source| WriteError::NotKept {
+        target: target.to_string(),
+        name: order.name,
+        source: Box::new(source),
+    })
+}
+
+/// The manifest, when the target has it as it was sent, and every part with its size: not every store that says yes has
+/// kept what it took.
+async fn kept(target: &Target, manifest: Manifest, file: &Bytes) -> Result<Manifest, ReadError> {
+    let found = target.read(&manifest.name, MANIFEST).await?;
+    if found != *file {
+        return Err(ReadError::Changed {
+            name: manifest.name,
+            part: MANIFEST.to_owned(),
+            found: Digest::of(&found),
+            expected: Digest::of(file),
+        });
+    }
+    listing::with_parts(target, manifest).await
 }
 
 fn in_hex(signed: &SignedTrustRoot) -> String {

@@ -1,6 +1,7 @@
 //! Backups of a real State to a real directory: what is refused, by which name, and what the API tells of it.
 
 use std::{
+    collections::BTreeMap,
     fs,
     os::unix::fs::PermissionsExt as _,
     path::Path,
@@ -26,7 +27,10 @@ use crate::{
         read::{self, ReadError},
         recipient::Identity,
         retention::Retention,
-        target::{Reach, Target, TargetError},
+        target::{
+            Reach, Target, TargetError,
+            fake::{Fake, Reply},
+        },
         write::{self, Order},
     },
     log::Log,
@@ -73,6 +77,15 @@ impl Stage {
         name: &str,
         otherwise: impl FnOnce(&mut Order),
     ) -> Result<Manifest, write::WriteError> {
+        self.back_up_to(&self.target, name, otherwise).await
+    }
+
+    async fn back_up_to(
+        &self,
+        target: &Target,
+        name: &str,
+        otherwise: impl FnOnce(&mut Order),
+    ) -> Result<Manifest, write::WriteError> {
         let node = &self.world.node;
         let moment = node.log.moment();
         let mut order = Order {
@@ -86,7 +99,7 @@ impl Stage {
         otherwise(&mut order);
         let log = Arc::clone(&self.world.log) as Arc<dyn Log>;
         let (written, _) = watch::channel(0);
-        write::create(&self.target, order, log, &node.entropy, &written).await
+        write::create(target, order, log, &node.entropy, &written).await
     }
 
     pub(super) fn part(&self, name: &str, part: &str) -> std::path::PathBuf {
@@ -128,6 +141,94 @@ async fn a_backup_holds_the_state_of_its_index_and_every_fact_while_more_is_writ
     let streams = u64::try_from(before.streams.size()).unwrap();
     assert_eq!((manifest.facts, manifest.streams), (facts, streams));
     assert_eq!(read::verify(&stage.target, NAME).await.unwrap(), manifest);
+    stage.world.stop().await;
+}
+
+/// A store that says yes to everything; of what it took it has what `keeps` leaves.
+async fn forgetful(keeps: impl Fn(&str, &[u8]) -> Option<Vec<u8>> + Send + Sync + 'static) -> Fake {
+    let kept: Mutex<BTreeMap<String, Vec<u8>>> = Mutex::default();
+    Fake::start_with(move |line, body| {
+        let mut kept = kept.lock().unwrap();
+        let words: Vec<&str> = line.split([' ', '?']).collect();
+        let key = words[1].trim_start_matches("/b/");
+        match words[0] {
+            "POST" if line.contains("?uploads") => Reply::of(
+                "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>",
+            ),
+            "POST" => Reply::of(
+                "<CompleteMultipartUploadResult><ETag>e</ETag></CompleteMultipartUploadResult>",
+            ),
+            "PUT" => {
+                if let Some(body) = keeps(key, body) {
+                    kept.insert(key.to_owned(), body);
+                }
+                Reply::of("")
+            }
+            _ if line.contains("list-type=2") => {
+                let entries = kept.iter().map(|(key, body)| {
+                    format!(
+                        "<Contents><Key>{key}</Key><LastModified>2026-11-23T16:54:00Z</LastModified>\
+                         <Size>{}</Size></Contents>",
+                        body.len()
+                    )
+                });
+                let entries = entries.collect::<String>();
+                Reply::of(format!("<ListBucketResult>{entries}</ListBucketResult>"))
+            }
+            _ => kept.get(key).map_or_else(Reply::missing, |body| Reply::of(body.clone())),
+        }
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_that_the_target_took_and_did_not_keep_is_not_made() {
+    let stage = Stage::new().await;
+    let honest = forgetful(|_, body| Some(body.to_vec())).await;
+    let made = stage.back_up_to(&honest.target, NAME, |_| ()).await;
+    assert_eq!(
+        read::manifest(&honest.target, NAME).await.unwrap(),
+        made.unwrap()
+    );
+    let nothing = forgetful(|_, _| None).await;
+    let short = forgetful(|key, body| {
+        let bytes = body.len() - usize::from(key.ends_with("/state"));
+        Some(body[..bytes].to_vec())
+    });
+    let without = forgetful(|key, body| (!key.ends_with("/heads")).then(|| body.to_vec()));
+    let other = forgetful(|key, body| {
+        let is_manifest = key.ends_with(MANIFEST);
+        Some(if is_manifest {
+            b"{}".to_vec()
+        } else {
+            body.to_vec()
+        })
+    });
+    for (store, why) in [
+        (nothing, "cannot read 20261123T165400Z-00a1f9/manifest.json"),
+        (
+            short.await,
+            "part state of backup 20261123T165400Z-00a1f9 has",
+        ),
+        (
+            without.await,
+            "part heads of backup 20261123T165400Z-00a1f9 is missing",
+        ),
+        (
+            other.await,
+            "part manifest.json of backup 20261123T165400Z-00a1f9 was changed",
+        ),
+    ] {
+        let refused = stage
+            .back_up_to(&store.target, NAME, |_| ())
+            .await
+            .unwrap_err();
+        let said = causes::in_full(&refused);
+        assert!(
+            said.contains("does not keep it") && said.contains(why),
+            "{said}"
+        );
+    }
     stage.world.stop().await;
 }
 

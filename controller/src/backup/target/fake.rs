@@ -46,6 +46,13 @@ pub(crate) struct Fake {
 impl Fake {
     /// `answer` gets the first line of each question, such as `GET /b/p/name/state HTTP/1.1`.
     pub(crate) async fn start(answer: impl Fn(&str) -> Reply + Send + Sync + 'static) -> Self {
+        Self::start_with(move |line, _| answer(line)).await
+    }
+
+    /// `answer` gets the body as well.
+    pub(crate) async fn start_with(
+        answer: impl Fn(&str, &[u8]) -> Reply + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let reach = Reach {
             endpoint: Some(format!("http://{}", listener.local_addr().unwrap())),
@@ -66,7 +73,7 @@ impl Fake {
 }
 
 /// Answers one question; who asks and leaves is no failure of the test.
-async fn converse(stream: TcpStream, answer: &(impl Fn(&str) -> Reply + Sync)) {
+async fn converse(stream: TcpStream, answer: &(impl Fn(&str, &[u8]) -> Reply + Sync)) {
     let mut stream = BufStream::new(stream);
     let mut lines = Vec::new();
     loop {
@@ -89,7 +96,7 @@ async fn converse(stream: TcpStream, answer: &(impl Fn(&str) -> Reply + Sync)) {
     if stream.read_exact(&mut body).await.is_err() {
         return;
     }
-    let reply = answer(&lines[1]);
+    let reply = answer(&lines[1], &body);
     let length: usize = reply.pieces.iter().map(Vec::len).sum();
     let head = format!(
         "HTTP/1.1 {}\r\ncontent-length: {length}\r\nconnection: close\r\netag: \"e\"\r\n\
@@ -97,6 +104,7 @@ async fn converse(stream: TcpStream, answer: &(impl Fn(&str) -> Reply + Sync)) {
         reply.status
     );
     let mut sent = stream.write_all(head.as_bytes()).await;
+    sent = sent.and(stream.flush().await);
     for piece in reply.pieces {
         tokio::time::sleep(reply.pause).await;
         sent = sent.and(stream.write_all(&piece).await);
