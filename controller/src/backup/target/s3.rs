@@ -10,8 +10,9 @@ use object_store::{
 
 use super::{Reach, sieve::Sieving};
 
-/// How long the store may take for one answer.
-const ANSWER: Duration = Duration::from_secs(30);
+/// How long the store may be silent before an answer or in it. How long a whole answer takes has no limit here: a part
+/// is as large as it is.
+const SILENCE: Duration = Duration::from_secs(30);
 /// How often and how long one question to the store is repeated.
 const RETRIES: usize = 3;
 /// How long one question to the store is repeated at most.
@@ -88,7 +89,8 @@ impl Bucket {
             ..RetryConfig::default()
         };
         let options = ClientOptions::new()
-            .with_timeout(ANSWER)
+            .with_timeout_disabled()
+            .with_read_timeout(SILENCE)
             .with_connect_timeout(Duration::from_secs(5))
             .with_allow_http(true);
         let mut builder = AmazonS3Builder::from_env()
@@ -151,8 +153,8 @@ impl Bucket {
                 let code = Some(code).filter(|code| !code.is_empty());
                 let code = code.map_or_else(String::new, |code| format!(" ({code})"));
                 format!(
-                    "{endpoint} refuses {key} in bucket {name}{code}: give the key the right to write, list and delete \
-                     there, or use another"
+                    "{endpoint} refuses {key} in bucket {name}{code}: give the key the right to read, write, list and \
+                     delete there, or use another"
                 )
             }
             "" => plain(endpoint, name, error),
@@ -201,9 +203,13 @@ fn cut(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use futures::TryStreamExt as _;
     use object_store::Error;
 
-    use super::{Bucket, Reach};
+    use super::{Bucket, Reach, SILENCE};
+    use crate::backup::target::fake::{Fake, Reply};
 
     fn bucket(set: &[(&str, &str)]) -> Result<Bucket, String> {
         let reach = Reach {
@@ -295,5 +301,29 @@ mod tests {
             }
             assert!(!said.contains('<') && !said.contains('\n'), "{said}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_part_takes_as_long_as_it_takes_and_a_silence_ends() {
+        let second = Duration::from_secs(1);
+        let fake = Fake::start(move |line| {
+            let is_silent = line.contains("/silent");
+            let pause = if is_silent {
+                SILENCE * 10
+            } else {
+                SILENCE - second
+            };
+            Reply::slow(vec![b"piece".to_vec(); 10], pause)
+        })
+        .await;
+        let begun = tokio::time::Instant::now();
+        let part = fake.target.stream("name", "slow").await.unwrap();
+        let pieces: Vec<_> = part.try_collect().await.unwrap();
+        assert_eq!(pieces.concat(), b"piece".repeat(10));
+        assert!(begun.elapsed() > SILENCE * 9);
+        let part = fake.target.stream("name", "silent").await.unwrap();
+        let silent = part.try_collect::<Vec<_>>();
+        let ended = tokio::time::timeout(SILENCE * 9, silent).await.unwrap();
+        ended.unwrap_err();
     }
 }
