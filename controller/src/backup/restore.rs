@@ -166,14 +166,15 @@ pub async fn plan(
     identity: &Identity,
     mut new: New<'_>,
 ) -> Result<(Manifest, Genesis, PlannedBackup), CannotRestore> {
-    new.cards.sort_by_key(|card| card.node);
-    let New {
-        cards, root_key, ..
-    } = &new;
+    let cards = &new.cards;
     if cards.is_empty() || cards.len() > CONTROLLERS_MAX {
         return Err(CannotRestore::Size(cards.len()));
     }
     bootstrap::check_distinct(cards)?;
+    new.cards.sort_by_key(|card| card.node);
+    let New {
+        cards, root_key, ..
+    } = &new;
     let Opened {
         manifest,
         manifest_digest,

@@ -107,7 +107,7 @@ async fn facts_of_another_past_are_refused() {
             action: "test.noted".into(),
             tenant: None,
             unit: None,
-            request: "follows-1".parse().unwrap(),
+            request: "f0".repeat(16).parse().unwrap(),
             detail: String::new(),
             warrant: None,
         };
@@ -125,8 +125,11 @@ async fn facts_of_another_past_are_refused() {
         }
     };
     let first = record(1, Digest::ZERO);
-    ledger.check_follows(&[first.clone()]).unwrap();
-    ledger.append(1, &[first.clone()]).await.unwrap();
+    ledger.check_follows(std::slice::from_ref(&first)).unwrap();
+    ledger
+        .append(1, std::slice::from_ref(&first))
+        .await
+        .unwrap();
     let second = record(2, first.link.digest());
     ledger.check_follows(&[first, second]).unwrap();
     let other = ledger.check_follows(&[record(2, Digest::of(b"another past"))]);
