@@ -1,4 +1,6 @@
 //! Backups of a real State to a real directory: what is refused, by which name, and what the API tells of it.
+//!
+//! Longer than 400 lines: each way of lying that a target has, with its store.
 
 use std::{
     collections::BTreeMap,
