@@ -192,10 +192,18 @@ async fn to_store(fleet: &Fleet, store: &mut Store) -> Result<()> {
     // Connections are still taken, and nothing answers.
     let process = store.pid().and_then(ProcessIdentity::of);
     let hung = Stopped::new(vec![process.context("the store has ended")?])?;
-    let listed = fleet.dotmac(&["backup", "list"]).await?;
+    // For a while a controller tells what it saw last.
+    until(
+        "a target that hangs is told",
+        Duration::from_secs(90),
+        async || {
+            let listed = fleet.dotmac(&["backup", "list"]).await?;
+            let is_told = listed.err.contains("the backup target does not answer");
+            Ok((listed.code != 0 && is_told).then_some(()))
+        },
+    )
+    .await?;
     drop(hung);
-    let told = listed.err.contains("the backup target does not answer");
-    ensure!(listed.code != 0 && told, "{listed:?}");
 
     store.stop().await?;
     fleet.dotmac(&["backup", "create"]).await?.ok()?;
