@@ -189,22 +189,7 @@ async fn to_store(fleet: &Fleet, store: &mut Store) -> Result<()> {
         .await?
         .ok()?;
 
-    // Connections are still taken, and nothing answers.
-    let process = store.pid().and_then(ProcessIdentity::of);
-    let hung = Stopped::new(vec![process.context("the store has ended")?])?;
-    // For a while a controller tells what it saw last.
-    until(
-        "a target that hangs is told",
-        Duration::from_secs(90),
-        async || {
-            let listed = fleet.dotmac(&["backup", "list"]).await?;
-            let is_told = listed.err.contains("the backup target does not answer");
-            Ok((listed.code != 0 && is_told).then_some(()))
-        },
-    )
-    .await?;
-    drop(hung);
-
+    hung(fleet, store).await?;
     store.stop().await?;
     fleet.dotmac(&["backup", "create"]).await?.ok()?;
     let meanwhile = fleet.deploy("Meanwhile ISP", "do-fra1");
@@ -228,6 +213,25 @@ async fn to_store(fleet: &Fleet, store: &mut Store) -> Result<()> {
         "{} files hold the secret",
         found.len()
     );
+    Ok(())
+}
+
+/// Connections are still taken, and nothing answers.
+async fn hung(fleet: &Fleet, store: &Store) -> Result<()> {
+    let process = store.pid().and_then(ProcessIdentity::of);
+    let stopped = Stopped::new(vec![process.context("the store has ended")?])?;
+    // For a while a controller tells what it saw last.
+    until(
+        "a target that hangs is told",
+        Duration::from_secs(90),
+        async || {
+            let listed = fleet.dotmac(&["backup", "list"]).await?;
+            let is_told = listed.err.contains("the backup target does not answer");
+            Ok((listed.code != 0 && is_told).then_some(()))
+        },
+    )
+    .await?;
+    drop(stopped);
     Ok(())
 }
 
