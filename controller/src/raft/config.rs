@@ -63,8 +63,8 @@ const SYNC_MS_MAX: u64 = 1_000;
 pub(super) struct Timing {
     /// Milliseconds between heartbeats; also how long an answer to entries is waited for.
     pub(super) heartbeat_ms: u64,
-    /// Milliseconds after which a node stands for election at the earliest and at the latest; they count once the leader's
-    /// lease is over. Each node has a part of them for itself ([`Self::of`]).
+    /// Milliseconds after which a node stands for election at the earliest and at the latest, while there is no leader; twice
+    /// as many, and two heartbeats, after it has heard of one. Each node has a part of them for itself ([`Self::of`]).
     election_ms: (u64, u64),
 }
 
@@ -78,9 +78,8 @@ impl Timing {
         election_ms: (400, 1_000),
     };
 
-    /// The part of the time in which this node stands for election. Raft chooses once for the life of a process and looks
-    /// every one and a half heartbeats: two nodes that chose alike would stand at the same moment, and once more after that,
-    /// and again. Nodes with numbers next to each other are further apart than two looks.
+    /// The part of the time in which this node stands for election: two nodes that stood at the same moment would both fail,
+    /// and once more after that. Nodes with numbers next to each other are two heartbeats apart.
     fn of(self, node: NodeId) -> (u64, u64) {
         let (earliest, latest) = self.election_ms;
         let part = (latest - earliest) / TURNS;
