@@ -14,7 +14,6 @@ use dotmac_domain::command::Genesis;
 use dotmac_protocol::{
     digest::Digest,
     frame::{ALPN_AGENT, ALPN_ENROL, ALPN_PEER},
-    ids::NodeId,
 };
 use dotmac_runtime::{
     clock::Clock,
@@ -34,14 +33,14 @@ use crate::{
     backup::{Settings, keeper},
     bootstrap::{self, Beginning},
     config::Config,
-    dispatch, feed,
+    dispatch::{self, Answering},
+    feed,
     gateway::{self, Gateway},
     identity::{CertifyError, SelfIssuer},
     leader::{self, Liveness},
     membership,
     metrics::Metrics,
     node::{self, Node, NodeParts},
-    peers::{PeerAnswer, PeerCall, PeerHandler},
     raft::{self, End, RaftConfig, RaftLog},
     storage::engine::{EngineConfig, abort_on_fatal},
     traces::Traces,
@@ -186,7 +185,7 @@ pub async fn start(config: Config, ports: Ports) -> Result<Running, AppError> {
 /// The loops that carry a controller's work on by themselves.
 fn spawn_loops(node: &Arc<Node>, raft: &RaftLog) -> Vec<JoinHandle<()>> {
     let liveness = Liveness::default();
-    raft.set_handler(Arc::new(Handler {
+    raft.set_handler(Arc::new(Answering {
         node: Arc::clone(node),
         liveness: liveness.clone(),
     }));
@@ -329,23 +328,6 @@ fn application_protocol(connection: &Connection) -> Option<Vec<u8>> {
         .downcast::<HandshakeData>()
         .ok()?
         .protocol
-}
-
-/// Answers peers' calls.
-struct Handler {
-    node: Arc<Node>,
-    liveness: Liveness,
-}
-
-impl PeerHandler for Handler {
-    fn handle(&self, from: NodeId, call: PeerCall) -> BoxFuture<'_, PeerAnswer> {
-        Box::pin(dispatch::handle_call(
-            &self.node,
-            &self.liveness,
-            from,
-            call,
-        ))
-    }
 }
 
 async fn told(mut stopping: watch::Receiver<bool>) {

@@ -22,7 +22,7 @@ mod clocks;
 mod intents;
 mod signable;
 
-pub use attest::{describe, handle_call, status};
+pub use attest::{Answering, describe, handle_call, status};
 pub use book::SignatureBook;
 pub use clocks::{ClockBoard, ClockProofs};
 pub use intents::{Outgoing, outgoing};

@@ -10,12 +10,12 @@ use std::{
 };
 
 use dotmac_controller::{
-    dispatch, leader,
+    dispatch::{self, Answering},
+    leader,
     leader::Liveness,
     log::Log as _,
     metrics::Metrics,
     node::{Node, NodeParts},
-    peers::{PeerAnswer, PeerCall, PeerHandler},
     raft::{End, RaftConfig, RaftLog, simulation::granted},
     storage::engine::{EngineConfig, FatalError, MemoryRecords},
     traces::Traces,
@@ -27,7 +27,6 @@ use dotmac_runtime::{
     entropy::Entropy,
     supervise,
 };
-use futures::future::BoxFuture;
 use tokio::{
     runtime::{Builder, RngSeed, Runtime},
     time::Instant,
@@ -160,7 +159,7 @@ impl Controller {
             metrics,
             backup: None,
         }));
-        log.set_handler(Arc::new(Handler {
+        log.set_handler(Arc::new(Answering {
             node: Arc::clone(&node),
             liveness: Liveness::default(),
         }));
@@ -250,22 +249,5 @@ impl Controller {
             running.log.leadership().borrow().leader == Some(NodeId(self.place))
         };
         self.running.as_ref().is_some_and(leads)
-    }
-}
-
-/// Answers peers' calls, as the program does.
-struct Handler {
-    node: Arc<Node>,
-    liveness: Liveness,
-}
-
-impl PeerHandler for Handler {
-    fn handle(&self, from: NodeId, call: PeerCall) -> BoxFuture<'_, PeerAnswer> {
-        Box::pin(dispatch::handle_call(
-            &self.node,
-            &self.liveness,
-            from,
-            call,
-        ))
     }
 }

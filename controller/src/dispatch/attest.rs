@@ -9,12 +9,13 @@ use dotmac_domain::{
     rules::{RULES_OLDEST, RULES_VERSION},
 };
 use dotmac_protocol::{ids::NodeId, keys::Signature, time::Timestamp};
+use futures::future::BoxFuture;
 
 use super::signable::Signable;
 use crate::{
     leader::Liveness,
     node::{Caller, Node},
-    peers::{Description, NodeStatus, PeerAnswer, PeerCall, Subject, ToAttest},
+    peers::{Description, NodeStatus, PeerAnswer, PeerCall, PeerHandler, Subject, ToAttest},
     storage::pace,
 };
 
@@ -22,6 +23,21 @@ use crate::{
 const SUBJECT_WAIT: Duration = Duration::from_secs(1);
 /// Milliseconds by which a request's time may differ from this controller's clock.
 const CLOCK_TOLERANCE_MS: u64 = 30_000;
+
+/// Answers the calls of peers for one controller.
+#[derive(Debug)]
+pub struct Answering {
+    /// The controller.
+    pub node: Arc<Node>,
+    /// Whom it hears.
+    pub liveness: Liveness,
+}
+
+impl PeerHandler for Answering {
+    fn handle(&self, from: NodeId, call: PeerCall) -> BoxFuture<'_, PeerAnswer> {
+        Box::pin(handle_call(&self.node, &self.liveness, from, call))
+    }
+}
 
 /// Answers one call of a peer.
 pub async fn handle_call(
