@@ -208,9 +208,12 @@ where
 }
 
 /// All backups at a target, those of `origin` and others.
-async fn listed(settings: &Settings, origin: &Origin) -> Result<Vec<Listed>, KeepError> {
-    let target = open(settings).await?;
-    let listing = listing::list(&target, Some(origin));
+async fn listed(
+    settings: &Settings,
+    target: &Target,
+    origin: &Origin,
+) -> Result<Vec<Listed>, KeepError> {
+    let listing = listing::list(target, Some(origin));
     within((settings, "tell its backups", LIST), listing).await
 }
 
@@ -220,8 +223,8 @@ pub(crate) async fn tidy(node: &Node, made: &str) -> Result<(), KeepError> {
         return Ok(());
     };
     let origin = Origin::of_state(&node.state(), &node.genesis);
-    let listed = listed(settings, &origin).await?;
     let target = open(settings).await?;
+    let listed = listed(settings, &target, &origin).await?;
     let going = going(&listed, (made, &settings.retention), node.clock.now());
     let removing = async {
         let mut ended = Ok(());
@@ -305,8 +308,10 @@ impl Shelf {
         let settings =
             settings.ok_or("this controller has no backup.target in its configuration")?;
         let origin = Origin::of_state(state, &node.genesis);
-        let listed = listed(settings, &origin).await;
-        let listed = Arc::new(listed.map_err(|error| causes::in_full(&error))?);
+        let told = |error| causes::in_full(&error);
+        let target = open(settings).await.map_err(told)?;
+        let listed = listed(settings, &target, &origin).await.map_err(told)?;
+        let listed = Arc::new(listed);
         let mut shelf = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         *shelf = Some(Look {
             at,

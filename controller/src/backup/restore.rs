@@ -164,17 +164,18 @@ pub async fn plan(
     target: &Target,
     name: &str,
     identity: &Identity,
-    mut new: New<'_>,
+    new: New<'_>,
 ) -> Result<(Manifest, Genesis, PlannedBackup), CannotRestore> {
-    let cards = &new.cards;
+    let New {
+        mut cards,
+        controllers: said,
+        root_key,
+    } = new;
     if cards.is_empty() || cards.len() > CONTROLLERS_MAX {
         return Err(CannotRestore::Size(cards.len()));
     }
-    bootstrap::check_distinct(cards)?;
-    new.cards.sort_by_key(|card| card.node);
-    let New {
-        cards, root_key, ..
-    } = &new;
+    bootstrap::check_distinct(&cards)?;
+    cards.sort_by_key(|card| card.node);
     let Opened {
         manifest,
         manifest_digest,
@@ -186,14 +187,14 @@ pub async fn plan(
     // What is signed here counts for agents: it goes on with nothing that this key did not sign before.
     let key = PublicKey::of(&bootstrap::read_offline_key(root_key)?);
     let manifest = Origin::of_root_key(key).check(manifest)?;
-    check_count(cards.len(), trust.controllers.len(), new.controllers)?;
+    check_count(cards.len(), trust.controllers.len(), said)?;
     let controllers = cards.iter().map(trust_root::identity_of).collect();
     let epoch = Epoch(trust.epoch.0.saturating_add(1));
     let next = trust_root::next(&trust, controllers, epoch);
     let genesis = Genesis {
         created_at: manifest.at,
         trust_root: trust_root::sign(&trust, &next, root_key)?,
-        nodes: new.cards,
+        nodes: cards,
         ..before
     };
     // What every controller will do is tried here first.
